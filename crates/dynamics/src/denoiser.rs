@@ -1,0 +1,127 @@
+//! The one currency of diffusion models: the denoiser E[x_0 | x_t]. Noise, score and velocity are views of it.
+
+use crate::predict::{Coefficients, Parametrisation};
+use crate::process::Process;
+use candle_core::{Result, Tensor, bail};
+use langevin_ops::shape::{combine, scale};
+
+/// What a network is told beside x and the time.
+#[derive(Clone, Debug, Default)]
+pub struct Cond {
+    /// Class of each sample, `[B]` u32; `None` for a model without classes.
+    pub labels: Option<Tensor>,
+    /// The key of this step's dropout masks; `None` outside training: no dropout.
+    pub dropout: Option<u64>,
+}
+
+/// A network F(x, c_noise, cond) with the shape of x: the raw thing that a parametrisation gives a meaning to.
+pub trait Net: Send + Sync {
+    /// `x` `[B, ...]`, `c_noise` `[B]` of the dtype of `x`.
+    fn forward(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;
+}
+
+/// A model of E[x_0 | x_t] under a process. Times are one for all samples or one a sample.
+pub trait Denoiser {
+    /// The process that it denoises.
+    fn process(&self) -> &dyn Process;
+
+    /// E[x_0 | x_t = x], the shape of `x`. Asked only where sigma(t) > 0.
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
+
+    /// E[eps | x_t = x] = (x - alpha x0) / sigma.
+    fn eps(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        eps_from(self.process(), x, &self.x0(x, t)?, t)
+    }
+
+    /// grad log p_t(x) = (alpha x0 - x) / sigma^2. [Vincent11]
+    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let x0 = self.x0(x, t)?;
+        let of = |f: fn(f64, f64) -> f64| each(self.process(), t, |m| f(m.alpha, m.sigma));
+        combine(&of(|a, s| a / (s * s)), &x0, &of(|_, s| -1. / (s * s)), x)
+    }
+
+    /// dx/dt of the probability-flow ODE = alpha' x0 + sigma' eps; finite where alpha = 0 too. [Song21, eq. 13]
+    fn velocity(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        velocity_from(self.process(), x, &self.x0(x, t)?, t)
+    }
+}
+
+/// `f` of the marginal at each time.
+pub fn each(process: &dyn Process, t: &[f64], f: impl Fn(crate::Marginal) -> f64) -> Vec<f64> {
+    t.iter().map(|&t| f(process.marginal(t))).collect()
+}
+
+/// eps = (x - alpha x0) / sigma.
+pub fn eps_from(process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
+    combine(&each(process, t, |m| 1. / m.sigma), x, &each(process, t, |m| -m.alpha / m.sigma), x0)
+}
+
+/// dx/dt of the probability-flow ODE, alpha' x0 + sigma' (x - alpha x0) / sigma.
+pub fn velocity_from(process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
+    let of_x = each(process, t, |m| m.dsigma / m.sigma);
+    let of_x0 = each(process, t, |m| m.dalpha - m.alpha * m.dsigma / m.sigma);
+    combine(&of_x, x, &of_x0, x0)
+}
+
+/// A network under a parametrisation and a process, as a denoiser.
+pub struct Preconditioned<'a> {
+    net: &'a dyn Net,
+    process: &'a dyn Process,
+    parametrisation: &'a dyn Parametrisation,
+    sigma_data: f64,
+    cond: Cond,
+}
+
+impl<'a> Preconditioned<'a> {
+    /// Errors if the span of the process reaches alpha = 0 and the parametrisation cannot tell x0 there.
+    pub fn new(
+        net: &'a dyn Net,
+        process: &'a dyn Process,
+        parametrisation: &'a dyn Parametrisation,
+        sigma_data: f64,
+        cond: Cond,
+    ) -> Result<Self> {
+        let (_, end) = process.span();
+        if !parametrisation.reaches_pure_noise() && process.marginal(end).alpha < 1e-6 {
+            bail!(
+                "{parametrisation:?} cannot tell x0 where alpha = 0, and {process:?} goes there at t = {end}; \
+                 use v, velocity, x0 or edm"
+            );
+        }
+        Ok(Self { net, process, parametrisation, sigma_data, cond })
+    }
+
+    /// The four numbers at `t`.
+    pub fn coefficients(&self, t: f64) -> Coefficients {
+        let m = self.process.marginal(t);
+        let (c_skip, c_out) = self.parametrisation.skip_out(&m, self.sigma_data);
+        Coefficients {
+            c_skip,
+            c_out,
+            c_in: 1. / (m.alpha * self.sigma_data).hypot(m.sigma),
+            c_noise: self.parametrisation.c_noise(&m, self.process.clock(t)),
+        }
+    }
+
+    /// The raw output F(c_in x, c_noise).
+    pub fn output(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let batch = x.dim(0)?;
+        let at = |i: usize| self.coefficients(t[if t.len() == 1 { 0 } else { i }]);
+        let c_noise: Vec<f64> = (0..batch).map(|i| at(i).c_noise).collect();
+        let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
+        let c_in: Vec<f64> = t.iter().map(|&t| self.coefficients(t).c_in).collect();
+        self.net.forward(&scale(x, &c_in)?, &c_noise, &self.cond)
+    }
+}
+
+impl Denoiser for Preconditioned<'_> {
+    fn process(&self) -> &dyn Process {
+        self.process
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let (c_skip, c_out): (Vec<_>, Vec<_>) =
+            t.iter().map(|&t| self.coefficients(t)).map(|c| (c.c_skip, c.c_out)).unzip();
+        combine(&c_skip, x, &c_out, &self.output(x, t)?)
+    }
+}

@@ -1,0 +1,27 @@
+//! What moves x: noise processes, parametrisations, samplers and MCMC kernels, and the exact models that test them.
+//!
+//! Nothing here has parameters. Time `t` grows with noise for every process, and `t = 0` is always the clean data
+//! (alpha 1, sigma 0). Schedules are `f64` on the host; tensors carry images only, `[B, ...]` of any rank.
+//!
+//! Sources, by the keys that the files use:
+//! - \[Ho20\] Denoising diffusion probabilistic models, 2006.11239
+//! - \[Song21\] Score-based generative modeling through SDEs, 2011.13456
+//! - \[SongDDIM\] Denoising diffusion implicit models, 2010.02502
+//! - \[Nichol21\] Improved denoising diffusion probabilistic models, 2102.09672
+//! - \[Salimans22\] Progressive distillation (v-prediction), 2202.00512
+//! - \[Karras22\] Elucidating the design space of diffusion-based generative models, 2206.00364
+//! - \[Lu22\] DPM-Solver++, 2211.01095
+//! - \[Lipman23\] Flow matching for generative modeling, 2210.02747
+//! - \[Vincent11\] A connection between score matching and denoising autoencoders
+
+pub mod denoiser;
+pub mod grid;
+pub mod predict;
+pub mod process;
+pub mod sampler;
+
+pub use denoiser::{Cond, Denoiser, Net, Preconditioned};
+pub use grid::Grid;
+pub use predict::{Coefficients, Parametrisation};
+pub use process::{Marginal, Process};
+pub use sampler::Sampler;

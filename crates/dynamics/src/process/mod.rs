@@ -1,0 +1,82 @@
+//! How data become noise: x_t = alpha(t) x_0 + sigma(t) eps.
+//!
+//! A process is four numbers at each t; drift, diffusion, SNR, the probability-flow ODE and the reverse SDE are derived
+//! from them here, once: dx = f x dt + g dw with f = alpha'/alpha and g^2 = 2 sigma sigma' - 2 f sigma^2. [Song21]
+
+mod edm;
+mod vp;
+
+pub use edm::Edm;
+pub use vp::Vp;
+
+use langevin_ops::registry;
+
+/// x_t = alpha x_0 + sigma eps, and the derivatives of both in t.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Marginal {
+    /// Factor of the data.
+    pub alpha: f64,
+    /// Standard deviation of the noise, in units of the data.
+    pub sigma: f64,
+    /// d alpha / dt.
+    pub dalpha: f64,
+    /// d sigma / dt.
+    pub dsigma: f64,
+}
+
+impl Marginal {
+    /// Clean data, the marginal of every process at t = 0. Its derivatives are not defined: nothing may ask for them.
+    pub const CLEAN: Self = Self { alpha: 1., sigma: 0., dalpha: f64::NAN, dsigma: f64::NAN };
+
+    /// Logarithm of the signal-to-noise ratio, ln(alpha^2 / sigma^2): infinite where one of them is 0.
+    pub fn log_snr(&self) -> f64 {
+        2. * (self.alpha.ln() - self.sigma.ln())
+    }
+
+    /// f in dx = f x dt + g dw. Infinite where alpha = 0.
+    pub fn drift(&self) -> f64 {
+        self.dalpha / self.alpha
+    }
+
+    /// g^2 in dx = f x dt + g dw. Infinite where alpha = 0.
+    pub fn diffusion2(&self) -> f64 {
+        2. * self.sigma * (self.dsigma - self.drift() * self.sigma)
+    }
+}
+
+/// A noise process. Time grows with noise; t = 0 is clean data for every process.
+pub trait Process: Send + Sync + std::fmt::Debug {
+    /// The marginal at `t`: [`Marginal::CLEAN`] at `t <= 0`.
+    fn marginal(&self, t: f64) -> Marginal;
+
+    /// The least noisy time that is trained and sampled (sigma > 0), and the time of the prior.
+    fn span(&self) -> (f64, f64);
+
+    /// The number by which a network is told the time, unless its parametrisation has one of its own.
+    fn clock(&self, t: f64) -> f64 {
+        1000. * t
+    }
+
+    /// ln(alpha^2 / sigma^2) at `t`.
+    fn log_snr(&self, t: f64) -> f64 {
+        self.marginal(t).log_snr()
+    }
+
+    /// The time in the span whose log SNR is `log_snr`, by bisection: the nearest end if it lies outside.
+    fn t_at(&self, log_snr: f64) -> f64 {
+        let (mut low, mut high) = self.span();
+        for _ in 0..200 {
+            let mid = 0.5 * (low + high);
+            if mid <= low || mid >= high {
+                break;
+            }
+            if self.log_snr(mid) > log_snr { low = mid } else { high = mid }
+        }
+        0.5 * (low + high)
+    }
+}
+
+registry! {
+    /// Any process, as configurations name it.
+    pub enum AnyProcess: Process = "process" { Vp, Edm }
+}

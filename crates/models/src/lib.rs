@@ -1,0 +1,1 @@
+//! What has parameters: U-Net, MLP, energies, checkpoints.

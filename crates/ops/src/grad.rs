@@ -1,0 +1,250 @@
+//! Gradients, and gradients of gradients, that cannot be silently wrong.
+//!
+//! candle detaches the gradients that `backward()` returns, unless the environment variable
+//! `CANDLE_GRAD_DO_NOT_DETACH` was set when the *thread* first ran it; nothing on a tensor shows which it was.
+//! So `backward()` runs here alone, on one of two threads that were probed when they started: one that detaches,
+//! one that keeps the graph. A gradient taken inside a [`value_and_grad`] or another [`gradient`] keeps its graph,
+//! since it will be differentiated again; any other is detached.
+//!
+//! ```
+//! # use langevin_ops::{grad, Tensor, Device};
+//! # fn main() -> langevin_ops::Result<()> {
+//! let x = Tensor::new(&[1f64, 2.], &Device::Cpu)?;
+//! let (energy, gradient) = grad::gradient(&x, |x| x.powf(3.)?.sum_all())?; // E = sum x^3
+//! assert_eq!(gradient.to_vec1::<f64>()?, [3., 12.]);
+//! let hv = grad::hvp(&x, &x.ones_like()?, |x| x.powf(3.)?.sum_all())?; // its Hessian times ones: 6x
+//! assert_eq!(hv.to_vec1::<f64>()?, [6., 12.]);
+//! # Ok(()) }
+//! ```
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor, Var, bail};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+const KEEP: &str = "CANDLE_GRAD_DO_NOT_DETACH";
+/// `backward` recurses over the graph: 2 MB overflow at 5 to 10 thousand chained nodes.
+const STACK: usize = 256 << 20;
+
+/// What the backward pass now running on this thread is for; the ops' `bwd` ask it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mode {
+    /// The gradient will be differentiated again: build its graph.
+    pub keep_graph: bool,
+    /// Only the gradient of the input is wanted: leave out those of weights.
+    pub inputs_only: bool,
+}
+
+thread_local! {
+    static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, inputs_only: false }) };
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The mode of the backward pass now running on this thread.
+pub(crate) fn mode() -> Mode {
+    MODE.get()
+}
+
+/// `t` for use in a `bwd`: with its graph if the gradient will be differentiated again, else without.
+pub(crate) fn cut(t: &Tensor) -> Tensor {
+    if mode().keep_graph { t.clone() } else { t.detach() }
+}
+
+/// Whether a `bwd` has to compute the gradient of the weight `w`.
+///
+/// A weight is left out of an inputs-only pass only if it is a leaf: any other may depend on the input.
+pub(crate) fn wants(w: &Tensor) -> bool {
+    w.track_op() && !(mode().inputs_only && w.is_variable())
+}
+
+/// Inside it, what is built will be differentiated; ends when dropped, on the thread that made it.
+struct Scope(PhantomData<*const ()>);
+
+impl Scope {
+    fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+struct Job {
+    y: Tensor,
+    mode: Mode,
+    reply: Sender<Result<GradStore>>,
+}
+
+struct Workers {
+    detach: Sender<Job>,
+    keep: Sender<Job>,
+}
+
+/// Runs on each worker before anything else, so that candle reads the variable now; true if this thread keeps graphs.
+fn probe() -> Result<bool> {
+    let v = Var::new(1f64, &Device::Cpu)?;
+    let grads = v.affine(1., 0.)?.sqr()?.backward()?;
+    match grads.get(&v) {
+        Some(g) => Ok(g.track_op()),
+        None => bail!("the probe of candle's backward returned no gradient"),
+    }
+}
+
+fn serve(jobs: &Receiver<Job>) {
+    for Job { y, mode, reply } in jobs.iter() {
+        MODE.set(mode);
+        let result = catch_unwind(AssertUnwindSafe(|| y.backward())).unwrap_or_else(|panic| {
+            let why = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
+            Err(candle_core::Error::Msg(format!("candle's backward panicked: {}", why.unwrap_or_default())))
+        });
+        drop(y);
+        let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
+    }
+}
+
+fn start(keep: bool) -> std::result::Result<Sender<Job>, String> {
+    let (send, jobs) = channel();
+    let (ready, told) = channel();
+    // SAFETY: changing the environment is unsound only beside a foreign `getenv` on another thread. This happens once,
+    // for the instant that the worker takes to start, and std's own reads are locked against it.
+    #[allow(unsafe_code)]
+    unsafe {
+        if keep { std::env::set_var(KEEP, "1") } else { std::env::remove_var(KEEP) }
+    }
+    std::thread::Builder::new()
+        .name(if keep { "backward, graph kept" } else { "backward" }.into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let _ = ready.send(probe());
+            serve(&jobs);
+        })
+        .map_err(|e| format!("could not start a thread for the backward pass: {e}"))?;
+    match told.recv() {
+        Ok(Ok(kept)) if kept == keep => Ok(send),
+        Ok(Ok(kept)) => Err(format!(
+            "candle's backward {} the graph of gradients although {KEEP} is {}; second-order gradients would be wrong. \
+             Build with the candle-core version of this project's Cargo.lock.",
+            if kept { "keeps" } else { "drops" },
+            if keep { "set" } else { "unset" }
+        )),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err("the thread for the backward pass died while starting".into()),
+    }
+}
+
+fn workers() -> Result<&'static Workers> {
+    static WORKERS: OnceLock<std::result::Result<Workers, String>> = OnceLock::new();
+    let started = WORKERS.get_or_init(|| {
+        let before = std::env::var_os(KEEP);
+        let both = start(false).and_then(|detach| start(true).map(|keep| Workers { detach, keep }));
+        // SAFETY: as in `start`.
+        #[allow(unsafe_code)]
+        unsafe {
+            match before {
+                Some(value) => std::env::set_var(KEEP, value),
+                None => std::env::remove_var(KEEP),
+            }
+        }
+        both
+    });
+    started.as_ref().map_err(|why| candle_core::Error::Msg(why.clone()))
+}
+
+fn backward(y: &Tensor, mode: Mode) -> Result<GradStore> {
+    let workers = workers()?;
+    let (reply, result) = channel();
+    let to = if mode.keep_graph { &workers.keep } else { &workers.detach };
+    let gone = |_| candle_core::Error::Msg("the thread for the backward pass has died".into());
+    to.send(Job { y: y.clone(), mode, reply }).map_err(|_| gone(()))?;
+    result.recv().map_err(|_| gone(()))?
+}
+
+/// The value of `f` and its gradient with respect to each of `vars`, for an optimiser: detached, in the order of `vars`,
+/// zero for a variable that `f` does not use. Gradients taken inside `f` are differentiated through.
+///
+/// Errors if `f` is not one number, or depends on none of `vars`.
+pub fn value_and_grad(vars: &[Var], f: impl FnOnce() -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+    let y = {
+        let _scope = Scope::enter();
+        f()?
+    };
+    if y.elem_count() != 1 {
+        bail!("value_and_grad: the function returned a tensor of shape {:?}; reduce it to one number", y.dims());
+    }
+    let value = y.detach();
+    let mut store = backward(&y, Mode { keep_graph: false, inputs_only: false })?;
+    drop(y);
+    let mut found = false;
+    let grads = vars.iter().map(|v| match store.remove(v) {
+        Some(g) => {
+            found = true;
+            Ok(g.detach())
+        }
+        None => v.zeros_like(),
+    });
+    let grads = grads.collect::<Result<Vec<_>>>()?;
+    if !found {
+        bail!(
+            "value_and_grad: the value depends on none of the {} variables (was it computed outside the closure, or detached?)",
+            vars.len()
+        );
+    }
+    Ok((value, grads))
+}
+
+/// The value of `f` at `x` (summed to one number if it is not) and the gradient of that sum with respect to `x`.
+///
+/// Inside [`value_and_grad`] or another [`gradient`] both keep their graph; else they are detached. Weights get no
+/// gradient in this pass. Errors if the value does not depend on `x`, or if `x` was computed from variables
+/// (its own history would be lost): pass the variable itself, or detach `x`.
+pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<(Tensor, Tensor)> {
+    let leaf = if x.is_variable() {
+        x.clone()
+    } else if x.track_op() {
+        bail!("gradient: the input was itself computed from variables; detach it, or take the gradient at the variable")
+    } else {
+        Var::from_tensor(x)?.into_inner()
+    };
+    let keep_graph = DEPTH.get() > 0;
+    let y = {
+        let _scope = Scope::enter();
+        f(&leaf)?
+    };
+    let total = if y.elem_count() == 1 { y.clone() } else { y.sum_all()? };
+    let mut store = backward(&total, Mode { keep_graph, inputs_only: true })?;
+    let Some(g) = store.remove(&leaf) else {
+        bail!(
+            "gradient: the value does not depend on the input, or only through an operation that candle does not \
+             differentiate (LayerNorm, RmsNorm, softmax_last_dim, rope: use those of langevin-ops)"
+        );
+    };
+    Ok(if keep_graph { (y, g) } else { (y.detach(), g.detach()) })
+}
+
+/// Vector-Jacobian product v^T df/dx at `x`; `v` has the shape of `f(x)`. Scopes as in [`gradient`].
+pub fn vjp(x: &Tensor, v: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(gradient(x, |x| (f(x)? * v)?.sum_all())?.1)
+}
+
+/// Hessian-vector product of the scalar (or summed) `f` at `x`. Scopes as in [`gradient`].
+pub fn hvp(x: &Tensor, v: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(gradient(x, |x| {
+        let (_, g) = gradient(x, f)?;
+        (g * v)?.sum_all()
+    })?
+    .1)
+}
+
+/// Hutchinson's estimate of the divergence of the field `f` at `x`, one a sample: v^T (df/dx) v -> `[B]`.
+///
+/// `v` has zero mean and unit covariance (Rademacher or normal), and the shape of `x`. [Hutchinson 1989]
+pub fn divergence(x: &Tensor, v: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    crate::shape::sum_per_sample(&(vjp(x, v, f)? * v)?)
+}

@@ -1,0 +1,21 @@
+//! Tensors that may be differentiated as often as you like, and noise that can be repeated.
+//!
+//! Everything else in Langevin stands on three promises made here:
+//! - [`grad`]: a gradient taken inside a loss can itself be differentiated, and callers cannot get that wrong;
+//! - the ops ([`conv`], [`norm`], [`attend`], ...) are closed under differentiation, on every device;
+//! - [`noise::Noise`]: every random number belongs to the seed of its sample, whatever the batch.
+//!
+//! This is the only crate with `unsafe` code, and the only one that knows candle's traps.
+
+pub mod act;
+pub mod attend;
+pub mod conv;
+pub mod grad;
+pub mod linear;
+pub mod noise;
+pub mod norm;
+pub mod registry;
+pub mod resample;
+pub mod shape;
+
+pub use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -1,0 +1,105 @@
+//! Random numbers that belong to a sample.
+//!
+//! [`Noise`] holds one stream a sample, so the noise of sample n depends on seed n alone: not on the batch, the number
+//! of threads or the device. The streams are ChaCha8, addressed by (seed, stream): nothing needs to be saved for
+//! training to go on exactly where it stopped.
+
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use rayon::prelude::*;
+use std::collections::VecDeque;
+
+/// The one source of randomness of samplers, kernels and losses.
+#[derive(Clone, Debug)]
+pub struct Noise(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Counter(Vec<ChaCha8Rng>),
+    Replay(VecDeque<Tensor>),
+}
+
+/// A generator for `seed`, on the stream that `stream` names.
+pub fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
+
+impl Noise {
+    /// One stream a seed: sample n is the same in any batch that holds its seed.
+    pub fn seeds(seeds: &[u64]) -> Self {
+        Self(Source::Counter(seeds.iter().map(|&seed| generator(seed, 0)).collect()))
+    }
+
+    /// The noise of training step `step` for a batch of `n`: `n` streams of the run's `seed`.
+    pub fn of_step(seed: u64, step: u64, n: usize) -> Self {
+        let stream = |i: usize| generator(seed, 1 + (step << 20) + i as u64);
+        Self(Source::Counter((0..n).map(stream).collect()))
+    }
+
+    /// Gives these tensors back one by one, whatever is asked for: for trajectories that others have recorded.
+    pub fn replay(tensors: Vec<Tensor>) -> Self {
+        Self(Source::Replay(tensors.into()))
+    }
+
+    fn fill(
+        &mut self,
+        shape: Shape,
+        dtype: DType,
+        device: &Device,
+        draw: fn(&mut ChaCha8Rng) -> f64,
+    ) -> Result<Tensor> {
+        match &mut self.0 {
+            Source::Counter(streams) => {
+                let dims = shape.dims();
+                if dims.first() != Some(&streams.len()) {
+                    bail!("noise: shape {dims:?} asked of {} streams; the first dimension is the batch", streams.len());
+                }
+                let each = dims[1..].iter().product();
+                let mut out = vec![0f64; shape.elem_count()];
+                if each > 0 {
+                    out.par_chunks_mut(each).zip(streams).for_each(|(row, rng)| row.fill_with(|| draw(rng)));
+                }
+                Tensor::from_vec(out, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+            }
+            Source::Replay(tensors) => match tensors.pop_front() {
+                Some(t) if t.dims() == shape.dims() => t.to_dtype(dtype)?.to_device(device),
+                Some(t) => bail!("noise: the next recorded tensor has shape {:?}, asked for {shape:?}", t.dims()),
+                None => bail!("noise: more was asked for than was recorded"),
+            },
+        }
+    }
+
+    /// Standard normal numbers, `[B, ...]` with B the number of streams.
+    pub fn normal(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.fill(shape.into(), dtype, device, |rng| rng.sample(StandardNormal))
+    }
+
+    /// Standard normal numbers with the shape, dtype and device of `x`.
+    pub fn normal_like(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.normal(x.shape(), x.dtype(), x.device())
+    }
+
+    /// Numbers uniform on [0, 1) with the shape, dtype and device of `x`.
+    pub fn uniform_like(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.fill(x.shape().clone(), x.dtype(), x.device(), |rng| rng.random::<f64>())
+    }
+
+    /// Signs, -1 or 1 with equal chance, with the shape, dtype and device of `x`.
+    pub fn rademacher_like(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.fill(x.shape().clone(), x.dtype(), x.device(), |rng| if rng.random::<bool>() { 1. } else { -1. })
+    }
+
+    /// One number uniform on [0, 1) a sample.
+    pub fn uniform(&mut self, batch: usize) -> Result<Vec<f64>> {
+        self.fill((batch,).into(), DType::F64, &Device::Cpu, |rng| rng.random::<f64>())?.to_vec1()
+    }
+
+    /// One standard normal number a sample.
+    pub fn gaussian(&mut self, batch: usize) -> Result<Vec<f64>> {
+        self.fill((batch,).into(), DType::F64, &Device::Cpu, |rng| rng.sample(StandardNormal))?.to_vec1()
+    }
+}

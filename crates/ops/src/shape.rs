@@ -1,0 +1,55 @@
+//! Numbers that belong to a sample (`[B]` on the host) meeting tensors of images (`[B, ...]`).
+//!
+//! Schedules and coefficients are `f64` on the host; this is the one place where they are broadcast.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+/// `v`, one for all samples or one a sample, shaped `[1 or B, 1, ..., 1]` with the rank, dtype and device of `x`.
+pub fn per_sample(v: &[f64], x: &Tensor) -> Result<Tensor> {
+    let batch = x.dim(0)?;
+    if v.len() != 1 && v.len() != batch {
+        bail!("per_sample: {} values for a batch of {batch}; give one, or one a sample", v.len());
+    }
+    let mut dims = vec![1; x.rank()];
+    dims[0] = v.len();
+    Tensor::from_slice(v, dims, x.device())?.to_dtype(x.dtype())
+}
+
+/// `v x`, with `v` one for all samples or one a sample.
+pub fn scale(x: &Tensor, v: &[f64]) -> Result<Tensor> {
+    match v {
+        [c] => x.affine(*c, 0.),
+        _ => x.broadcast_mul(&per_sample(v, x)?),
+    }
+}
+
+/// `a x + b y`: the step of nearly every sampler. `a`, `b` one for all samples or one a sample.
+pub fn combine(a: &[f64], x: &Tensor, b: &[f64], y: &Tensor) -> Result<Tensor> {
+    scale(x, a)? + scale(y, b)?
+}
+
+/// Sum over everything but the batch: `[B, ...] -> [B]`.
+pub fn sum_per_sample(x: &Tensor) -> Result<Tensor> {
+    if x.rank() <= 1 {
+        return Ok(x.clone());
+    }
+    x.flatten_from(1)?.sum(1)
+}
+
+/// Mean over everything but the batch: `[B, ...] -> [B]`.
+pub fn mean_per_sample(x: &Tensor) -> Result<Tensor> {
+    if x.rank() <= 1 {
+        return Ok(x.clone());
+    }
+    x.flatten_from(1)?.mean(1)
+}
+
+/// Euclidean norm of each sample, on the host: `[B, ...] -> B` numbers.
+pub fn norm_per_sample(x: &Tensor) -> Result<Vec<f64>> {
+    to_host(&sum_per_sample(&x.to_dtype(DType::F64)?.sqr()?)?).map(|v| v.into_iter().map(f64::sqrt).collect())
+}
+
+/// The numbers of a tensor of any shape and float type, in row-major order, on the host.
+pub fn to_host(x: &Tensor) -> Result<Vec<f64>> {
+    x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+}

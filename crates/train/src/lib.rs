@@ -1,0 +1,1 @@
+//! Losses, noise levels, optimisers, EMA, the training loop and its resumable state.
