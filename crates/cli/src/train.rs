@@ -187,11 +187,126 @@ impl Session {
 
     /// The state to go on from, then the averaged weights that others read.
     fn checkpoint(&mut self) -> Result<()> {
-        let step = self.trainer.step_number();
         self.trainer.save_state(&self.folder.state())?;
         self.save(&self.folder.model())?;
-        self.events.flush()?;
-        let _ = step;
+        self.events.flush()
+    }
+
+    /// The averaged weights at this step, and what other averages can be rebuilt from.
+    fn snapshot(&mut self) -> Result<()> {
+        self.save(&self.folder.snapshot(self.trainer.step_number()))
+    }
+
+    /// A weights file that needs nothing beside it.
+    fn save(&self, path: &Path) -> Result<()> {
+        let about = BTreeMap::from([
+            ("langevin.run".to_string(), self.run.to_toml()?),
+            ("langevin.step".to_string(), self.trainer.step_number().to_string()),
+        ]);
+        checkpoint::save(path, &self.trainer.model().spec, &self.trainer.averaged()?, &about)?;
         Ok(())
     }
+
+    /// Samples of the averaged model, always from the same seeds; says where the picture is.
+    fn picture(&mut self) -> Result<String> {
+        let seeds: Vec<u64> = (0..PICTURE as u64).collect();
+        let path = self.folder.samples(self.trainer.step_number());
+        let model = self.trainer.averaged_model()?;
+        crate::sample::picture(&model, &self.run.sampler, &seeds, &path)?;
+        Ok(path.display().to_string())
+    }
+
+    /// One line of the log, to the file and to TensorBoard.
+    fn record(&mut self, line: &Line) -> Result<()> {
+        self.log.line(&line.json())?;
+        let step = line.step;
+        for (tag, value) in [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)] {
+            self.events.scalar(tag, step, value)?;
+        }
+        for (level, loss, _) in &line.by_level {
+            self.events.scalar(&format!("loss_at_log_sigma/{level:+.1}"), step, *loss)?;
+        }
+        self.events.flush()
+    }
+}
+
+/// What one line of the log says of the steps since the last.
+struct Line {
+    step: u64,
+    loss: f64,
+    grad_norm: f64,
+    lr: f64,
+    rate: f64,
+    by_level: Vec<(f64, f64, usize)>,
+}
+
+impl Line {
+    fn json(&self) -> serde_json::Value {
+        let by_level: Vec<_> = self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
+        serde_json::json!({
+            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
+            "images_per_s": self.rate, "loss_by_log_sigma": by_level,
+        })
+    }
+}
+
+/// What is shown while it trains: a bar on a terminal, a line now and then elsewhere; and the means between log lines.
+struct Seen {
+    bar: ProgressBar,
+    per_step: usize,
+    since: Instant,
+    reports: Vec<Report>,
+}
+
+impl Seen {
+    fn new(done: u64, steps: u64, per_step: usize) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+        bar.set_length(steps);
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_position(done);
+        bar.reset_eta();
+        Self { bar, per_step, since: Instant::now(), reports: vec![] }
+    }
+
+    /// Takes one report; with `full`, gives the means since the last line.
+    fn add(&mut self, report: Report, full: bool) -> Option<Line> {
+        self.bar.set_position(report.step);
+        self.reports.push(report);
+        if !full {
+            return None;
+        }
+        let reports = std::mem::take(&mut self.reports);
+        let last = reports.last()?;
+        let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let seconds = std::mem::replace(&mut self.since, Instant::now()).elapsed().as_secs_f64();
+        let line = Line {
+            step: last.step,
+            loss: mean(|r| r.loss),
+            grad_norm: mean(|r| r.grad_norm),
+            lr: last.lr,
+            rate: (reports.len() * self.per_step) as f64 / seconds,
+            by_level: by_level(&reports),
+        };
+        self.bar.set_message(format!("loss {:.4}", line.loss));
+        if self.bar.is_hidden() {
+            let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
+            eprintln!(
+                "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
+                line.step, line.loss, line.grad_norm, line.lr, line.rate, indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
+            );
+        }
+        Some(line)
+    }
+}
+
+/// The mean loss in each bin of log sigma/alpha over several reports: (centre, mean, number).
+fn by_level(reports: &[Report]) -> Vec<(f64, f64, usize)> {
+    let mut bins: BTreeMap<i64, (f64, f64, usize)> = BTreeMap::new();
+    for &(level, loss, n) in reports.iter().flat_map(|r| &r.by_level) {
+        let bin = bins.entry((level * 1e3).round() as i64).or_insert((level, 0., 0));
+        bin.1 += loss * n as f64;
+        bin.2 += n;
+    }
+    bins.into_values().map(|(level, sum, n)| (level, sum / n as f64, n)).collect()
 }
