@@ -15,12 +15,14 @@
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
+pub mod exact;
 pub mod grid;
 pub mod predict;
 pub mod process;
 pub mod sampler;
 
 pub use denoiser::{Cond, Denoiser, Net, Preconditioned};
+pub use exact::Mixture;
 pub use grid::Grid;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};
