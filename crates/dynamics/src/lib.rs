@@ -16,6 +16,7 @@
 
 pub mod denoiser;
 pub mod grid;
+pub mod mcmc;
 pub mod predict;
 pub mod process;
 pub mod sampler;
