@@ -80,8 +80,8 @@ impl ModelSpec {
     }
 }
 
-/// The message of an error, without a backtrace.
-pub(crate) fn plain(e: &candle_core::Error) -> String {
+/// The message of an error in one line: without the backtrace that `RUST_BACKTRACE=1` adds to candle's errors.
+pub fn plain(e: &candle_core::Error) -> String {
     match e {
         candle_core::Error::WithBacktrace { inner, .. } => plain(inner),
         candle_core::Error::Context { inner, context } => format!("{context}: {}", plain(inner)),
