@@ -88,7 +88,7 @@ fn damaged_files_are_one_sentence_each() -> Result<()> {
     saved(&path)?;
     let good = fs::read(&path)?;
     let header = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
-    let mut check = |bytes: &[u8], says: &str| {
+    let check = |bytes: &[u8], says: &str| {
         fs::write(&path, bytes).unwrap();
         let message = refusal(&path);
         assert!(message.contains(says) && message.contains("m.safetensors"), "{says:?} is not in: {message}");
@@ -109,7 +109,7 @@ fn damaged_files_are_one_sentence_each() -> Result<()> {
 
     // the same length, so that only the words change
     let text = String::from_utf8(good[8..8 + header].to_vec()).unwrap();
-    let mut edit = |from: &str, to: &str, says: &str| {
+    let edit = |from: &str, to: &str, says: &str| {
         assert!(text.contains(from) && from.len() == to.len(), "{from}");
         check(&[&good[..8], text.replacen(from, to, 1).as_bytes(), &good[8 + header..]].concat(), says);
     };
