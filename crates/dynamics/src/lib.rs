@@ -12,15 +12,23 @@
 //! - \[Karras22\] Elucidating the design space of diffusion-based generative models, 2206.00364
 //! - \[Lu22\] DPM-Solver++, 2211.01095
 //! - \[Lipman23\] Flow matching for generative modeling, 2210.02747
+//! - \[Liu23\] Flow straight and fast (rectified flow), 2209.03003
+//! - \[Lin23\] Common diffusion noise schedules and sample steps are flawed, 2305.08891
+//! - \[Saharia22\] Imagen (dynamic thresholding), 2205.11487
+//! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
+//! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
+pub mod exact;
 pub mod grid;
+pub mod mcmc;
 pub mod predict;
 pub mod process;
 pub mod sampler;
 
 pub use denoiser::{Cond, Denoiser, Net, Preconditioned};
+pub use exact::Mixture;
 pub use grid::Grid;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};

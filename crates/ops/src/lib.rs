@@ -17,5 +17,6 @@ pub mod norm;
 pub mod registry;
 pub mod resample;
 pub mod shape;
+pub mod threads;
 
 pub use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -20,9 +20,10 @@ pub mod export {
 ///
 /// It is written and read as a table with a `name` and the options of that struct (`{ name = "vp", beta_max = 20.0 }`),
 /// or as the name alone; a name or an option that does not exist is an error that lists those that do.
+/// With `check Trait::method` at the end, what was read must also pass `method(&self) -> Result<()>`.
 #[macro_export]
 macro_rules! registry {
-    ($(#[$meta:meta])* $vis:vis enum $Any:ident: $Trait:path = $family:literal { $($Thing:ident),+ $(,)? }) => {
+    ($(#[$meta:meta])* $vis:vis enum $Any:ident: $Trait:path = $family:literal { $($Thing:ident),+ $(,)? } $(check $check:path)?) => {
         $(#[$meta])*
         #[derive(Clone, Debug)]
         #[allow(missing_docs)]
@@ -88,11 +89,16 @@ macro_rules! registry {
                     Some(Value::String(name)) => name,
                     _ => return Err(D::Error::custom(format!("a {} needs a `name`", $family))),
                 };
-                $(if name == <$Thing as $crate::registry::Named>::NAME {
-                    return serde_json::from_value(Value::Object(table)).map(Self::$Thing)
-                        .map_err(|e| D::Error::custom(format!("{} `{name}`: {e}", $family)));
-                })+
-                Self::named(&name).map_err(D::Error::custom)
+                let read = |table| {
+                    $(if name == <$Thing as $crate::registry::Named>::NAME {
+                        return serde_json::from_value(Value::Object(table)).map(Self::$Thing)
+                            .map_err(|e| D::Error::custom(format!("{} `{name}`: {e}", $family)));
+                    })+
+                    Self::named(&name).map_err(D::Error::custom)
+                };
+                let any = read(table)?;
+                $($check(any.get()).map_err(|e| D::Error::custom(format!("{} `{name}`: {e}", $family)))?;)?
+                Ok(any)
             }
         }
     };

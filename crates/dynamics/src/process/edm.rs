@@ -1,6 +1,7 @@
 //! EDM: x_t = x_0 + t eps, time is the standard deviation of the noise. [Karras22, table 1]
 
-use super::{Marginal, Process};
+use super::{Marginal, Process, rising};
+use candle_core::Result;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,10 @@ impl Process for Edm {
 
     fn clock(&self, t: f64) -> f64 {
         t.ln() / 4.
+    }
+
+    fn check(&self) -> Result<()> {
+        rising(&[("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)])
     }
 
     fn t_at(&self, log_snr: f64) -> f64 {

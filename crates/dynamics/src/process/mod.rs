@@ -3,12 +3,23 @@
 //! A process is four numbers at each t; drift, diffusion, SNR, the probability-flow ODE and the reverse SDE are derived
 //! from them here, once: dx = f x dt + g dw with f = alpha'/alpha and g^2 = 2 sigma sigma' - 2 f sigma^2. [Song21]
 
+mod cosine;
 mod edm;
+mod flow;
+mod subvp;
+mod table;
+mod ve;
 mod vp;
 
+pub use cosine::Cosine;
 pub use edm::Edm;
+pub use flow::Flow;
+pub use subvp::SubVp;
+pub use table::{Betas, Table, TableOptions};
+pub use ve::Ve;
 pub use vp::Vp;
 
+use candle_core::{Result, bail};
 use langevin_ops::registry;
 
 /// x_t = alpha x_0 + sigma eps, and the derivatives of both in t.
@@ -57,6 +68,17 @@ pub trait Process: Send + Sync + std::fmt::Debug {
         1000. * t
     }
 
+    /// The number T of steps of a discrete process, whose times are 1, ..., T; `None` for a continuous one.
+    fn discrete(&self) -> Option<usize> {
+        None
+    }
+
+    /// Errors, naming the option, if the options make no process.
+    fn check(&self) -> Result<()> {
+        let (low, high) = self.span();
+        rising(&[("the data end of the span", low), ("its prior end", high)])
+    }
+
     /// ln(alpha^2 / sigma^2) at `t`.
     fn log_snr(&self, t: f64) -> f64 {
         self.marginal(t).log_snr()
@@ -78,5 +100,31 @@ pub trait Process: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any process, as configurations name it.
-    pub enum AnyProcess: Process = "process" { Vp, Edm }
+    pub enum AnyProcess: Process = "process" { Vp, Cosine, SubVp, Ve, Edm, Flow, Table } check Process::check
+}
+
+/// Errors unless 0 < first < second < ... < infinity, naming the option that breaks it.
+fn rising(options: &[(&str, f64)]) -> Result<()> {
+    let mut before = ("0", 0.);
+    for &(name, value) in options {
+        if !value.is_finite() {
+            bail!("{name} is {value}; it must be a finite number");
+        }
+        if value <= before.1 {
+            bail!(
+                "{name} is {value}; it must be greater than {}",
+                if before.0 == "0" { "0".into() } else { format!("{} = {}", before.0, before.1) }
+            );
+        }
+        before = (name, value);
+    }
+    Ok(())
+}
+
+/// Errors unless `value` is at most `most`.
+fn at_most(name: &str, value: f64, most: f64) -> Result<()> {
+    if value.is_nan() || value > most {
+        bail!("{name} is {value}; it must be at most {most}");
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Variance preserving, linear beta: alpha = exp(-1/4 t^2 (b1 - b0) - 1/2 t b0), sigma^2 = 1 - alpha^2.
 //! [Song21, eq. 29 and 33]
 
-use super::{Marginal, Process};
+use super::{Marginal, Process, rising};
+use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -33,14 +34,37 @@ impl Process for Vp {
         if t <= 0. {
             return Marginal::CLEAN;
         }
-        let integral = 0.5 * t * t * (self.beta_max - self.beta_min) + t * self.beta_min; // of beta, from 0 to t
+        let (beta, integral) = linear_beta(self.beta_min, self.beta_max, t);
         let alpha = (-0.5 * integral).exp();
         let sigma = (-(-integral).exp_m1()).sqrt();
-        let dalpha = -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min)) * alpha;
+        let dalpha = -0.5 * beta * alpha;
         Marginal { alpha, sigma, dalpha, dsigma: -alpha * dalpha / sigma }
     }
 
     fn span(&self) -> (f64, f64) {
         (self.t_min, 1.)
     }
+
+    fn check(&self) -> Result<()> {
+        check_beta(self.beta_min, self.beta_max)?;
+        rising(&[("t_min", self.t_min), ("the end of the span", 1.)])
+    }
+}
+
+/// beta(t) = b0 + t (b1 - b0), and its integral from 0 to `t`.
+pub(super) fn linear_beta(beta_min: f64, beta_max: f64, t: f64) -> (f64, f64) {
+    let slope = beta_max - beta_min;
+    (beta_min + t * slope, t * beta_min + 0.5 * t * t * slope)
+}
+
+pub(super) fn check_beta(beta_min: f64, beta_max: f64) -> Result<()> {
+    if beta_min != 0. {
+        rising(&[("beta_min", beta_min)])?;
+    }
+    rising(&[("beta_max", beta_max)])?;
+    // past this, alpha at t = 1 is below the smallest number
+    if beta_max + beta_min > 1000. {
+        bail!("beta_min + beta_max is {}; above 1000 nothing of the data is left: 20 is usual", beta_min + beta_max);
+    }
+    Ok(())
 }

@@ -1,0 +1,213 @@
+//! The discrete DDPM: abar_k = prod_(j <= k) (1 - beta_j), k = 0, ..., T - 1; x = sqrt(abar) x_0 + sqrt(1 - abar) eps.
+//! [Ho20, eq. 4]
+//!
+//! Time t = k + 1 is entry k, and networks are told k = t - 1, so t = 0 is clean data. Between entries log SNR is a
+//! straight line and the variance is kept at 1; on the way to an alpha of 0, alpha is the straight line instead.
+//! Below t = 1, sigma^2 = t sigma_1^2.
+
+use super::{Marginal, Process};
+use candle_core::{Result, bail};
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::FRAC_PI_2;
+
+/// How the betas are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Betas {
+    /// Evenly spaced. [Ho20]
+    #[default]
+    Linear,
+    /// The squares of evenly spaced numbers (latent diffusion).
+    #[serde(alias = "scaled_linear")]
+    ScaledLinear,
+    /// From the cosine alpha, at most 0.999; `beta_start` and `beta_end` play no part. [Nichol21]
+    #[serde(alias = "squaredcos_cap_v2")]
+    Cosine,
+    /// Evenly spaced under a sigmoid, from -6 to 6.
+    Sigmoid,
+}
+
+/// The options of a [`Table`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableOptions {
+    /// T, the number of entries.
+    pub num_train_timesteps: usize,
+    /// How the betas are made.
+    pub beta_schedule: Betas,
+    /// beta_0.
+    pub beta_start: f64,
+    /// beta_(T-1).
+    pub beta_end: f64,
+    /// The betas themselves, T of them, in place of a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_betas: Option<Vec<f64>>,
+    /// Shifts and scales sqrt(abar) so that it ends at 0. [Lin23, Alg. 1]
+    pub rescale_betas_zero_snr: bool,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self {
+            num_train_timesteps: 1000,
+            beta_schedule: Betas::Linear,
+            beta_start: 1e-4,
+            beta_end: 0.02,
+            trained_betas: None,
+            rescale_betas_zero_snr: false,
+        }
+    }
+}
+
+/// A table of noise levels, as DDPM trains it, made usable at any t in (0, T].
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "TableOptions", into = "TableOptions")]
+pub struct Table {
+    options: TableOptions,
+    log_snr: Vec<f64>, // [T], entry k at t = k + 1
+}
+
+impl Table {
+    /// Errors, naming the option, if the options make no falling signal-to-noise ratio.
+    pub fn new(options: TableOptions) -> Result<Self> {
+        let steps = options.num_train_timesteps;
+        if !(2..=1_000_000).contains(&steps) {
+            bail!("num_train_timesteps is {steps}; it must be from 2 to 1000000");
+        }
+        for (name, beta) in [("beta_start", options.beta_start), ("beta_end", options.beta_end)] {
+            if beta.is_nan() || beta <= 0. || beta >= 1. {
+                bail!("{name} is {beta}; it must lie between 0 and 1");
+            }
+        }
+        if let Some(betas) = &options.trained_betas {
+            if betas.len() != steps {
+                bail!("trained_betas has {} numbers, but num_train_timesteps is {steps}; give as many", betas.len());
+            }
+            let good = |(k, &beta): (usize, &f64)| beta > 0. && (beta < 1. || beta == 1. && k + 1 == steps);
+            if let Some(k) = betas.iter().enumerate().position(|beta| !good(beta)) {
+                bail!("trained_betas[{k}] is {}; betas lie between 0 and 1, and only the last may be 1", betas[k]);
+            }
+        }
+        let table = Self::unchecked(options);
+        // an alpha too small for a number is as good as none
+        let lost = |l: f64| l.is_nan() || l.is_finite() && l < -700.;
+        if table.log_snr.iter().any(|&l| lost(l)) || table.log_snr.windows(2).any(|pair| pair[0] <= pair[1]) {
+            bail!("the betas lose all signal before the last entry; make beta_end or num_train_timesteps smaller");
+        }
+        Ok(table)
+    }
+
+    /// The options that it was made from.
+    pub fn options(&self) -> &TableOptions {
+        &self.options
+    }
+
+    fn unchecked(options: TableOptions) -> Self {
+        let mut log_abar = 0.;
+        let of = |beta: f64| {
+            log_abar += (-beta).ln_1p();
+            log_abar
+        };
+        let mut log_abar: Vec<f64> = betas(&options).into_iter().map(of).collect();
+        if options.rescale_betas_zero_snr {
+            let root: Vec<f64> = log_abar.iter().map(|l| (0.5 * l).exp()).collect();
+            let (first, last) = (root[0], root[root.len() - 1]);
+            let scale = first / (first - last);
+            log_abar = root.iter().map(|root| 2. * ((root - last) * scale).ln()).collect();
+        }
+        let log_snr = log_abar.into_iter().map(|l| l - (-l.exp_m1()).ln()).collect();
+        Self { options, log_snr }
+    }
+}
+
+/// The betas of valid options, `[T]`.
+fn betas(options: &TableOptions) -> Vec<f64> {
+    let (steps, from, to) = (options.num_train_timesteps, options.beta_start, options.beta_end);
+    let line = |from: f64, to: f64, k: usize| from + (to - from) * k as f64 / (steps - 1) as f64;
+    let abar = |k: usize| ((k as f64 / steps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+    let beta = |k| match options.beta_schedule {
+        Betas::Linear => line(from, to, k),
+        Betas::ScaledLinear => line(from.sqrt(), to.sqrt(), k).powi(2),
+        Betas::Cosine => (1. - abar(k + 1) / abar(k)).min(0.999),
+        Betas::Sigmoid => from + (to - from) / (1. + (-line(-6., 6., k)).exp()),
+    };
+    options.trained_betas.clone().unwrap_or_else(|| (0..steps).map(beta).collect())
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::unchecked(TableOptions::default())
+    }
+}
+
+impl TryFrom<TableOptions> for Table {
+    type Error = candle_core::Error;
+    fn try_from(options: TableOptions) -> Result<Self> {
+        Self::new(options)
+    }
+}
+
+impl From<Table> for TableOptions {
+    fn from(table: Table) -> Self {
+        table.options
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let TableOptions { num_train_timesteps, beta_schedule, beta_start, beta_end, .. } = &self.options;
+        let mut out = f.debug_struct("Table");
+        out.field("num_train_timesteps", num_train_timesteps).field("beta_schedule", beta_schedule);
+        out.field("beta_start", beta_start).field("beta_end", beta_end).finish_non_exhaustive()
+    }
+}
+
+impl Named for Table {
+    const NAME: &'static str = "table";
+    const ABOUT: &'static str = "the discrete DDPM with T betas: linear, scaled-linear, cosine, sigmoid or given; also with zero end SNR [Ho20]";
+}
+
+/// alpha and sigma of variance 1 at this log SNR, with their derivatives where its own is `slope`.
+fn preserving(log_snr: f64, slope: f64) -> Marginal {
+    let alpha = (1. + (-log_snr).exp()).powf(-0.5);
+    let sigma = (1. + log_snr.exp()).powf(-0.5);
+    Marginal { alpha, sigma, dalpha: 0.5 * slope * alpha * sigma * sigma, dsigma: -0.5 * slope * sigma * alpha * alpha }
+}
+
+impl Process for Table {
+    fn marginal(&self, t: f64) -> Marginal {
+        if t <= 0. {
+            return Marginal::CLEAN;
+        }
+        if t < 1. {
+            let first = preserving(self.log_snr[0], 0.).sigma;
+            let (sigma, dsigma) = (t.sqrt() * first, 0.5 * first / t.sqrt());
+            let alpha = (1. - sigma * sigma).sqrt();
+            return Marginal { alpha, sigma, dalpha: -sigma * dsigma / alpha, dsigma };
+        }
+        // the interval (k, k + 1] of entries that t lies in: an entry takes the slope on its side of the data
+        let k = (t.ceil() as usize).clamp(2, self.log_snr.len()) - 2;
+        let (here, next) = (self.log_snr[k], self.log_snr[k + 1]);
+        let part = (t - 1. - k as f64).min(1.);
+        if next == f64::NEG_INFINITY {
+            let dalpha = -preserving(here, 0.).alpha;
+            let alpha = -dalpha * (1. - part);
+            let sigma = (1. - alpha * alpha).sqrt();
+            return Marginal { alpha, sigma, dalpha, dsigma: -alpha * dalpha / sigma };
+        }
+        preserving(here + part * (next - here), next - here)
+    }
+
+    fn span(&self) -> (f64, f64) {
+        (1., self.log_snr.len() as f64)
+    }
+
+    fn clock(&self, t: f64) -> f64 {
+        t - 1.
+    }
+
+    fn discrete(&self) -> Option<usize> {
+        Some(self.log_snr.len())
+    }
+}
