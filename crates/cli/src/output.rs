@@ -112,17 +112,18 @@ pub fn save_gif(path: &Path, frames: Vec<RgbImage>) -> Result<()> {
     save(path, &bytes)
 }
 
-/// A table `[N, D]` as CSV, its columns under `names`.
-pub fn csv(rows: &Tensor, names: &[String]) -> Result<Vec<u8>> {
+/// A table as CSV, its columns under `names`.
+pub fn csv(names: &[String], rows: &[Vec<f64>]) -> Vec<u8> {
     let quoted = |name: &String| {
         if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() }
     };
     let mut text = names.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
-    for row in rows.to_dtype(DType::F32)?.to_vec2::<f32>()? {
-        text += &row.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    for row in rows {
+        // an f32 has no more digits than its own
+        text += &row.iter().map(|&v| (v as f32).to_string()).collect::<Vec<_>>().join(",");
         text.push('\n');
     }
-    Ok(text.into_bytes())
+    text.into_bytes()
 }
 
 /// Puts `bytes` at `path`: beside it first, then renamed, so that no half file is ever seen. What is not a file (a pipe,
@@ -131,7 +132,7 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let wrote = if is_special(path) {
         OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes)).map_err(anyhow::Error::from)
     } else {
-        langevin_models::write_atomic(path, |file| file.write_all(bytes)).map_err(anyhow::Error::from)
+        langevin_models::checkpoint::write_atomic(path, |file| file.write_all(bytes)).map_err(anyhow::Error::from)
     };
     wrote.with_context(|| format!("cannot write {}", path.display()))
 }
@@ -199,8 +200,7 @@ mod tests {
 
     #[test]
     fn names_of_columns_are_quoted_where_they_must_be() -> Result<()> {
-        let x = Tensor::new(&[[1f32, 2.5]], &Device::Cpu)?;
-        let text = csv(&x, &["a".into(), "b, \"c\"".into()])?;
+        let text = csv(&["a".into(), "b, \"c\"".into()], &[vec![1., 2.5]]);
         assert_eq!(String::from_utf8(text)?, "a,\"b, \"\"c\"\"\"\n1,2.5\n");
         Ok(())
     }
