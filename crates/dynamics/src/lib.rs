@@ -22,6 +22,7 @@
 pub mod denoiser;
 pub mod exact;
 pub mod grid;
+pub mod mcmc;
 pub mod predict;
 pub mod process;
 pub mod sampler;

@@ -9,6 +9,7 @@ use candle_core::{D, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use langevin_ops::attend::attention;
 use langevin_ops::conv::Geometry;
+use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
 use langevin_ops::norm::{group_norm, group_norm_silu};
 use langevin_ops::resample::{downsample_mean, upsample_nearest};
@@ -177,10 +178,12 @@ impl Attention {
             None => x.clone(),
         };
         let tokens = h.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // [B, N, C]
-        let split = |map: &Affine| -> Result<Tensor> {
-            map.linear(&tokens)?.reshape((batch, height * width, self.heads, ()))?.transpose(1, 2) // [B, heads, N, dim]
-        };
-        let (q, k, v) = (split(&self.q)?, split(&self.k)?, split(&self.v)?);
+        let split = |t: Tensor| t.reshape((batch, height * width, self.heads, ()))?.transpose(1, 2); // [B, heads, N, dim]
+        let q = split(self.q.linear(&tokens)?)?;
+        // a bias of k adds the same to every score of a query, which softmax forgets: without it its gradient is exactly
+        // the 0 that it should be, not rounding errors that an optimiser scales up
+        let k = split(linear(&tokens, &self.k.weight, None)?)?;
+        let v = split(self.v.linear(&tokens)?)?;
         let scale = 1. / (q.dim(D::Minus1)? as f64).sqrt();
         let h = attention(&q, &k, &v, scale)?.transpose(1, 2)?.flatten_from(2)?; // [B, N, heads dim]
         let h = self.out.linear(&h)?.transpose(1, 2)?.reshape((batch, channels, height, width))?;

@@ -4,12 +4,15 @@
 //! needed to rebuild it from its weights.
 
 mod blocks;
+pub mod checkpoint;
+pub mod diffusers;
 mod embed;
 pub mod energy;
 pub mod mlp;
 pub mod model;
 pub mod net;
 pub mod params;
+pub mod tensors;
 pub mod unet;
 
 pub use energy::{Form, GradNet, Potential};

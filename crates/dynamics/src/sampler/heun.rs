@@ -1,13 +1,20 @@
 //! Heun, 2nd order, on the probability-flow ODE: x_s = x + (s-t)/2 (d_t + d_s), Euler to s = 0. [Karras22, Alg. 1]
+//!
+//! The paper's variables are x/alpha and sigma/alpha, with slope d = eps. The same step in x and x0 is
+//! x_s = euler + 1/2 k gain (x0_s - x0_t), k = (sigma_t/alpha_t) / (sigma_s/alpha_s), whose k is infinite from alpha = 0.
+//! A step with an end above sigma/alpha = 1000 is therefore taken in the angle theta = atan(sigma/alpha), where
+//! y = x / sqrt(alpha^2 + sigma^2) has the finite slope cos(theta) eps - sin(theta) x0 everywhere.
 
 use super::Sampler;
-use crate::denoiser::each;
-use crate::{Denoiser, Process};
+use super::transfer::{Ends, ends, lands, of, sum, towards};
+use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::combine;
 use serde::{Deserialize, Serialize};
+
+/// sigma/alpha from which a step is taken in the angle.
+const STEEP: f64 = 1e3;
 
 /// Two evaluations a step, one for the last.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -21,26 +28,53 @@ impl Named for Heun {
 
 impl Sampler for Heun {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
-        let d = m.eps(x, t)?;
-        let euler = along(m.process(), x, &d, t, s)?;
-        if s.iter().all(|&s| s <= 0.) || t.iter().any(|&t| m.process().marginal(t).alpha == 0.) {
+        let ends = ends(m.process(), t, s)?;
+        let x0 = m.x0(x, t)?;
+        let euler = towards(&ends, x, &x0)?;
+        if lands(s) {
             return Ok(euler);
         }
-        let d = ((d + m.eps(&euler, s)?)? * 0.5)?;
-        along(m.process(), x, &d, t, s)
+        correct(m, &ends, x, &x0, &euler, t, s)
+    }
+
+    fn order(&self) -> Option<u32> {
+        Some(2)
     }
 }
 
-/// x moved from `t` to `s` along a constant eps, exact in the variables x/alpha, sigma/alpha:
-/// x_s = alpha_s (x - sigma_t eps)/alpha_t + sigma_s eps, with the x0 of pure noise where alpha_t = 0.
-pub(super) fn along(process: &dyn Process, x: &Tensor, eps: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
-    let ratio: Vec<f64> =
-        each(process, s, |m| m.alpha).iter().zip(each(process, t, |m| m.alpha)).map(|(s, t)| s / t).collect();
-    let of_eps: Vec<f64> = each(process, s, |m| m.sigma)
-        .iter()
-        .zip(each(process, t, |m| m.sigma))
-        .zip(&ratio)
-        .map(|((s, t), r)| s - r * t)
-        .collect();
-    combine(&ratio, x, &of_eps, eps)
+/// The second half of the step: the trapezoid over the slope at x and that at `guess`, Euler's result at `s`.
+pub(super) fn correct(
+    m: &dyn Denoiser,
+    ends: &[Ends],
+    x: &Tensor,
+    x0: &Tensor,
+    guess: &Tensor,
+    t: &[f64],
+    s: &[f64],
+) -> Result<Tensor> {
+    // samples that land on clean data keep Euler's step: the model is asked elsewhere for them, and not heard
+    let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
+    let asked: Vec<f64> = (0..ends.len()).map(|i| if at(s, i) > 0. { at(s, i) } else { at(t, i) }).collect();
+    let next = m.x0(guess, &asked)?;
+    let weights = of(ends, weights);
+    let column = |i: usize| of(&weights, |w| w[i]);
+    sum(&[(column(0), x), (column(1), x0), (column(2), guess), (column(3), &next)])
+}
+
+/// The numbers of x, x0 at t, Euler's guess, and x0 there.
+fn weights(e: &Ends) -> [f64; 4] {
+    if e.s.sigma == 0. {
+        return [0., 0., 1., 0.];
+    }
+    let steep = |m: &Marginal| m.sigma >= STEEP * m.alpha;
+    if !steep(&e.t) && !steep(&e.s) {
+        let half = 0.5 * e.gain() / e.decay();
+        return [0., -half, 1., half];
+    }
+    // y_s = y + dtheta/2 (v_t + v_s) with v = (alpha eps - sigma x0)/r and eps = (x - alpha x0)/sigma
+    let (rt, rs) = (e.t.alpha.hypot(e.t.sigma), e.s.alpha.hypot(e.s.sigma));
+    let half = 0.5 * (e.s.sigma.atan2(e.s.alpha) - e.t.sigma.atan2(e.t.alpha));
+    let slope = |m: &Marginal, r: f64| (m.alpha / (m.sigma * r), -r / m.sigma); // of x, of x0
+    let ((tx, t0), (sx, s0)) = (slope(&e.t, rt), slope(&e.s, rs));
+    [rs * (1. / rt + half * tx), rs * half * t0, rs * half * sx, rs * half * s0]
 }

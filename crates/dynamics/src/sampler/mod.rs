@@ -3,25 +3,69 @@
 //! A sampler is one short file that reads like the paper's box. The loop, progress and trajectories are here, once;
 //! guidance and clipping wrap the denoiser, so no sampler knows of them.
 
+mod annealed_langevin;
+mod ddim;
+mod ddpm;
+mod dpmpp_2m;
+mod dpmpp_2m_sde;
+mod dpmpp_3m;
+pub mod edit;
+mod edm_stochastic;
+mod euler;
+mod euler_maruyama;
 mod heun;
+mod multistep;
+mod pc;
+mod pndm;
+mod reverse_diffusion;
+mod rk45;
+mod transfer;
+mod unipc;
 
+pub use annealed_langevin::AnnealedLangevin;
+pub use ddim::Ddim;
+pub use ddpm::{Ddpm, Variance};
+pub use dpmpp_2m::Dpmpp2m;
+pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use dpmpp_3m::Dpmpp3m;
+pub use edm_stochastic::EdmStochastic;
+pub use euler::Euler;
+pub use euler_maruyama::EulerMaruyama;
 pub use heun::Heun;
+pub use multistep::Second;
+pub use pc::Pc;
+pub use pndm::Pndm;
+pub use reverse_diffusion::ReverseDiffusion;
+pub use rk45::Rk45;
+pub use unipc::{Bh, UniPc};
 
 use crate::{Denoiser, Process};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry;
 
-/// A rule that moves x from time `t` to a less noisy `s`. It owns what it remembers between steps: one is made a run.
+/// A rule that moves x from time `t` to a less noisy `s`. It owns what it remembers between steps.
 pub trait Sampler: Send + Sync + std::fmt::Debug {
+    /// A run through `times` begins: what is remembered of the last one is forgotten.
+    fn begin(&mut self, _times: &[f64]) {}
+
     /// x at `s` from `x` at `t`; times are one for all samples or one a sample. At `s = 0` it returns clean data, and the
     /// model is never asked at t = 0.
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor>;
+
+    /// Its order of convergence to the probability-flow ODE, which it then solves in both directions; none if it draws
+    /// noise.
+    fn order(&self) -> Option<u32> {
+        None
+    }
 }
 
 registry! {
     /// Any sampler, as configurations name it.
-    pub enum AnySampler: Sampler = "sampler" { Heun }
+    pub enum AnySampler: Sampler = "sampler" {
+        Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
+        AnnealedLangevin, EdmStochastic
+    }
 }
 
 /// Where a run is: after step `step` of `steps`, at time `t`.
@@ -48,6 +92,7 @@ pub fn run(
     if times.iter().any(|t| !t.is_finite()) {
         bail!("the grid of times {times:?} is not finite; look at the span of the process {:?}", m.process());
     }
+    sampler.begin(times);
     let mut x = x.detach();
     for (i, pair) in times.windows(2).enumerate() {
         x = sampler.step(m, &x, &pair[..1], &pair[1..], z)?.detach();

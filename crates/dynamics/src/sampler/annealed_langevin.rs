@@ -1,0 +1,45 @@
+//! Annealed Langevin dynamics: at each noise level some Langevin steps x + eps score + sqrt(2 eps) z with
+//! eps = step sigma^2 / 2, and nothing between the levels; at the end the denoised x0.
+//! [Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475]
+
+use super::Sampler;
+use super::transfer::lands;
+use crate::Denoiser;
+use crate::denoiser::each;
+use crate::mcmc::langevin;
+use candle_core::{Result, Tensor};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+
+/// `steps_per_level` evaluations a level.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnnealedLangevin {
+    /// Langevin steps at each time of the grid.
+    pub steps_per_level: usize,
+    /// alpha_i / sigma_i^2 of the paper: the step size as a part of the noise's variance (below 4 to be stable).
+    pub step: f64,
+}
+
+impl Default for AnnealedLangevin {
+    fn default() -> Self {
+        Self { steps_per_level: 5, step: 0.2 }
+    }
+}
+
+impl Named for AnnealedLangevin {
+    const NAME: &'static str = "annealed-langevin";
+    const ABOUT: &'static str = "Langevin dynamics at every noise level in turn, nothing else [Song19, Alg. 1]";
+}
+
+impl Sampler for AnnealedLangevin {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let eps = each(m.process(), t, |m| 0.5 * self.step * m.sigma.powi(2));
+        let mut x = x.clone();
+        for _ in 0..self.steps_per_level {
+            x = langevin(&x, &m.score(&x, t)?, &eps, &z.normal_like(&x)?)?;
+        }
+        if lands(s) { m.x0(&x, t) } else { Ok(x) }
+    }
+}

@@ -1,0 +1,47 @@
+//! DDIM: x_s = alpha_s x0 + sqrt(sigma_s^2 - v) eps + sqrt(v) z with v = eta^2 times the variance of q(x_s | x_t, x0).
+//! [SongDDIM, eq. 12 and 16]
+
+use super::Sampler;
+use super::transfer::{Ends, ends, lands, of, sum};
+use crate::Denoiser;
+use candle_core::{Result, Tensor};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+
+/// One evaluation a step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddim {
+    /// Fresh noise: 0 none (the ODE), 1 as much as DDPM.
+    pub eta: f64,
+}
+
+impl Named for Ddim {
+    const NAME: &'static str = "ddim";
+    const ABOUT: &'static str = "DDIM: from the ODE at eta = 0 to DDPM at eta = 1 [SongDDIM]";
+}
+
+impl Sampler for Ddim {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let x0 = m.x0(x, t)?;
+        if lands(s) {
+            return Ok(x0);
+        }
+        let ends = ends(m.process(), t, s)?;
+        let v = |e: &Ends| self.eta.powi(2) * e.posterior();
+        let of_eps = |e: &Ends| (e.s.sigma.powi(2) - v(e)).max(0.).sqrt();
+        let mean = sum(&[
+            (of(&ends, |e| of_eps(e) / e.t.sigma), x),
+            (of(&ends, |e| e.s.alpha - of_eps(e) * e.t.alpha / e.t.sigma), &x0),
+        ])?;
+        if self.eta == 0. {
+            return Ok(mean);
+        }
+        mean + sum(&[(of(&ends, |e| v(e).sqrt()), &z.normal_like(x)?)])
+    }
+
+    fn order(&self) -> Option<u32> {
+        (self.eta == 0.).then_some(1)
+    }
+}

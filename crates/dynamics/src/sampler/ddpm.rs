@@ -1,0 +1,57 @@
+//! Ancestral sampling, the exact posterior q(x_s | x_t, x0) with the model's x0:
+//! x_s = r (sigma_s/sigma_t)^2 x + alpha_s (beta/sigma_t^2) x0 + sqrt(var) z, with r = alpha_t/alpha_s and
+//! beta = sigma_t^2 - r^2 sigma_s^2 the variance of q(x_t | x_s). [Ho20, eq. 6, 7 and section 3.2]
+//!
+//! For a variance exploding process it is the "ancestral Euler" of k-diffusion.
+
+use super::Sampler;
+use super::transfer::{Ends, ends, lands, of, sum};
+use crate::Denoiser;
+use candle_core::{Result, Tensor};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+
+/// The variance of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// beta (sigma_s/sigma_t)^2, that of the posterior: right for one data point.
+    #[default]
+    FixedSmall,
+    /// beta, that of the forward step: right for data of unit variance.
+    FixedLarge,
+}
+
+/// One evaluation a step, one noise a step but the last.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddpm {
+    /// The variance of a step.
+    pub variance: Variance,
+}
+
+impl Named for Ddpm {
+    const NAME: &'static str = "ddpm";
+    const ABOUT: &'static str = "ancestral sampling with the exact posterior q(x_s | x_t, x0) [Ho20]";
+}
+
+impl Sampler for Ddpm {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let x0 = m.x0(x, t)?;
+        if lands(s) {
+            return Ok(x0);
+        }
+        let ends = ends(m.process(), t, s)?;
+        let deviation = |e: &Ends| match self.variance {
+            _ if e.s.sigma == 0. => 0.,
+            Variance::FixedSmall => e.posterior().sqrt(),
+            Variance::FixedLarge => e.variance().sqrt(),
+        };
+        sum(&[
+            (of(&ends, |e| e.ratio() * e.keep().powi(2)), x),
+            (of(&ends, |e| e.s.alpha * e.variance() / e.t.sigma.powi(2)), &x0),
+            (of(&ends, deviation), &z.normal_like(x)?),
+        ])
+    }
+}

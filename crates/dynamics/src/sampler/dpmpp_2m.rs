@@ -1,0 +1,38 @@
+//! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. [Lu22, Alg. 2]
+
+use super::Sampler;
+use super::multistep::{Dpmpp, History, Second};
+use crate::Denoiser;
+use candle_core::{Result, Tensor};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+
+/// One evaluation a step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dpmpp2m {
+    /// How the first difference enters a 2nd-order step.
+    pub second: Second,
+    #[serde(skip)]
+    history: History,
+}
+
+impl Named for Dpmpp2m {
+    const NAME: &'static str = "dpmpp-2m";
+    const ABOUT: &'static str = "DPM-Solver++ (2M), the probability-flow ODE [Lu22]";
+}
+
+impl Sampler for Dpmpp2m {
+    fn begin(&mut self, times: &[f64]) {
+        self.history.begin(times);
+    }
+
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        Dpmpp { order: 2, eta: 0., second: self.second }.step(&mut self.history, m, x, t, s, z)
+    }
+
+    fn order(&self) -> Option<u32> {
+        Some(2)
+    }
+}
