@@ -21,6 +21,14 @@ pub enum Head {
     Denoiser,
 }
 
+impl Head {
+    /// Every head, as configurations name them, with a line about each.
+    pub const ALL: &'static [(&'static str, &'static str)] = &[
+        ("energy", "a scalar for each sample; its gradient takes the place of the network's output"),
+        ("denoiser", "the plain network: a score, but no energy"),
+    ];
+}
+
 /// All that is needed to rebuild a model from its weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
