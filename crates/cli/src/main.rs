@@ -4,8 +4,21 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one crate that talks to people
 
+mod apply;
 mod args;
+mod bench;
+mod check;
+mod ema;
+mod folder;
+mod info;
+mod list;
+mod open;
+mod output;
+mod progress;
 mod run;
+mod sample;
+mod tensorboard;
+mod train;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -130,6 +130,52 @@ impl Default for Sampler {
     }
 }
 
+impl Sampler {
+    fn check(&self) -> Result<()> {
+        if self.steps == 0 || self.steps > 100_000 {
+            return usage(format!("sampler.steps = {}: give 1 to 100000", self.steps));
+        }
+        Ok(())
+    }
+}
+
+/// How samples are drawn, whatever the model: the keys that `langevin sample` can change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drawing {
+    /// Where random numbers come from.
+    pub noise: NoiseSource,
+    pub sampler: Sampler,
+}
+
+impl Drawing {
+    /// As `run` says, changed by `overrides` (`sampler.KEY=value` and `noise=value`).
+    pub fn of(run: Option<&Run>, overrides: &[String]) -> Result<Self> {
+        let own = run.map(|run| Self { noise: run.noise, sampler: run.sampler.clone() }).unwrap_or_default();
+        let mut table = Table::try_from(own)?;
+        for change in overrides {
+            let key = change.split(['.', '=']).next().unwrap_or_default().trim();
+            if !["sampler", "noise"].contains(&key) {
+                return usage(format!("`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"));
+            }
+            apply(&mut table, change)?;
+        }
+        let drawing: Self = read(table)?;
+        drawing.sampler.check()?;
+        Ok(drawing)
+    }
+}
+
+/// What a table says; an error names the key.
+fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
+    serde_path_to_error::deserialize(table).map_err(|e| {
+        let path = e.path().to_string();
+        let why = e.into_inner();
+        let why = why.message().trim();
+        Usage(if path == "." { why.to_string() } else { format!("{path}: {why}") }).into()
+    })
+}
+
 /// Where random numbers come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -213,11 +259,7 @@ impl Run {
         for change in overrides {
             apply(&mut table, change)?;
         }
-        let run: Self = serde_path_to_error::deserialize(table).map_err(|e| {
-            let path = e.path().to_string();
-            let why = e.into_inner();
-            Usage(if path == "." { why.message().to_string() } else { format!("{path}: {}", why.message()) })
-        })?;
+        let run: Self = read(table)?;
         run.check()?;
         Ok(run)
     }
@@ -225,13 +267,13 @@ impl Run {
     /// Refuses values that no run can mean, naming the key.
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage(why.to_string()))?;
-        if self.sampler.steps == 0 || self.sampler.steps > 100_000 {
-            return usage(format!("sampler.steps = {}: give 1 to 100000", self.sampler.steps));
-        }
+        self.sampler.check()?;
         if let Some(s) = self.model.sigma_data
             && !(s.is_finite() && s > 0.)
         {
-            return usage(format!("model.sigma_data = {s}: give a positive number, or leave it out to have it measured"));
+            return usage(format!(
+                "model.sigma_data = {s}: give a positive number, or leave it out to have it measured"
+            ));
         }
         self.process.get().check().map_err(|why| Usage(why.to_string()))?;
         Ok(())
@@ -324,6 +366,7 @@ fn apply(table: &mut Table, change: &str) -> Result<()> {
 /// A TOML value, or text that need not be quoted.
 fn value(text: &str) -> Value {
     let text = text.trim();
-    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
+    let parsed =
+        format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
     parsed.unwrap_or_else(|| Value::String(text.into()))
 }
