@@ -14,6 +14,8 @@ const CHUNK: usize = 1 << 14;
 pub trait Float: WithDType {
     /// Square root.
     fn sqrt(self) -> Self;
+    /// Its bits, widened.
+    fn bits(self) -> u64;
     #[doc(hidden)]
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
@@ -21,6 +23,9 @@ pub trait Float: WithDType {
 impl Float for f32 {
     fn sqrt(self) -> Self {
         self.sqrt()
+    }
+    fn bits(self) -> u64 {
+        self.to_bits().into()
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
         if let CpuStorage::F32(v) = storage { Some(v) } else { None }
@@ -30,6 +35,9 @@ impl Float for f32 {
 impl Float for f64 {
     fn sqrt(self) -> Self {
         self.sqrt()
+    }
+    fn bits(self) -> u64 {
+        self.to_bits()
     }
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
         if let CpuStorage::F64(v) = storage { Some(v) } else { None }

@@ -30,7 +30,7 @@ impl Profile for Constant {
         self.decay
     }
 
-    fn validate(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         fraction("ema.decay", self.decay)
     }
 }

@@ -9,10 +9,11 @@ pub use constant::Constant;
 pub use power::{Power, exponent};
 pub use warmup::WarmUp;
 
+use crate::state::moved;
 use crate::inplace::{self, Float};
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_ops::registry;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// How fast averages forget.
 pub trait Profile: Send + Sync + std::fmt::Debug {
@@ -25,12 +26,12 @@ pub trait Profile: Send + Sync + std::fmt::Debug {
     }
 
     /// Errors, naming the option, if it makes no sense.
-    fn validate(&self) -> Result<()>;
+    fn check(&self) -> Result<()>;
 }
 
 registry! {
     /// Any profile, as configurations name it.
-    pub enum AnyEma: Profile = "EMA" { WarmUp, Constant, Power }
+    pub enum AnyEma: Profile = "EMA" { WarmUp, Constant, Power } check Profile::check
 }
 
 /// The averages of a run: one set of weights a track.
@@ -43,7 +44,7 @@ pub struct Ema {
 impl Ema {
     /// Starts every track at the weights. Errors if an option makes no sense.
     pub fn new(profile: AnyEma, vars: &[(String, Var)]) -> Result<Self> {
-        profile.get().validate()?;
+        profile.get().check()?;
         let copy = |_| vars.iter().map(|(_, v)| v.detach().copy()).collect::<Result<Vec<_>>>();
         let tracks = profile.get().tracks().iter().map(copy).collect::<Result<_>>()?;
         Ok(Self { profile, names: vars.iter().map(|(name, _)| name.clone()).collect(), tracks })
@@ -78,10 +79,10 @@ impl Ema {
     }
 
     /// Takes the tensors of [`Ema::tensors`] back.
-    pub fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         for (name, ema) in self.tensors() {
             match tensors.get(&name) {
-                Some(t) if t.dims() == ema.dims() => inplace::set(&ema, &t.to_dtype(ema.dtype())?)?,
+                Some(t) if t.dims() == ema.dims() => inplace::set(&ema, &moved(t, &ema)?)?,
                 Some(t) => bail!("`{name}` has shape {:?} where the EMA has {:?}", t.dims(), ema.dims()),
                 None => bail!("`{name}` of the EMA is missing"),
             }

@@ -49,7 +49,7 @@ impl Profile for Power {
         self.sigma_rel.iter().copied().map(Some).collect()
     }
 
-    fn validate(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         if self.sigma_rel.is_empty() {
             bail!("ema.sigma_rel is empty; give at least one width, such as [0.05, 0.1]");
         }

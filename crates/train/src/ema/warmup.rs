@@ -36,7 +36,7 @@ impl Profile for WarmUp {
         (1. - (1. + before / self.inv_gamma).powf(-self.power)).min(self.decay)
     }
 
-    fn validate(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         fraction("ema.decay", self.decay)?;
         for (what, value) in [("ema.inv_gamma", self.inv_gamma), ("ema.power", self.power)] {
             if !(value > 0. && value.is_finite()) {

@@ -43,7 +43,7 @@ impl Optimiser for AdamW {
         compose(&Moments::new(self.betas, self.eps, at), 1. - at.lr * self.weight_decay, 0., theta, g, slots)
     }
 
-    fn validate(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         fraction("optimiser.betas[0]", self.betas[0])?;
         fraction("optimiser.betas[1]", self.betas[1])?;
         not_negative("optimiser.eps", self.eps)?;

@@ -10,10 +10,11 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
+use crate::state::moved;
 use crate::inplace;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_ops::registry;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What an update is told beside weights and gradients.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +47,12 @@ pub trait Optimiser: Send + Sync + std::fmt::Debug {
     fn compose(&self, at: &Update, theta: &Tensor, g: &Tensor, slots: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)>;
 
     /// Errors, naming the option, if it makes no sense.
-    fn validate(&self) -> Result<()>;
+    fn check(&self) -> Result<()>;
 }
 
 registry! {
     /// Any optimiser, as configurations name it.
-    pub enum AnyOptimiser: Optimiser = "optimiser" { AdamW, Adam, Sgd }
+    pub enum AnyOptimiser: Optimiser = "optimiser" { AdamW, Adam, Sgd } check Optimiser::check
 }
 
 /// `option` must be in [0, 1).
@@ -81,7 +82,7 @@ pub struct Optim {
 impl Optim {
     /// With all moments zero. Errors if an option makes no sense.
     pub fn new(rule: AnyOptimiser, vars: &[(String, Var)]) -> Result<Self> {
-        rule.get().validate()?;
+        rule.get().check()?;
         let zeros = |v: &Var| rule.get().slots().iter().map(|_| v.zeros_like()).collect::<Result<Vec<_>>>();
         let slots = vars.iter().map(|(_, v)| zeros(v)).collect::<Result<_>>()?;
         Ok(Self { rule, vars: vars.to_vec(), slots, k: 0 })
@@ -115,10 +116,10 @@ impl Optim {
     }
 
     /// Takes the moments of [`Optim::tensors`] back, after `k` updates.
-    pub fn restore(&mut self, k: u64, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    pub fn restore(&mut self, k: u64, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         for (name, slot) in self.tensors() {
             match tensors.get(&name) {
-                Some(t) if t.dims() == slot.dims() => inplace::set(&slot, &t.to_dtype(slot.dtype())?)?,
+                Some(t) if t.dims() == slot.dims() => inplace::set(&slot, &moved(t, &slot)?)?,
                 Some(t) => bail!("`{name}` has shape {:?} where the optimiser has {:?}", t.dims(), slot.dims()),
                 None => bail!("`{name}` of the optimiser is missing"),
             }

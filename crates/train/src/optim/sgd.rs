@@ -72,7 +72,7 @@ impl Optimiser for Sgd {
         Ok(((theta - (step * at.lr)?)?, vec![b]))
     }
 
-    fn validate(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         fraction("optimiser.momentum", self.momentum)?;
         fraction("optimiser.dampening", self.dampening)?;
         if self.nesterov && (self.momentum == 0. || self.dampening != 0.) {
