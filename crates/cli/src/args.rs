@@ -10,13 +10,18 @@ use std::path::PathBuf;
 ///
 /// A model trained here is an energy E(x, t) whose score is its negative gradient; plain denoisers are welcome too.
 #[derive(Parser)]
-#[command(name = "langevin", version, arg_required_else_help = true, after_long_help = "\
+#[command(
+    name = "langevin",
+    version,
+    arg_required_else_help = true,
+    after_long_help = "\
 Examples:
   langevin train digits                     train an energy on the digits inside this program, end with a grid of samples
   langevin train toy:two-moons              the same in two dimensions, with a picture of the energy
   langevin sample runs/digits -n 64         64 new samples, as a PNG grid
   langevin list samplers                    every sampler that `sampler.name=` takes
-  langevin train mnist --data DIR train.steps=20000 --dry-run")]
+  langevin train mnist --data DIR train.steps=20000 --dry-run"
+)]
 pub struct Args {
     /// Show the licences of the program and of the data inside it
     #[arg(long)]
@@ -273,7 +278,9 @@ pub struct Bench {
 
 /// Print a completion script for a shell
 #[derive(Parser)]
-#[command(after_long_help = "Example:\n  langevin completions bash > ~/.local/share/bash-completion/completions/langevin")]
+#[command(
+    after_long_help = "Example:\n  langevin completions bash > ~/.local/share/bash-completion/completions/langevin"
+)]
 pub struct Completions {
     /// The shell
     shell: clap_complete::Shell,

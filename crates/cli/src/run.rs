@@ -271,7 +271,9 @@ impl Run {
         if let Some(s) = self.model.sigma_data
             && !(s.is_finite() && s > 0.)
         {
-            return usage(format!("model.sigma_data = {s}: give a positive number, or leave it out to have it measured"));
+            return usage(format!(
+                "model.sigma_data = {s}: give a positive number, or leave it out to have it measured"
+            ));
         }
         self.process.get().check().map_err(|why| Usage(why.to_string()))?;
         Ok(())
@@ -364,6 +366,7 @@ fn apply(table: &mut Table, change: &str) -> Result<()> {
 /// A TOML value, or text that need not be quoted.
 fn value(text: &str) -> Value {
     let text = text.trim();
-    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
+    let parsed =
+        format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
     parsed.unwrap_or_else(|| Value::String(text.into()))
 }

@@ -42,7 +42,7 @@ pub(crate) struct Norm {
 impl Norm {
     pub fn new(channels: usize, groups: Option<usize>, eps: f64, vb: VarBuilder) -> Result<Self> {
         let groups = groups.unwrap_or((channels / 4).clamp(1, 32));
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             bail!("`groups`: {channels} channels (at `{}`) cannot be split into {groups} groups", vb.prefix());
         }
         let gamma = vb.get_with_hints(channels, "weight", Init::Const(1.))?;

@@ -16,5 +16,5 @@ pub mod tensors;
 pub mod unet;
 
 pub use energy::{Form, GradNet, Potential};
-pub use model::{Head, Model, ModelSpec};
+pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};

@@ -80,8 +80,8 @@ impl ModelSpec {
     }
 }
 
-/// The message of an error, without a backtrace.
-pub(crate) fn plain(e: &candle_core::Error) -> String {
+/// The message of an error in one line: without the backtrace that `RUST_BACKTRACE=1` adds to candle's errors.
+pub fn plain(e: &candle_core::Error) -> String {
     match e {
         candle_core::Error::WithBacktrace { inner, .. } => plain(inner),
         candle_core::Error::Context { inner, context } => format!("{context}: {}", plain(inner)),
@@ -186,13 +186,13 @@ impl Model {
         }
         let (mut of_x, mut of_h, mut c_in, mut c_noise) = (vec![], vec![], vec![], vec![]);
         for &t in t {
-            let m = self.spec.process.get().marginal(t);
-            if m.sigma <= 0. {
+            if self.spec.process.get().marginal(t).sigma <= 0. {
                 bail!("energy: t = {t} is clean data, where the energy is not defined; give a time above 0");
             }
+            let (a, b) = denoiser.energy_coefficients(t);
             let c = denoiser.coefficients(t);
-            of_x.push((1. - m.alpha * c.c_skip) / (2. * m.sigma * m.sigma));
-            of_h.push(-m.alpha * c.c_out / (m.sigma * m.sigma * c.c_in));
+            of_x.push(a);
+            of_h.push(b);
             c_in.push(c.c_in);
             c_noise.push(c.c_noise);
         }

@@ -157,7 +157,7 @@ impl NetConfig for UNetConfig {
 impl UNetConfig {
     fn fits(&self, height: usize, width: usize) -> Result<()> {
         let step = 1 << (self.channels.len() - 1);
-        if height == 0 || width == 0 || height % step != 0 || width % step != 0 {
+        if height == 0 || width == 0 || !height.is_multiple_of(step) || !width.is_multiple_of(step) {
             bail!(
                 "a U-Net of {} levels halves the image {} times, so height and width must be multiples of {step}: \
                  {height}x{width} does not work, {}x{} does",

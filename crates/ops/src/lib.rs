@@ -9,8 +9,10 @@
 
 pub mod act;
 pub mod attend;
+pub mod check;
 pub mod conv;
 pub mod grad;
+mod kernel;
 pub mod linear;
 pub mod noise;
 pub mod norm;
