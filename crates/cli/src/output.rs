@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Between and around the pictures of a grid.
 const GAP: u32 = 4;
-const GAP_COLOUR: Rgb<u8> = Rgb([72, 72, 80]);
+const GAP_COLOUR: Rgb<u8> = Rgb([72, 72, 72]);
 /// Small images are enlarged to about this many pixels a side, while the grid stays within the second number.
 const TILE: u32 = 96;
 const WIDTH: u32 = 1280;

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::Kind;
 use langevin_dynamics::sampler::{At, edit, prior, run as steps_of};
-use langevin_dynamics::wrap::Clamped;
+use langevin_dynamics::wrap::{Clamped, Clip};
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::{Head, Model};
 use langevin_ops::noise::Noise;
@@ -237,7 +237,7 @@ impl Job<'_> {
         let denoiser = model.denoiser(Cond { labels, dropout: None })?;
         let clamped;
         let m: &dyn Denoiser = if self.drawing.sampler.clip {
-            clamped = Clamped::new(&denoiser, -1., 1.);
+            clamped = Clamped::new(&denoiser, Clip::default())?;
             &clamped
         } else {
             &denoiser
