@@ -63,8 +63,10 @@ impl Folder {
     pub fn model(&self) -> PathBuf {
         self.path.join("model.safetensors")
     }
-    pub fn snapshot(&self, step: u64) -> PathBuf {
-        self.path.join("snapshots").join(format!("step-{step}.safetensors"))
+    /// The snapshot of a step; averages beside the first are numbered from 2.
+    pub fn snapshot(&self, step: u64, track: usize) -> PathBuf {
+        let number = if track == 0 { String::new() } else { format!(".{}", track + 1) };
+        self.path.join("snapshots").join(format!("step-{step}{number}.safetensors"))
     }
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
@@ -82,7 +84,7 @@ impl Folder {
         let old = fs::read_to_string(&path).unwrap_or_default();
         let kept: String = old.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).flat_map(|line| [line, "\n"]).collect();
         if kept.len() != old.len() {
-            langevin_models::write_atomic(&path, |file| file.write_all(kept.as_bytes()))?;
+            crate::output::save(&path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         Ok(Log(file.with_context(|| format!("cannot write {}", path.display()))?, path))

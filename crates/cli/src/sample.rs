@@ -214,7 +214,7 @@ impl Job<'_> {
     /// The times from noise to data that are gone through.
     fn times(&self) -> Result<Vec<f64>> {
         let sampler = &self.drawing.sampler;
-        let times = sampler.grid.get().times(self.model.spec.process.get(), sampler.steps);
+        let times = sampler.grid.get().times(self.model.spec.process.get(), sampler.steps)?;
         let Start::Image { strength, .. } = self.start else { return Ok(times) };
         let left = edit::cut(&times, strength)?;
         if left.len() < 2 {

@@ -22,7 +22,7 @@ pub mod toy;
 
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch};
-pub use spec::{ALL, Options, open};
+pub use spec::{ALL, Options, has_files, open};
 pub use table::{Columns, Table};
 
 use candle_core::{Result, Tensor, bail};

@@ -63,6 +63,11 @@ pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     })
 }
 
+/// Whether the dataset `name` can be read from a folder of its files, as NAME=DIR.
+pub fn has_files(name: &str) -> bool {
+    ["mnist", "fashion-mnist", "cifar10"].contains(&name)
+}
+
 fn is_named(name: &str) -> bool {
     ALL.iter().any(|(known, _)| *known == name)
 }
