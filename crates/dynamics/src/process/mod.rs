@@ -1,7 +1,7 @@
 //! How data become noise: x_t = alpha(t) x_0 + sigma(t) eps.
 //!
 //! A process is four numbers at each t; drift, diffusion, SNR, the probability-flow ODE and the reverse SDE are derived
-//! from them here, once: dx = f x dt + g dw with f = alpha'/alpha and g^2 = 2 sigma sigma' - 2 f sigma^2. [Song21]
+//! from them here, once: dx = f x dt + g dw with f = alpha'/alpha and g^2 = 2 sigma sigma' - 2 f sigma^2. \[Song21\]
 
 mod cosine;
 mod edm;
