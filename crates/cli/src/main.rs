@@ -1,1 +1,35 @@
-fn main() {}
+//! `langevin`: train, sample, score and evaluate energy-based and diffusion models.
+//!
+//! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // the one crate that talks to people
+
+mod apply;
+mod args;
+mod bench;
+mod check;
+mod ema;
+mod folder;
+mod info;
+mod list;
+mod open;
+mod output;
+mod progress;
+mod run;
+mod sample;
+mod tensorboard;
+mod train;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
+    match args.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(if e.is::<run::Usage>() { 2 } else { 1 })
+        }
+    }
+}

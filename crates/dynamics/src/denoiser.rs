@@ -51,6 +51,11 @@ pub fn each(process: &dyn Process, t: &[f64], f: impl Fn(crate::Marginal) -> f64
     t.iter().map(|&t| f(process.marginal(t))).collect()
 }
 
+/// Whether the span of `process` ends where nothing of the data is left to divide by.
+pub fn reaches_pure_noise(process: &dyn Process) -> bool {
+    process.marginal(process.span().1).alpha < 1e-6
+}
+
 /// eps = (x - alpha x0) / sigma.
 pub fn eps_from(process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
     combine(&each(process, t, |m| 1. / m.sigma), x, &each(process, t, |m| -m.alpha / m.sigma), x0)
@@ -73,7 +78,8 @@ pub struct Preconditioned<'a> {
 }
 
 impl<'a> Preconditioned<'a> {
-    /// Errors if the span of the process reaches alpha = 0 and the parametrisation cannot tell x0 there.
+    /// Errors if the options of the process make none, if `sigma_data` is no standard deviation, or if the span reaches
+    /// alpha = 0 and the parametrisation cannot tell x0 there.
     pub fn new(
         net: &'a dyn Net,
         process: &'a dyn Process,
@@ -81,11 +87,15 @@ impl<'a> Preconditioned<'a> {
         sigma_data: f64,
         cond: Cond,
     ) -> Result<Self> {
-        let (_, end) = process.span();
-        if !parametrisation.reaches_pure_noise() && process.marginal(end).alpha < 1e-6 {
+        process.check()?;
+        if !(sigma_data.is_finite() && sigma_data > 0.) {
+            bail!("sigma_data is {sigma_data}; it must be the standard deviation of the data, a positive number");
+        }
+        if !parametrisation.reaches_pure_noise() && reaches_pure_noise(process) {
             bail!(
-                "{parametrisation:?} cannot tell x0 where alpha = 0, and {process:?} goes there at t = {end}; \
-                 use v, velocity, x0 or edm"
+                "{parametrisation:?} cannot tell x0 where alpha = 0, and {process:?} goes there at t = {}; use v, \
+                 velocity, x0 or edm, or a process that ends before (t_max of cosine and flow)",
+                process.span().1
             );
         }
         Ok(Self { net, process, parametrisation, sigma_data, cond })
@@ -103,9 +113,21 @@ impl<'a> Preconditioned<'a> {
         }
     }
 
+    /// (a, b) in E(x, t) = a |x|^2 + b h(c_in x, c_noise), the energy of a network that is a gradient, F = grad h:
+    /// a = (1 - alpha c_skip) / (2 sigma^2), b = -alpha c_out / (sigma^2 c_in), so that -grad E is the score.
+    pub fn energy_coefficients(&self, t: f64) -> (f64, f64) {
+        let m = self.process.marginal(t);
+        let Coefficients { c_out, c_in, .. } = self.coefficients(t);
+        let noise = m.sigma * m.sigma;
+        (self.parametrisation.unskipped(&m, self.sigma_data) / (2. * noise), -m.alpha * c_out / (noise * c_in))
+    }
+
     /// The raw output F(c_in x, c_noise).
     pub fn output(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let batch = x.dim(0)?;
+        if t.len() != 1 && t.len() != batch {
+            bail!("denoiser: {} times for a batch of {batch}; give one, or one a sample", t.len());
+        }
         let at = |i: usize| self.coefficients(t[if t.len() == 1 { 0 } else { i }]);
         let c_noise: Vec<f64> = (0..batch).map(|i| at(i).c_noise).collect();
         let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;

@@ -26,6 +26,7 @@ pub mod mcmc;
 pub mod predict;
 pub mod process;
 pub mod sampler;
+pub mod wrap;
 
 pub use denoiser::{Cond, Denoiser, Net, Preconditioned};
 pub use exact::Mixture;
@@ -33,3 +34,4 @@ pub use grid::Grid;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};
 pub use sampler::Sampler;
+pub use wrap::{Clamped, Clip, FromEnergy, Guidance, Guided};

@@ -27,6 +27,9 @@ pub trait Parametrisation: Send + Sync + std::fmt::Debug {
     /// c_skip and c_out at marginal `m`.
     fn skip_out(&self, m: &Marginal, sigma_data: f64) -> (f64, f64);
 
+    /// 1 - alpha c_skip at marginal `m`, without the cancellation that sets in near the data.
+    fn unskipped(&self, m: &Marginal, sigma_data: f64) -> f64;
+
     /// c_noise at marginal `m`, where the process's clock shows `clock`.
     fn c_noise(&self, _m: &Marginal, clock: f64) -> f64 {
         clock
@@ -67,6 +70,10 @@ impl Parametrisation for Edm {
         (m.alpha * sigma_data.powi(2) / total, m.sigma * sigma_data / total.sqrt())
     }
 
+    fn unskipped(&self, m: &Marginal, sigma_data: f64) -> f64 {
+        m.sigma.powi(2) / ((m.alpha * sigma_data).powi(2) + m.sigma.powi(2))
+    }
+
     fn c_noise(&self, m: &Marginal, _clock: f64) -> f64 {
         // alpha = 0 is told as an SNR too small to matter
         (m.sigma / m.alpha.max(1e-8)).ln() / 4.
@@ -81,6 +88,9 @@ impl Parametrisation for Eps {
     fn skip_out(&self, m: &Marginal, _: f64) -> (f64, f64) {
         (1. / m.alpha, -m.sigma / m.alpha)
     }
+    fn unskipped(&self, _: &Marginal, _: f64) -> f64 {
+        0.
+    }
     fn reaches_pure_noise(&self) -> bool {
         false
     }
@@ -94,6 +104,9 @@ impl Parametrisation for X0 {
     fn skip_out(&self, _: &Marginal, _: f64) -> (f64, f64) {
         (0., 1.)
     }
+    fn unskipped(&self, _: &Marginal, _: f64) -> f64 {
+        1.
+    }
 }
 
 parametrisation! {
@@ -106,6 +119,9 @@ impl Parametrisation for V {
         let r = m.alpha.hypot(m.sigma);
         (m.alpha / (r * r), -m.sigma / r)
     }
+    fn unskipped(&self, m: &Marginal, _: f64) -> f64 {
+        (m.sigma / m.alpha.hypot(m.sigma)).powi(2)
+    }
 }
 
 parametrisation! {
@@ -115,6 +131,9 @@ parametrisation! {
 impl Parametrisation for Score {
     fn skip_out(&self, m: &Marginal, _: f64) -> (f64, f64) {
         (1. / m.alpha, m.sigma * m.sigma / m.alpha)
+    }
+    fn unskipped(&self, _: &Marginal, _: f64) -> f64 {
+        0.
     }
     fn reaches_pure_noise(&self) -> bool {
         false
@@ -130,5 +149,8 @@ impl Parametrisation for Velocity {
         // sigma v - sigma' x = (alpha' sigma - sigma' alpha) x_0
         let wronskian = m.dalpha * m.sigma - m.dsigma * m.alpha;
         (-m.dsigma / wronskian, m.sigma / wronskian)
+    }
+    fn unskipped(&self, m: &Marginal, _: f64) -> f64 {
+        m.dalpha * m.sigma / (m.dalpha * m.sigma - m.dsigma * m.alpha)
     }
 }

@@ -1,1 +1,20 @@
 //! What has parameters: U-Net, MLP, energies, checkpoints.
+//!
+//! A [`Model`] is a network, the process that it denoises and what its output means; its [`ModelSpec`] is all that is
+//! needed to rebuild it from its weights.
+
+mod blocks;
+pub mod checkpoint;
+pub mod diffusers;
+mod embed;
+pub mod energy;
+pub mod mlp;
+pub mod model;
+pub mod net;
+pub mod params;
+pub mod tensors;
+pub mod unet;
+
+pub use energy::{Form, GradNet, Potential};
+pub use model::{Head, Model, ModelSpec, plain};
+pub use net::{AnyNet, NetConfig};

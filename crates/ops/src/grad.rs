@@ -18,7 +18,7 @@
 //! ```
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor, Var, bail};
+use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,12 +34,12 @@ const STACK: usize = 256 << 20;
 pub(crate) struct Mode {
     /// The gradient will be differentiated again: build its graph.
     pub keep_graph: bool,
-    /// Only the gradient of the input is wanted: leave out those of weights.
-    pub inputs_only: bool,
+    /// Only the gradient of this leaf is wanted: leave out those of weights.
+    pub only: Option<TensorId>,
 }
 
 thread_local! {
-    static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, inputs_only: false }) };
+    static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None }) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -55,9 +55,9 @@ pub(crate) fn cut(t: &Tensor) -> Tensor {
 
 /// Whether a `bwd` has to compute the gradient of the weight `w`.
 ///
-/// A weight is left out of an inputs-only pass only if it is a leaf: any other may depend on the input.
+/// In a pass for one leaf, every other leaf is left out; what is no leaf may depend on the wanted one.
 pub(crate) fn wants(w: &Tensor) -> bool {
-    w.track_op() && !(mode().inputs_only && w.is_variable())
+    w.track_op() && (!w.is_variable() || mode().only.is_none_or(|leaf| leaf == w.id()))
 }
 
 /// Inside it, what is built will be differentiated; ends when dropped, on the thread that made it.
@@ -179,7 +179,7 @@ pub fn value_and_grad(vars: &[Var], f: impl FnOnce() -> Result<Tensor>) -> Resul
         bail!("value_and_grad: the function returned a tensor of shape {:?}; reduce it to one number", y.dims());
     }
     let value = y.detach();
-    let mut store = backward(&y, Mode { keep_graph: false, inputs_only: false })?;
+    let mut store = backward(&y, Mode { keep_graph: false, only: None })?;
     drop(y);
     let mut found = false;
     let grads = vars.iter().map(|v| match store.remove(v) {
@@ -218,7 +218,7 @@ pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result
         f(&leaf)?
     };
     let total = if y.elem_count() == 1 { y.clone() } else { y.sum_all()? };
-    let mut store = backward(&total, Mode { keep_graph, inputs_only: true })?;
+    let mut store = backward(&total, Mode { keep_graph, only: Some(leaf.id()) })?;
     let Some(g) = store.remove(&leaf) else {
         bail!(
             "gradient: the value does not depend on the input, or only through an operation that candle does not \

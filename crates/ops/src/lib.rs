@@ -9,13 +9,16 @@
 
 pub mod act;
 pub mod attend;
+pub mod check;
 pub mod conv;
 pub mod grad;
+mod kernel;
 pub mod linear;
 pub mod noise;
 pub mod norm;
 pub mod registry;
 pub mod resample;
 pub mod shape;
+pub mod threads;
 
 pub use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -1,1 +1,33 @@
 //! Losses, noise levels, optimisers, EMA, the training loop and its resumable state.
+//!
+//! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
+//! - \[Kingma14\] Adam: a method for stochastic optimization, 1412.6980
+//! - \[Loshchilov17\] SGDR: stochastic gradient descent with warm restarts, 1608.03983
+//! - \[Loshchilov19\] Decoupled weight decay regularization, 1711.05101
+//! - \[Sutskever13\] On the importance of initialization and momentum in deep learning, ICML 2013
+//! - \[Karras24\] Analyzing and improving the training dynamics of diffusion models (EDM2), 2312.02696
+//! - \[Song21b\] Maximum likelihood training of score-based diffusion models, 2101.09258
+//! - \[Hang23\] Efficient diffusion training via min-SNR weighting, 2303.09556
+//! - \[Esser24\] Scaling rectified flow transformers (Stable Diffusion 3), 2403.03206
+//! - \[Kingma21\] Variational diffusion models, 2107.00630
+//! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
+
+pub mod ema;
+mod inplace;
+pub mod level;
+pub mod loss;
+pub mod optim;
+mod options;
+pub mod schedule;
+mod state;
+mod trainer;
+pub mod weight;
+
+pub use ema::AnyEma;
+pub use inplace::Float;
+pub use level::AnyLevel;
+pub use loss::Denoising;
+pub use optim::AnyOptimiser;
+pub use options::TrainOptions;
+pub use trainer::{Report, Trainer};
+pub use weight::AnyWeight;

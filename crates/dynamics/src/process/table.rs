@@ -90,7 +90,9 @@ impl Table {
             }
         }
         let table = Self::unchecked(options);
-        if table.log_snr.iter().any(|l| l.is_nan()) || table.log_snr.windows(2).any(|pair| pair[0] <= pair[1]) {
+        // an alpha too small for a number is as good as none
+        let lost = |l: f64| l.is_nan() || l.is_finite() && l < -700.;
+        if table.log_snr.iter().any(|&l| lost(l)) || table.log_snr.windows(2).any(|pair| pair[0] <= pair[1]) {
             bail!("the betas lose all signal before the last entry; make beta_end or num_train_timesteps smaller");
         }
         Ok(table)

@@ -1,0 +1,208 @@
+//! `langevin apply`: what a model says of given tensors.
+//!
+//! A network alone, and `--energy FORM`, take the network's own inputs, as diffusers passes them; the denoiser, the
+//! score and the energy of a model with a process take x_t and t.
+
+use crate::args::Apply;
+use crate::open;
+use crate::output;
+use crate::run::usage;
+use anyhow::{Result, bail};
+use candle_core::{DType, Device, Tensor};
+use langevin_dynamics::{Cond, Denoiser, Net};
+use langevin_models::{Form, Model, diffusers, energy::raw_energy};
+use langevin_ops::grad;
+use langevin_ops::shape::to_host;
+use std::collections::HashMap;
+use std::path::Path;
+
+const WHAT: [&str; 6] = ["output", "x0", "eps", "score", "energy", "logp"];
+
+/// Carries out `langevin apply`.
+pub fn run(args: &Apply) -> Result<()> {
+    let device = args.machine.open()?;
+    for what in &args.what {
+        if !WHAT.contains(&what.as_str()) {
+            return usage(format!("--what {what}: use {}", WHAT.join(", ")));
+        }
+        if what == "logp" {
+            return usage("--what logp: likelihoods come later; energy is log p up to its sign and a constant");
+        }
+    }
+    let form = args.energy.as_deref().map(form).transpose()?;
+    output::writable(&args.output)?;
+    let input = Input::read(&args.input, &device)?;
+    let results = Source::open(&args.model, input.x.dtype(), &device)?.answer(&args.what, form, &input)?;
+    let named: HashMap<String, Tensor> = args.what.iter().cloned().zip(results).collect();
+    let bytes = safetensors::serialize(named.iter().map(|(name, t)| (name.clone(), t)), None)?;
+    output::save(&args.output, &bytes)?;
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+fn form(name: &str) -> Result<Form> {
+    match name {
+        "residual" => Ok(Form::Residual),
+        "inner-product" => Ok(Form::InnerProduct),
+        "squared-norm" => Ok(Form::SquaredNorm),
+        _ => usage(format!("--energy {name}: use residual, inner-product or squared-norm")),
+    }
+}
+
+/// What the model is asked about.
+struct Input {
+    x: Tensor,
+    t: Option<Vec<f64>>,
+    cond: Cond,
+    file: String,
+}
+
+impl Input {
+    fn read(path: &Path, device: &Device) -> Result<Self> {
+        let file = path.display().to_string();
+        if !path.is_file() {
+            return usage(format!("--input {file}: there is no such file"));
+        }
+        let mut tensors = match candle_core::safetensors::load(path, &Device::Cpu) {
+            Ok(tensors) => tensors,
+            Err(_) => bail!("{file} is not a whole safetensors file"),
+        };
+        let Some(x) = tensors.remove("sample") else {
+            let names: Vec<_> = tensors.keys().map(String::as_str).collect();
+            bail!("{file} has no tensor `sample`; it has {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+        };
+        if !matches!(x.dtype(), DType::F32 | DType::F64) {
+            bail!("{file}: `sample` is {:?}; give f32 or f64", x.dtype());
+        }
+        if x.rank() < 2 || x.elem_count() == 0 {
+            bail!("{file}: `sample` has shape {:?}; give [B, C, H, W], or [B, D] for points and tables", x.dims());
+        }
+        let batch = x.dim(0)?;
+        let per_sample = |t: &Tensor, name: &str| -> Result<Vec<f64>> {
+            let v = to_host(t)?;
+            match v.len() {
+                n if n == batch => Ok(v),
+                1 => Ok(vec![v[0]; batch]),
+                n => bail!("{file}: `{name}` holds {n} numbers for a batch of {batch}; give one, or one a sample"),
+            }
+        };
+        let t = tensors.get("timestep").map(|t| per_sample(t, "timestep")).transpose()?;
+        let labels = tensors.get("class_labels").map(|t| per_sample(t, "class_labels")).transpose()?;
+        let labels = match labels {
+            Some(v) if v.iter().any(|&c| c < 0. || c.fract() != 0.) => {
+                bail!("{file}: `class_labels` holds {:?}; give whole numbers from 0", v)
+            }
+            Some(v) => Some(Tensor::new(v.iter().map(|&c| c as u32).collect::<Vec<_>>(), device)?),
+            None => None,
+        };
+        Ok(Self { x: x.to_device(device)?, t, cond: Cond { labels, dropout: None }, file })
+    }
+
+    fn times(&self) -> Result<&[f64]> {
+        match &self.t {
+            Some(t) => Ok(t),
+            None => bail!("{} has no tensor `timestep`, which the model needs", self.file),
+        }
+    }
+
+    /// The shape of a sample and the classes must be those of the model.
+    fn check(&self, shape: &[usize], classes: Option<usize>) -> Result<()> {
+        if self.x.dims()[1..] != *shape {
+            bail!("{}: `sample` has shape {:?}; the model takes [B, {}]", self.file, self.x.dims(), list(shape));
+        }
+        self.check_classes(classes)
+    }
+
+    fn check_classes(&self, classes: Option<usize>) -> Result<()> {
+        match (classes, &self.cond.labels) {
+            (Some(n), None) => bail!("{} has no tensor `class_labels`; the model has {n} classes", self.file),
+            (None, Some(_)) => bail!("{} has `class_labels`, but the model was trained without classes", self.file),
+            (Some(n), Some(labels)) => match to_host(labels)?.iter().find(|&&c| c >= n as f64) {
+                Some(c) => bail!("{}: class {c}; the model has 0 to {}", self.file, n - 1),
+                None => Ok(()),
+            },
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+fn list(shape: &[usize]) -> String {
+    shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What answers.
+enum Source {
+    Model(Box<Model>),
+    Network(Box<diffusers::Network>),
+}
+
+impl Source {
+    fn open(name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let folder = Path::new(name);
+        if folder.is_dir() && !folder.join("model.safetensors").exists() && open::is_network(folder) {
+            return Ok(Self::Network(Box::new(open::network(folder, dtype, device)?)));
+        }
+        Ok(Self::Model(Box::new(open::open_as(name, dtype, device)?.model)))
+    }
+
+    /// The tensors called `what`, in order.
+    fn answer(&self, what: &[String], form: Option<Form>, input: &Input) -> Result<Vec<Tensor>> {
+        match (self, form) {
+            (Self::Network(n), _) => {
+                let c = &n.config;
+                if input.x.rank() != 4 || input.x.dim(1)? != c.inputs {
+                    bail!("{}: `sample` has shape {:?}; the network takes [B, {}, H, W]", input.file, input.x.dims(), c.inputs);
+                }
+                input.check_classes(c.classes)?;
+                if form.is_some() && c.inputs != c.outputs {
+                    bail!("--energy: the network has {} channels in and {} out; an energy needs as many", c.inputs, c.outputs);
+                }
+                what.iter().map(|what| of_network(&n.net, form, what, input)).collect()
+            }
+            (Self::Model(model), Some(_)) => {
+                input.check(&model.spec.shape, model.spec.classes)?;
+                what.iter().map(|what| of_network(model.inner(), form, what, input)).collect()
+            }
+            (Self::Model(model), None) => {
+                input.check(&model.spec.shape, model.spec.classes)?;
+                let denoiser = model.denoiser(input.cond.clone())?;
+                what.iter().map(|what| of_model(model, &denoiser, what, input)).collect()
+            }
+        }
+    }
+}
+
+/// A network in its own inputs; with a form, its raw energy E and the score -grad_x E.
+fn of_network(net: &dyn Net, form: Option<Form>, what: &str, input: &Input) -> Result<Tensor> {
+    let c_noise = Tensor::new(input.times()?, input.x.device())?.to_dtype(input.x.dtype())?;
+    Ok(match (what, form) {
+        ("output", _) => net.forward(&input.x, &c_noise, &input.cond)?.detach(),
+        ("energy", Some(form)) => raw_energy(net, form, &input.x, &c_noise, &input.cond)?.detach(),
+        ("score", Some(form)) => {
+            grad::gradient(&input.x, |x| raw_energy(net, form, x, &c_noise, &input.cond))?.1.neg()?
+        }
+        ("energy" | "score", None) => {
+            return usage(format!("--what {what}: this folder is a network alone; say --energy residual, or another form"));
+        }
+        _ => return usage(format!("--what {what}: a network without a process has output, and energy and score with --energy")),
+    })
+}
+
+/// A model with a process, at x_t and t; `output` in the network's own inputs.
+fn of_model(model: &Model, denoiser: &dyn Denoiser, what: &str, input: &Input) -> Result<Tensor> {
+    if what == "output" {
+        let c_noise = Tensor::new(input.times()?, input.x.device())?.to_dtype(input.x.dtype())?;
+        return Ok(model.net().forward(&input.x, &c_noise, &input.cond)?.detach());
+    }
+    let (t, (low, high)) = (input.times()?, model.spec.process.get().span());
+    if let Some(t) = t.iter().find(|&&t| !(t > 0. && t <= high * (1. + 1e-6))) {
+        bail!("{}: time {t} lies outside the process, which goes from {low} to {high}", input.file);
+    }
+    Ok(match what {
+        "x0" => denoiser.x0(&input.x, t)?,
+        "eps" => denoiser.eps(&input.x, t)?,
+        "score" => denoiser.score(&input.x, t)?,
+        _ => model.energy(&input.x, t, &input.cond)?,
+    }
+    .detach())
+}

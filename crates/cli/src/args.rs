@@ -1,0 +1,311 @@
+//! What the command line accepts, and which file carries it out.
+
+use crate::run::usage;
+use anyhow::Result;
+use candle_core::Device;
+use clap::{Args as Group, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Train, sample, score and evaluate energy-based and diffusion models.
+///
+/// A model trained here is an energy E(x, t) whose score is its negative gradient; plain denoisers are welcome too.
+#[derive(Parser)]
+#[command(
+    name = "langevin",
+    version,
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  langevin train digits                     train an energy on the digits inside this program, end with a grid of samples
+  langevin train toy:two-moons              the same in two dimensions, with a picture of the energy
+  langevin sample runs/digits -n 64         64 new samples, as a PNG grid
+  langevin list samplers                    every sampler that `sampler.name=` takes
+  langevin train mnist --data DIR train.steps=20000 --dry-run"
+)]
+pub struct Args {
+    /// Show the licences of the program and of the data inside it
+    #[arg(long)]
+    licences: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Train(Train),
+    Sample(Sample),
+    Apply(Apply),
+    Info(Info),
+    List(List),
+    Ema(Ema),
+    Check(Check),
+    Bench(Bench),
+    Completions(Completions),
+}
+
+/// Where the work is done
+#[derive(Group, Clone, Debug)]
+pub struct Machine {
+    /// cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "cpu", global = true)]
+    pub device: String,
+    /// Threads to use [default: all cores]
+    #[arg(long, global = true)]
+    pub threads: Option<usize>,
+}
+
+impl Machine {
+    /// Sets the number of threads and opens the device.
+    pub fn open(&self) -> Result<Device> {
+        if let Some(threads) = self.threads {
+            if threads == 0 {
+                return usage("--threads 0: give at least 1");
+            }
+            langevin_ops::threads::set(threads)?;
+        }
+        let (kind, index) = self.device.split_once(':').unwrap_or((&self.device, "0"));
+        let Ok(index) = index.parse() else {
+            return usage(format!("--device {}: `{index}` is no number of a device", self.device));
+        };
+        match kind {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" if !candle_core::utils::cuda_is_available() => {
+                usage("--device cuda: this program was built without CUDA; build it with --features cuda,cudnn")
+            }
+            "cuda" => Ok(Device::new_cuda(index)?),
+            "metal" if !candle_core::utils::metal_is_available() => {
+                usage("--device metal: this program was built without Metal; build it with --features metal")
+            }
+            "metal" => Ok(Device::new_metal(index)?),
+            _ => usage(format!("--device {}: use cpu, cuda, cuda:N or metal", self.device)),
+        }
+    }
+}
+
+/// Train a model: a preset, or a configuration file, changed by key=value
+#[derive(Parser)]
+#[command(after_long_help = "\
+Examples:
+  langevin train digits
+  langevin train digits train.steps=3000 optimiser.name=adam --out runs/longer
+  langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
+  langevin train toy:checkerboard
+  langevin train mnist --data ~/mnist        a folder with the IDX files
+  langevin train --resume runs/digits        go on exactly where it stopped
+  langevin train digits --dry-run            show the whole configuration, do nothing")]
+pub struct Train {
+    /// A preset (see `langevin list presets`), toy:NAME, or a configuration FILE.toml
+    #[arg(required_unless_present = "resume")]
+    pub preset: Option<String>,
+    /// Changes of the configuration, such as train.steps=2000
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    /// Data to train on: NAME[:SPLIT], NAME=DIR, a folder of images, FILE.csv, FILE.npz, toy:NAME; a folder of the preset's data set
+    #[arg(long, value_name = "SPEC")]
+    pub data: Option<String>,
+    /// Folder of the run [default: runs/PRESET, numbered if taken]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in this folder; only train.steps may change
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "data"])]
+    pub resume: Option<PathBuf>,
+    /// Seed of everything random in the run (train.seed)
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Show the resolved configuration and stop
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Draw samples from a model
+#[derive(Parser)]
+#[command(after_long_help = "\
+MODEL is a run folder, RUN@STEP for its snapshot at that step, or a weights file.
+
+Examples:
+  langevin sample runs/digits -n 64 --out digits.png
+  langevin sample runs/digits --seeds 7,100-115 sampler.name=ddim sampler.steps=50
+  langevin sample runs/digits -n 16 --gif path.gif        the way from noise to digits
+  langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
+  langevin sample runs/digits --from mine.png --strength 0.5 -n 8
+  langevin sample runs/digits --interpolate 3,8 -n 10")]
+pub struct Sample {
+    /// The model
+    pub model: String,
+    /// Changes of the sampler, such as sampler.steps=50
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    /// Number of samples, with the seeds 0 to N-1 [default: 64]
+    #[arg(short = 'n', value_name = "N", conflicts_with = "seeds")]
+    pub number: Option<usize>,
+    /// Seeds of the samples, as 0-63 or 1,5,7-9: sample n depends on seed n alone
+    #[arg(long)]
+    pub seeds: Option<String>,
+    /// Class of every sample, for a class-conditional model
+    #[arg(long)]
+    pub class: Option<u32>,
+    /// Samples at a time
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Write one picture, a grid of all samples [default: samples.png, when nothing else is asked for]
+    #[arg(long, value_name = "FILE.png")]
+    pub out: Option<PathBuf>,
+    /// Write each sample as DIR/SEED.png
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Write all samples as arrays: arr_0 u8 [N, H, W, C], arr_1 labels (f32 [N, D] for points and tables)
+    #[arg(long, value_name = "FILE.npz")]
+    pub npz: Option<PathBuf>,
+    /// Write the path from noise to samples as an animation
+    #[arg(long, value_name = "FILE.gif")]
+    pub gif: Option<PathBuf>,
+    /// Start from this image with noise added, instead of from noise alone
+    #[arg(long, value_name = "IMAGE")]
+    pub from: Option<PathBuf>,
+    /// How much of the way to noise the image of --from is sent, above 0, at most 1
+    #[arg(long, default_value_t = 0.5, requires = "from")]
+    pub strength: f64,
+    /// Carry the image of --from back along the ODE (encode) instead of adding noise
+    #[arg(long, requires = "from")]
+    pub encode: bool,
+    /// Samples between the noises of two seeds, on the great circle
+    #[arg(long, value_name = "A,B", conflicts_with_all = ["seeds", "from"])]
+    pub interpolate: Option<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Evaluate a model on given tensors: output, x0, eps, score, energy, logp
+#[derive(Parser)]
+#[command(after_long_help = "\
+The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them.
+For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score and energy of a
+model with a process they are the unscaled x_t and the process's time t.
+
+Examples:
+  langevin apply runs/digits --input x.safetensors --output y.safetensors --what x0,score,energy
+  langevin apply unet-folder --input io.safetensors --output y.safetensors --what output
+  langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score --energy residual")]
+pub struct Apply {
+    /// A model, or a folder with config.json and weights of a UNet2DModel
+    pub model: String,
+    /// Tensors to evaluate the model on
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where the results go, under the names of --what
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What to compute: output, x0, eps, score, energy, logp
+    #[arg(long, value_delimiter = ',', default_value = "output")]
+    pub what: Vec<String>,
+    /// Make an energy of a plain network's output: residual, inner-product, squared-norm
+    #[arg(long, value_name = "FORM")]
+    pub energy: Option<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Say what a run or a weights file is
+#[derive(Parser)]
+pub struct Info {
+    /// A run folder, RUN@STEP, or a weights file
+    pub model: String,
+}
+
+/// List what configurations can name
+#[derive(Parser)]
+pub struct List {
+    /// A kind of thing [default: all of them]
+    pub kind: Option<String>,
+}
+
+/// Rebuild an average of the weights of any length from the snapshots of a run trained with ema.name=power
+#[derive(Parser)]
+#[command(after_long_help = "\
+Example:
+  langevin train digits ema.name=power train.snapshot_every=100
+  langevin ema runs/digits --std 0.10 --out digits-ema-0.10.safetensors
+  langevin sample digits-ema-0.10.safetensors")]
+pub struct Ema {
+    /// The run folder
+    pub run: PathBuf,
+    /// Width of the average relative to the training time, such as 0.1 [Karras24]
+    #[arg(long)]
+    pub std: f64,
+    /// Step that the average ends at [default: that of the last snapshot]
+    #[arg(long)]
+    pub step: Option<u64>,
+    /// Where the weights go [default: ema-STD.safetensors in the run folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Check the first and second derivatives of every operation on a device
+#[derive(Parser)]
+pub struct Check {
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Time a network: forward, train, energy-score or energy-train
+#[derive(Parser)]
+#[command(after_long_help = "\
+Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process.
+
+Example:
+  langevin bench --net mnist --case energy-train")]
+pub struct Bench {
+    /// The network
+    #[arg(long, default_value = "mnist", value_parser = ["mnist", "cifar"])]
+    pub net: String,
+    /// The work that is timed
+    #[arg(long, default_value = "train", value_parser = ["forward", "train", "energy-score", "energy-train"])]
+    pub case: String,
+    /// Samples at a time [default: 64 for mnist, 8 for cifar]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Timed runs, after one to warm up
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Type of numbers
+    #[arg(long, default_value = "f32", value_parser = ["f32", "f64"])]
+    pub dtype: String,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Print a completion script for a shell
+#[derive(Parser)]
+#[command(
+    after_long_help = "Example:\n  langevin completions bash > ~/.local/share/bash-completion/completions/langevin"
+)]
+pub struct Completions {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+impl Args {
+    /// Carries out what was asked.
+    pub fn run(self) -> Result<()> {
+        if self.licences {
+            return crate::list::licences();
+        }
+        match self.verb {
+            Some(Verb::Train(args)) => crate::train::run(args),
+            Some(Verb::Sample(args)) => crate::sample::run(&args),
+            Some(Verb::Apply(args)) => crate::apply::run(&args),
+            Some(Verb::Info(args)) => crate::info::run(&args),
+            Some(Verb::List(args)) => crate::list::run(&args),
+            Some(Verb::Ema(args)) => crate::ema::run(&args),
+            Some(Verb::Check(args)) => crate::check::run(&args),
+            Some(Verb::Bench(args)) => crate::bench::run(&args),
+            Some(Verb::Completions(args)) => {
+                clap_complete::generate(args.shell, &mut Args::command(), "langevin", &mut std::io::stdout());
+                Ok(())
+            }
+            None => usage("nothing to do; see langevin --help"),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `langevin bench`: the time and memory of one network under one kind of work.
+//!
+//! Networks, batches and work are those of the PyTorch script beside the benchmarks, so that their lines compare.
+
+use crate::args::Bench;
+use crate::run::usage;
+use anyhow::{Result, bail};
+use candle_core::{DType, Device, Tensor, Var};
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::{Cond, Net};
+use langevin_models::energy::raw_energy;
+use langevin_models::unet::UNetConfig;
+use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_ops::grad;
+use langevin_ops::noise::Noise;
+use langevin_train::ema::{Constant, Ema};
+use langevin_train::optim::{AdamW, Optim};
+use std::time::Instant;
+
+/// Learning rate of the optimiser.
+const LR: f64 = 2e-4;
+
+/// Carries out `langevin bench`.
+pub fn run(args: &Bench) -> Result<()> {
+    let device = args.machine.open()?;
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
+    }
+    let dtype = if args.dtype == "f64" { DType::F64 } else { DType::F32 };
+    let (net, shape, usual) = network(&args.net)?;
+    let batch = args.batch.unwrap_or(usual);
+    if batch == 0 || args.runs == 0 {
+        return usage("--batch and --runs: give at least 1");
+    }
+    let spec = ModelSpec {
+        shape: shape.to_vec(),
+        classes: None,
+        head: Head::Denoiser,
+        form: Form::Residual,
+        net: net.into(),
+        process: AnyProcess::named("vp").map_err(anyhow::Error::msg)?,
+        predict: AnyParametrisation::named("eps").map_err(anyhow::Error::msg)?,
+        sigma_data: 1.,
+    };
+    let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;
+    work.step(&args.case)?;
+    work.step(&args.case)?; // the first fills what is kept between steps
+    let mut times = Vec::with_capacity(args.runs);
+    for _ in 0..args.runs {
+        let start = Instant::now();
+        work.step(&args.case)?;
+        device.synchronize()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    let median = 0.5 * (times[(times.len() - 1) / 2] + times[times.len() / 2]);
+    let peak = peak_mib().map_or("n/a".into(), |mib| format!("{mib:.0}"));
+    println!(
+        "{}/{} batch={batch} params={} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
+        args.net, args.case, work.model.parameters(), times[0]
+    );
+    Ok(())
+}
+
+/// The U-Net, its samples, and the usual batch.
+fn network(name: &str) -> Result<(UNetConfig, [usize; 3], usize)> {
+    Ok(match name {
+        // 3 levels, attention at 7x7
+        "mnist" => {
+            let net = UNetConfig {
+                channels: vec![32, 64, 64],
+                layers: 1,
+                attention: vec![2],
+                groups: Some(8),
+                ..UNetConfig::default()
+            };
+            (net, [1, 28, 28], 64)
+        }
+        // google/ddpm-cifar10-32: 35.7 M parameters
+        "cifar" => {
+            let net = UNetConfig {
+                channels: vec![128, 256, 256, 256],
+                layers: 2,
+                attention: vec![1],
+                groups: Some(32),
+                eps: 1e-6,
+                downsample_padding: 0,
+                cos_first: false,
+                freq_shift: 1.,
+                ..UNetConfig::default()
+            };
+            (net, [3, 32, 32], 8)
+        }
+        other => bail!("no network {other}; use mnist or cifar"),
+    })
+}
+
+/// One model and what a step of work needs.
+struct Work {
+    model: Model,
+    vars: Vec<Var>,
+    optimiser: Optim,
+    ema: Ema,
+    steps: u64,
+    x: Tensor,
+    eps: Tensor,
+    t: Tensor,
+}
+
+impl Work {
+    fn new(model: Model, batch: usize) -> Result<Self> {
+        let (dtype, device) = (model.dtype(), model.device().clone());
+        let mut shape = vec![batch];
+        shape.extend_from_slice(&model.spec.shape);
+        let mut noise = Noise::seeds(&(0..batch as u64).collect::<Vec<_>>());
+        let x = noise.normal(shape, dtype, &device)?;
+        let eps = noise.normal_like(&x)?;
+        let t: Vec<f64> = noise.uniform(batch)?.into_iter().map(|u| (1000. * u).floor()).collect();
+        Ok(Self {
+            vars: model.vars().iter().map(|(_, var)| var.clone()).collect(),
+            optimiser: Optim::new(AdamW::default().into(), model.vars())?,
+            ema: Ema::new(Constant { decay: 0.999 }.into(), model.vars())?,
+            steps: 0,
+            t: Tensor::new(t, &device)?.to_dtype(dtype)?,
+            model,
+            x,
+            eps,
+        })
+    }
+
+    /// -grad_x 1/2 |x - f(x, t)|^2, with its graph inside a loss.
+    fn score(&self) -> candle_core::Result<Tensor> {
+        let energy = |x: &Tensor| raw_energy(self.model.net(), Form::Residual, x, &self.t, &Cond::default());
+        grad::gradient(&self.x, energy)?.1.neg()
+    }
+
+    fn step(&mut self, case: &str) -> Result<()> {
+        match case {
+            "forward" => {
+                self.model.net().forward(&self.x, &self.t, &Cond::default())?;
+            }
+            "energy-score" => {
+                self.score()?;
+            }
+            "train" => self.update(|w| {
+                let f = w.model.net().forward(&w.x, &w.t, &Cond::default())?;
+                (f - &w.eps)?.sqr()?.mean_all()
+            })?,
+            _ => self.update(|w| (w.score()? + &w.eps)?.sqr()?.mean_all())?,
+        }
+        Ok(())
+    }
+
+    /// Gradients of `loss`, a step of AdamW, and the average.
+    fn update(&mut self, loss: impl FnOnce(&Self) -> candle_core::Result<Tensor>) -> Result<()> {
+        let (_, grads) = grad::value_and_grad(&self.vars, || loss(self))?;
+        self.steps += 1;
+        self.optimiser.step(&grads, LR, 1.)?;
+        self.ema.update(self.model.vars(), self.steps)?;
+        Ok(())
+    }
+}
+
+/// Peak resident memory of this process in MiB, where the system tells.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.)
+}

@@ -1,0 +1,57 @@
+//! `langevin ema`: an average of the weights of any length, from the snapshots of a run.
+//!
+//! The combination of snapshots whose profile is nearest to the wanted one. [Karras24, section 3.2]
+
+use crate::args::Ema;
+use crate::open::{self, SIGMA_REL, STEP};
+use crate::output;
+use crate::run::usage;
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use langevin_models::checkpoint;
+use langevin_train::ema::{exponent, posthoc};
+use std::path::{Path, PathBuf};
+
+/// Carries out `langevin ema`.
+pub fn run(args: &Ema) -> Result<()> {
+    if let Err(why) = exponent(args.std) {
+        return usage(format!("--std {}: {why}", args.std));
+    }
+    let run = args.run.display();
+    if !args.run.is_dir() {
+        return usage(format!("there is no run folder {run}"));
+    }
+    let out = args.out.clone().unwrap_or_else(|| args.run.join(format!("ema-{}.safetensors", args.std)));
+    output::writable(&out)?;
+    let snapshots = snapshots(&args.run)?;
+    let Some(last) = snapshots.iter().map(|(profile, _)| profile.step).max() else {
+        bail!("{run} has no snapshots of power averages; train with ema.name=power and train.snapshot_every=100");
+    };
+    let target = posthoc::Profile { step: args.step.unwrap_or(last), sigma_rel: args.std };
+    let profiles: Vec<_> = snapshots.iter().map(|(profile, _)| *profile).collect();
+    let load = |i: usize| {
+        let (model, _) = checkpoint::load(&snapshots[i].1, DType::F32, &Device::Cpu)?;
+        Ok(checkpoint::weights(&model))
+    };
+    let weights = posthoc::rebuild(&profiles, target, load).with_context(|| format!("the snapshots of {run}"))?;
+    let (model, mut notes) = checkpoint::load(&snapshots[0].1, DType::F32, &Device::Cpu)?;
+    notes.insert(STEP.into(), target.step.to_string());
+    notes.insert(SIGMA_REL.into(), target.sigma_rel.to_string());
+    checkpoint::save(&out, &model.spec, &weights, &notes)?;
+    eprintln!("from {} snapshots, until step {}", snapshots.len(), target.step);
+    println!("{}", out.display());
+    Ok(())
+}
+
+/// The snapshots that are averages of a known width, with what they are.
+fn snapshots(run: &Path) -> Result<Vec<(posthoc::Profile, PathBuf)>> {
+    let mut found = Vec::new();
+    for (step, path) in open::snapshots(run)? {
+        let (_, notes) = checkpoint::load(&path, DType::F32, &Device::Cpu)?;
+        if let Some(width) = notes.get(SIGMA_REL) {
+            let sigma_rel = width.parse().with_context(|| format!("{}: {SIGMA_REL} = {width}", path.display()))?;
+            found.push((posthoc::Profile { step, sigma_rel }, path));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,103 @@
+//! The folder of a run: what lies where, who may write in it, and the log that a kill cannot tear.
+
+use crate::run::usage;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A run folder that this process alone writes in.
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// A new folder at `out`, or the first free one of runs/NAME, runs/NAME-2, ...
+    pub fn create(out: Option<&Path>, name: &str) -> Result<Self> {
+        let path = match out {
+            Some(path) => path.to_path_buf(),
+            None => (1..).map(|n| Path::new("runs").join(if n == 1 { name.into() } else { format!("{name}-{n}") }))
+                .find(|path| !path.exists())
+                .context("no free name under runs/")?,
+        };
+        if path.join("config.toml").exists() {
+            return usage(format!("{0} already holds a run; go on with --resume {0}, or give another --out", path.display()));
+        }
+        if path.exists() && !path.is_dir() {
+            return usage(format!("--out {}: this is a file; give a folder", path.display()));
+        }
+        fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        Self::lock(path)
+    }
+
+    /// The folder of a run to go on with.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join("config.toml").is_file() {
+            return usage(format!("--resume {}: no run lies there (no config.toml)", path.display()));
+        }
+        Self::lock(path.to_path_buf())
+    }
+
+    /// The lock belongs to the process, not to the file: one left by a killed process blocks nobody.
+    fn lock(path: PathBuf) -> Result<Self> {
+        let file = path.join(".lock");
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).open(&file);
+        let lock = lock.with_context(|| format!("cannot write in {}", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another process is training in {}; wait for it, or stop it", path.display())
+            }
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", file.display())),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model.safetensors")
+    }
+    pub fn snapshot(&self, step: u64) -> PathBuf {
+        self.path.join("snapshots").join(format!("step-{step}.safetensors"))
+    }
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+    pub fn samples(&self, step: u64) -> PathBuf {
+        self.path.join("samples").join(format!("step-{step}.png"))
+    }
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tb")
+    }
+
+    /// The log, cut back to the steps up to `step`: what a killed run wrote after its last checkpoint is written again.
+    pub fn log(&self, step: u64) -> Result<Log> {
+        let path = self.path.join("log.jsonl");
+        let old = fs::read_to_string(&path).unwrap_or_default();
+        let kept: String = old.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).flat_map(|line| [line, "\n"]).collect();
+        if kept.len() != old.len() {
+            langevin_models::write_atomic(&path, |file| file.write_all(kept.as_bytes()))?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        Ok(Log(file.with_context(|| format!("cannot write {}", path.display()))?, path))
+    }
+}
+
+fn step_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
+}
+
+/// `log.jsonl`, one object a line.
+pub struct Log(File, PathBuf);
+
+impl Log {
+    pub fn line(&mut self, value: &Value) -> Result<()> {
+        writeln!(self.0, "{value}").with_context(|| format!("cannot write {}", self.1.display()))
+    }
+}

@@ -1,0 +1,114 @@
+//! `langevin info`: what a run or a weights file is.
+
+use crate::args::Info;
+use crate::open::{self, Opened, SIGMA_REL, STEP};
+use anyhow::Result;
+use candle_core::{DType, Device};
+use langevin_models::{Form, Head};
+use std::path::Path;
+
+/// Carries out `langevin info`.
+pub fn run(args: &Info) -> Result<()> {
+    let folder = Path::new(&args.model);
+    if folder.is_dir() && !folder.join("model.safetensors").exists() && open::is_network(folder) {
+        return network(folder);
+    }
+    let opened = open::open(&args.model, &Device::Cpu)?;
+    for (what, value) in facts(&opened)? {
+        println!("{what:<12} {value}");
+    }
+    if let Some(run) = &opened.run {
+        println!("\n{}", run.to_toml()?.trim_end());
+    }
+    Ok(())
+}
+
+fn line(what: &'static str, value: impl ToString) -> (&'static str, String) {
+    (what, value.to_string())
+}
+
+/// What the file says of the model, and where it says it.
+fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
+    let spec = &opened.model.spec;
+    let shape: Vec<_> = spec.shape.iter().map(usize::to_string).collect();
+    let mut all = vec![
+        line("file", &opened.what),
+        line("samples", shape.join(" x ")),
+        line("network", format!("{}, {} parameters", spec.net.name(), thousands(opened.model.parameters()))),
+        line("head", head(spec.head, spec.form)),
+        line("process", spec.process.name()),
+        line("predicts", spec.predict.name()),
+        line("sigma_data", format!("{:.4}", spec.sigma_data)),
+    ];
+    if let Some(n) = spec.classes {
+        all.push(line("classes", n));
+    }
+    if let Some(step) = opened.notes.get(STEP) {
+        let of = opened.run.as_ref().map(|run| format!(" of {}", run.train.steps)).unwrap_or_default();
+        all.push(line("trained", format!("{step}{of} steps")));
+    }
+    if let Some(width) = opened.notes.get(SIGMA_REL) {
+        all.push(line("average", format!("power profile of relative width {width}")));
+    }
+    if let Some(run) = &opened.run {
+        all.push(line("data", &run.data.spec));
+    }
+    if let Some(columns) = opened.columns()? {
+        all.push(line("columns", columns.names.join(", ")));
+    }
+    Ok(all)
+}
+
+fn head(head: Head, form: Form) -> String {
+    match head {
+        Head::Denoiser => "denoiser, a plain network".into(),
+        Head::Energy => {
+            let name = match form {
+                Form::Residual => "residual",
+                Form::InnerProduct => "inner-product",
+                Form::SquaredNorm => "squared-norm",
+                Form::Scalar => "scalar",
+            };
+            let about = Form::ALL.iter().find(|(n, _)| *n == name).map(|(_, about)| *about).unwrap_or_default();
+            format!("energy, {name}: {about}")
+        }
+    }
+}
+
+/// A folder of diffusers: what is known without a process.
+fn network(folder: &Path) -> Result<()> {
+    let network = open::network(folder, DType::F32, &Device::Cpu)?;
+    let c = &network.config;
+    let parameters = network.vars.iter().map(|(_, var)| var.elem_count()).sum();
+    println!("{:<12} {}", "folder", folder.display());
+    println!("{:<12} UNet2DModel of diffusers, {} parameters", "network", thousands(parameters));
+    println!("{:<12} {} in, {} out", "channels", c.inputs, c.outputs);
+    if let Some([h, w]) = c.size {
+        println!("{:<12} {h} x {w}", "trained on");
+    }
+    if let Some(n) = c.classes {
+        println!("{:<12} {n}", "classes");
+    }
+    Ok(())
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped_from_their_end() {
+        assert_eq!([0, 999, 1000, 1234567].map(super::thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! `langevin list`: everything that configurations can name; and the licences of what is in the program.
+
+use crate::args::List;
+use crate::run::{PRESETS, usage};
+use anyhow::Result;
+use langevin_dynamics::grid::AnyGrid;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::sampler::AnySampler;
+use langevin_models::{AnyNet, Form};
+use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight};
+
+/// Names, each with a line about it.
+type Names = Vec<(&'static str, &'static str)>;
+
+/// Every kind of thing: what it is called, where its name is written, and its members.
+fn kinds() -> Vec<(&'static str, &'static str, Names)> {
+    vec![
+        ("presets", "langevin train NAME", presets()),
+        ("data", "--data NAME, data.spec", langevin_data::ALL.to_vec()),
+        ("processes", "process.name", AnyProcess::ALL.to_vec()),
+        ("parametrisations", "model.predict", AnyParametrisation::ALL.to_vec()),
+        ("samplers", "sampler.name", AnySampler::ALL.to_vec()),
+        ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
+        ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
+        ("levels", "loss.level", AnyLevel::ALL.to_vec()),
+        ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
+        ("emas", "ema.name", AnyEma::ALL.to_vec()),
+        ("networks", "model.net.name", AnyNet::ALL.to_vec()),
+        ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
+    ]
+}
+
+/// Carries out `langevin list`.
+pub fn run(args: &List) -> Result<()> {
+    let all = kinds();
+    let Some(kind) = &args.kind else {
+        for (i, (kind, place, names)) in all.iter().enumerate() {
+            println!("{}{kind} ({place})", if i > 0 { "\n" } else { "" });
+            show(names, "  ");
+        }
+        return Ok(());
+    };
+    match all.iter().find(|(name, ..)| *name == kind.to_lowercase()) {
+        Some((_, _, names)) => {
+            show(names, "");
+            Ok(())
+        }
+        None => {
+            let kinds: Vec<_> = all.iter().map(|(name, ..)| *name).collect();
+            usage(format!("no kind `{kind}`; one of: {}", kinds.join(", ")))
+        }
+    }
+}
+
+fn show(names: &Names, margin: &str) {
+    let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, about) in names {
+        println!("{margin}{name:<width$}  {about}");
+    }
+}
+
+/// The presets, each with the first comment line of its file.
+fn presets() -> Names {
+    let about = |text: &'static str| text.lines().find_map(|line| line.strip_prefix('#')).unwrap_or_default().trim();
+    PRESETS.iter().map(|(name, text)| (*name, about(text))).collect()
+}
+
+/// The licences of the program and of the data inside it.
+pub fn licences() -> Result<()> {
+    println!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n");
+    println!("{}\n", include_str!("../../../LICENSE-MIT").trim_end());
+    println!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end());
+    println!("{}", langevin_data::digits::NOTICE.trim_end());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_line_about_it() {
+        for (kind, _, names) in kinds() {
+            assert!(!names.is_empty(), "{kind}");
+            for (name, about) in names {
+                assert!(!about.is_empty() && !about.contains('\n'), "{kind} {name}: {about:?}");
+            }
+        }
+    }
+}

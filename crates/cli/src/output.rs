@@ -1,0 +1,207 @@
+//! Pictures, arrays and tables of samples, as files. Every file is made whole in memory and then put in its place.
+
+mod landscape;
+mod npz;
+
+pub use landscape::{View, landscape};
+pub use npz::npz;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Tensor};
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{Delay, DynamicImage, Frame, Rgb, RgbImage};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+/// Between and around the pictures of a grid.
+const GAP: u32 = 4;
+const GAP_COLOUR: Rgb<u8> = Rgb([72, 72, 72]);
+/// Small images are enlarged to about this many pixels a side, while the grid stays within the second number.
+const TILE: u32 = 96;
+const WIDTH: u32 = 1280;
+/// A picture of more pixels is of no use to anybody.
+const PIXELS: u64 = 100_000_000;
+
+/// Grey levels of images in [-1, 1]: `[N, C, H, W]` -> u8 `[N, H, W, C]`.
+pub fn to_u8(images: &Tensor) -> Result<Tensor> {
+    let levels = images.to_dtype(DType::F32)?.affine(127.5, 127.5)?.round()?.clamp(0f32, 255f32)?;
+    Ok(levels.permute((0, 2, 3, 1))?.contiguous()?.to_dtype(DType::U8)?)
+}
+
+/// Pictures of `images` `[N, C, H, W]` in [-1, 1]: one channel as grey, the first three of more as colours.
+pub fn pictures(images: &Tensor) -> Result<Vec<RgbImage>> {
+    let (_, c, h, w) = images.dims4()?;
+    let bytes = to_u8(images)?;
+    let picture = |i: usize| {
+        let pixels: Vec<u8> = bytes.get(i)?.flatten_all()?.to_vec1()?;
+        let rgb = pixels.chunks(c).flat_map(|p| if c < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] }).collect();
+        RgbImage::from_raw(w as u32, h as u32, rgb).context("an image with another size than its tensor")
+    };
+    (0..images.dim(0)?).map(picture).collect()
+}
+
+/// All `images` `[N, C, H, W]` in [-1, 1] in rows, in order, nearly square unless `columns` says otherwise.
+pub fn grid(images: &Tensor, columns: Option<usize>) -> Result<RgbImage> {
+    let (n, _, h, w) = images.dims4()?;
+    if n == 0 {
+        bail!("there are no images to show");
+    }
+    let columns = columns.unwrap_or_else(|| near_square(n)).clamp(1, n) as u64;
+    let rows = (n as u64).div_ceil(columns);
+    let (h, w, gap) = (h as u64, w as u64, u64::from(GAP));
+    let larger = (u64::from(TILE) / w.max(h)).min(u64::from(WIDTH) / (columns * (w + gap))).max(1);
+    let (width, height) = (columns * (w * larger + gap) + gap, rows * (h * larger + gap) + gap);
+    if width * height > PIXELS {
+        bail!("a grid of {n} samples would be {width} x {height} pixels; write them with --npz or --images instead");
+    }
+    let mut out = RgbImage::from_pixel(width as u32, height as u32, GAP_COLOUR);
+    for (i, picture) in pictures(images)?.iter().enumerate() {
+        let (column, row) = (i as u64 % columns, i as u64 / columns);
+        let (left, top) = (gap + column * (w * larger + gap), gap + row * (h * larger + gap));
+        let picture = enlarge(picture, larger as u32);
+        image::imageops::replace(&mut out, &picture, left as i64, top as i64);
+    }
+    Ok(out)
+}
+
+/// The number of columns from sqrt(n) to 2 sqrt(n) that leaves the fewest places empty, the smallest of them.
+fn near_square(n: usize) -> usize {
+    let root = (n as f64).sqrt();
+    (root.ceil() as usize..=(2. * root) as usize).min_by_key(|&c| n.div_ceil(c) * c - n).unwrap_or(1)
+}
+
+/// Every pixel as a square of `times` pixels a side.
+fn enlarge(picture: &RgbImage, times: u32) -> RgbImage {
+    RgbImage::from_fn(picture.width() * times, picture.height() * times, |x, y| *picture.get_pixel(x / times, y / times))
+}
+
+/// Writes a PNG; `notes` (keyword, text) go into the file as text chunks.
+pub fn save_png(path: &Path, picture: &RgbImage, notes: &[(&str, String)]) -> Result<()> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    let grey = picture.pixels().all(|p| p[0] == p[1] && p[1] == p[2]);
+    encoder.set_color(if grey { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, text) in notes {
+        encoder.add_itxt_chunk(keyword.to_string(), text.clone())?;
+    }
+    let mut writer = encoder.write_header()?;
+    if grey {
+        writer.write_image_data(&picture.pixels().map(|p| p[0]).collect::<Vec<_>>())?;
+    } else {
+        writer.write_image_data(picture)?;
+    }
+    writer.finish()?;
+    save(path, &bytes)
+}
+
+/// Writes an animation that runs for ever and rests on its last frame.
+pub fn save_gif(path: &Path, frames: Vec<RgbImage>) -> Result<()> {
+    let mut bytes = Vec::new();
+    let last = frames.len().saturating_sub(1);
+    let pace = (4000 / frames.len().max(1) as u32).clamp(40, 200); // about 4 seconds in all
+    {
+        let mut encoder = GifEncoder::new_with_speed(&mut bytes, 10);
+        encoder.set_repeat(Repeat::Infinite)?;
+        for (i, frame) in frames.into_iter().enumerate() {
+            let delay = Delay::from_numer_denom_ms(if i == last { 2500 } else { pace }, 1);
+            encoder.encode_frame(Frame::from_parts(DynamicImage::ImageRgb8(frame).into_rgba8(), 0, 0, delay))?;
+        }
+    }
+    save(path, &bytes)
+}
+
+/// A table as CSV, its columns under `names`.
+pub fn csv(names: &[String], rows: &[Vec<f64>]) -> Vec<u8> {
+    let quoted = |name: &String| {
+        if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() }
+    };
+    let mut text = names.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
+    for row in rows {
+        // an f32 has no more digits than its own
+        text += &row.iter().map(|&v| (v as f32).to_string()).collect::<Vec<_>>().join(",");
+        text.push('\n');
+    }
+    text.into_bytes()
+}
+
+/// Puts `bytes` at `path`: beside it first, then renamed, so that no half file is ever seen. What is not a file (a pipe,
+/// a device) is written to as it is.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let wrote = if is_special(path) {
+        OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes)).map_err(anyhow::Error::from)
+    } else {
+        langevin_models::checkpoint::write_atomic(path, |file| file.write_all(bytes)).map_err(anyhow::Error::from)
+    };
+    wrote.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Errors if nothing can be written at `path`: asked before long work, not after it.
+pub fn writable(path: &Path) -> Result<()> {
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        bail!("cannot write {}: it is a folder", path.display());
+    }
+    if !folder.is_dir() {
+        bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
+    }
+    if is_special(path) {
+        return Ok(());
+    }
+    tempfile::Builder::new()
+        .prefix(".langevin-")
+        .tempfile_in(folder)
+        .map(drop)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn levels_are_the_inverse_of_the_loaders_scaling() -> Result<()> {
+        let v: Vec<f32> = (0..=255).map(|v| v as f32 / 127.5 - 1.).collect();
+        let x = Tensor::from_vec(v, (1, 1, 16, 16), &Device::Cpu)?;
+        let back: Vec<u8> = to_u8(&x)?.flatten_all()?.to_vec1()?;
+        assert_eq!(back, (0..=255).collect::<Vec<u8>>());
+        let wild = Tensor::new(&[-3f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1))?;
+        assert_eq!(to_u8(&wild)?.flatten_all()?.to_vec1::<u8>()?, [0, 255]);
+        Ok(())
+    }
+
+    #[test]
+    fn grids_are_filled_and_nearly_square() {
+        let columns: Vec<_> = [1, 2, 3, 4, 7, 8, 10, 16, 60, 64, 100].map(near_square).into();
+        assert_eq!(columns, [1, 2, 3, 2, 4, 4, 5, 4, 10, 8, 10]);
+    }
+
+    #[test]
+    fn every_image_is_in_its_place() -> Result<()> {
+        let x = Tensor::new(&[-1f32, 0., 1.], &Device::Cpu)?.reshape((3, 1, 1, 1))?.broadcast_as((3, 1, 2, 2))?;
+        let picture = grid(&x, Some(2))?;
+        let (g, side) = (GAP, 2 * TILE / 2);
+        assert_eq!(picture.dimensions(), (2 * side + 3 * g, 2 * side + 3 * g));
+        assert_eq!(picture.get_pixel(g + 1, g + 1)[0], 0);
+        assert_eq!(picture.get_pixel(2 * g + side, g)[0], 128);
+        assert_eq!(picture.get_pixel(g, 2 * g + side)[0], 255);
+        assert_eq!(*picture.get_pixel(2 * g + side, 2 * g + side), GAP_COLOUR);
+        Ok(())
+    }
+
+    #[test]
+    fn names_of_columns_are_quoted_where_they_must_be() -> Result<()> {
+        let text = csv(&["a".into(), "b, \"c\"".into()], &[vec![1., 2.5]]);
+        assert_eq!(String::from_utf8(text)?, "a,\"b, \"\"c\"\"\"\n1,2.5\n");
+        Ok(())
+    }
+}

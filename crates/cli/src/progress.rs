@@ -1,0 +1,52 @@
+//! What is seen of long work on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Between two lines where there is no terminal.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// How far work is.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    unit: &'static str,
+    done: u64,
+    all: u64,
+    start: Instant,
+    told: Instant,
+}
+
+impl Progress {
+    /// Work of `all` steps, which `unit` names.
+    pub fn new(all: u64, unit: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(all);
+            let style = ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"));
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, unit, done: 0, all, start: Instant::now(), told: Instant::now() }
+    }
+
+    /// One more is done.
+    pub fn step(&mut self) {
+        self.done += 1;
+        match &self.bar {
+            Some(bar) => bar.inc(1),
+            None if self.told.elapsed() >= PAUSE => {
+                self.told = Instant::now();
+                let rate = self.done as f64 / self.start.elapsed().as_secs_f64();
+                let left = HumanDuration(Duration::from_secs_f64(self.all.saturating_sub(self.done) as f64 / rate));
+                eprintln!("{} of {} {}, {rate:.1} a second, {left} left", self.done, self.all, self.unit);
+            }
+            None => {}
+        }
+    }
+
+    /// All is done; the bar goes away.
+    pub fn done(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

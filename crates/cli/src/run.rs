@@ -1,0 +1,372 @@
+//! The whole configuration of a run: a preset or a file, changed by dotted `key=value`s, read strictly.
+
+use anyhow::{Context, Result, bail};
+use langevin_data as data;
+use langevin_dynamics::grid::{AnyGrid, Karras};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::sampler::AnySampler;
+use langevin_models::{AnyNet, Form, Head, ModelSpec};
+use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight, TrainOptions};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The mistake is in what the user typed, not in what the program met: exit status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// `Err` of a [`Usage`].
+pub fn usage<T>(why: impl Into<String>) -> Result<T> {
+    Err(anyhow::Error::new(Usage(why.into())))
+}
+
+/// Name, text of every preset; the first comment line of the text describes it.
+pub const PRESETS: &[(&str, &str)] = &[
+    ("digits", include_str!("../presets/digits.toml")),
+    ("mnist", include_str!("../presets/mnist.toml")),
+    ("fashion-mnist", include_str!("../presets/fashion-mnist.toml")),
+    ("cifar10", include_str!("../presets/cifar10.toml")),
+    ("toy", include_str!("../presets/toy.toml")),
+];
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    pub data: Data,
+    #[serde(default)]
+    pub train: TrainOptions,
+    pub model: Model,
+    #[serde(default = "edm")]
+    pub process: AnyProcess,
+    #[serde(default)]
+    pub loss: Loss,
+    #[serde(default = "adamw")]
+    pub optimiser: AnyOptimiser,
+    #[serde(default = "warm_up")]
+    pub ema: AnyEma,
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// Where random numbers come from.
+    #[serde(default)]
+    pub noise: NoiseSource,
+}
+
+/// What to train on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// As `--data` takes it: a name, NAME=DIR, a folder of images, a file, toy:NAME.
+    pub spec: String,
+    /// Side in pixels that images of a folder are resized and cropped to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Mirror images left to right at random.
+    #[serde(default)]
+    pub flip: bool,
+    /// Add uniform noise within a grey level, so that the data have a density.
+    #[serde(default)]
+    pub dequantise: bool,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    #[serde(default)]
+    pub head: Head,
+    #[serde(default)]
+    pub form: Form,
+    /// Tell the network the class of each sample.
+    #[serde(default)]
+    pub conditional: bool,
+    pub net: AnyNet,
+    #[serde(default = "edm_prediction")]
+    pub predict: AnyParametrisation,
+    /// Standard deviation of the data; measured if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_data: Option<f64>,
+    /// Start from these weights: a run folder or a weights file of the same network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// The denoising loss: how it is weighted and which noise levels are drawn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Loss {
+    pub weight: AnyWeight,
+    pub level: AnyLevel,
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self { weight: named(AnyWeight::named("edm")), level: named(AnyLevel::named("log-normal")) }
+    }
+}
+
+/// How samples are drawn: a sampler with its options, and what all samplers share.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    pub sampler: AnySampler,
+    pub steps: usize,
+    pub grid: AnyGrid,
+    /// Clip the estimate of the clean data to [-1, 1] at every step.
+    pub clip: bool,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self { sampler: named(AnySampler::named("heun")), steps: 18, grid: Karras::default().into(), clip: false }
+    }
+}
+
+impl Sampler {
+    fn check(&self) -> Result<()> {
+        if self.steps == 0 || self.steps > 100_000 {
+            return usage(format!("sampler.steps = {}: give 1 to 100000", self.steps));
+        }
+        Ok(())
+    }
+}
+
+/// How samples are drawn, whatever the model: the keys that `langevin sample` can change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drawing {
+    /// Where random numbers come from.
+    pub noise: NoiseSource,
+    pub sampler: Sampler,
+}
+
+impl Drawing {
+    /// As `run` says, changed by `overrides` (`sampler.KEY=value` and `noise=value`).
+    pub fn of(run: Option<&Run>, overrides: &[String]) -> Result<Self> {
+        let own = run.map(|run| Self { noise: run.noise, sampler: run.sampler.clone() }).unwrap_or_default();
+        let mut table = Table::try_from(own)?;
+        for change in overrides {
+            let key = change.split(['.', '=']).next().unwrap_or_default().trim();
+            if !["sampler", "noise"].contains(&key) {
+                return usage(format!("`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"));
+            }
+            apply(&mut table, change)?;
+        }
+        let drawing: Self = read(table)?;
+        drawing.sampler.check()?;
+        Ok(drawing)
+    }
+}
+
+/// What a table says; an error names the key.
+fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
+    serde_path_to_error::deserialize(table).map_err(|e| {
+        let path = e.path().to_string();
+        let why = e.into_inner();
+        let why = why.message().trim();
+        Usage(if path == "." { why.to_string() } else { format!("{path}: {why}") }).into()
+    })
+}
+
+/// Where random numbers come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseSource {
+    /// ChaCha, one stream a seed.
+    #[default]
+    Counter,
+}
+
+fn edm() -> AnyProcess {
+    named(AnyProcess::named("edm"))
+}
+fn edm_prediction() -> AnyParametrisation {
+    named(AnyParametrisation::named("edm"))
+}
+fn adamw() -> AnyOptimiser {
+    named(AnyOptimiser::named("adamw"))
+}
+fn warm_up() -> AnyEma {
+    named(AnyEma::named("warm-up"))
+}
+
+/// A registered default; a test asks for each of the names above.
+#[allow(clippy::expect_used)]
+fn named<T>(found: std::result::Result<T, String>) -> T {
+    found.expect("the defaults of the configuration are registered")
+}
+
+/// Options of `[sampler]` that are not the sampler's own.
+#[derive(Serialize, Deserialize)]
+struct Common {
+    #[serde(default = "steps")]
+    steps: usize,
+    #[serde(default = "grid")]
+    grid: AnyGrid,
+    #[serde(default)]
+    clip: bool,
+}
+const COMMON: [&str; 3] = ["steps", "grid", "clip"];
+fn steps() -> usize {
+    Sampler::default().steps
+}
+fn grid() -> AnyGrid {
+    Sampler::default().grid
+}
+
+impl Serialize for Sampler {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::Error;
+        let mut table = Table::try_from(&self.sampler).map_err(S::Error::custom)?;
+        let common = Common { steps: self.steps, grid: self.grid.clone(), clip: self.clip };
+        table.extend(Table::try_from(common).map_err(S::Error::custom)?);
+        table.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sampler {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut own = Table::deserialize(from)?;
+        let common: Table = COMMON.iter().filter_map(|&key| Some((key.into(), own.remove(key)?))).collect();
+        let common: Common = common.try_into().map_err(|e: toml::de::Error| D::Error::custom(e.message()))?;
+        own.entry("name").or_insert_with(|| Self::default().sampler.name().into());
+        let sampler = own.try_into().map_err(|e: toml::de::Error| {
+            D::Error::custom(format!("{} (beside {} of every sampler)", e.message().trim(), COMMON.join(", ")))
+        })?;
+        Ok(Self { sampler, steps: common.steps, grid: common.grid, clip: common.clip })
+    }
+}
+
+impl Run {
+    /// The preset or file called `name`, changed by `overrides` (`key=value`, dotted keys).
+    pub fn load(name: &str, overrides: &[String]) -> Result<Self> {
+        let (name, text) = source(name)?;
+        Self::parse(&text, overrides).with_context(|| format!("configuration {name}"))
+    }
+
+    /// The configuration in `text`, changed by `overrides`.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| Usage(e.to_string()))?;
+        for change in overrides {
+            apply(&mut table, change)?;
+        }
+        let run: Self = read(table)?;
+        run.check()?;
+        Ok(run)
+    }
+
+    /// Refuses values that no run can mean, naming the key.
+    fn check(&self) -> Result<()> {
+        self.train.check().map_err(|why| Usage(why.to_string()))?;
+        self.sampler.check()?;
+        if let Some(s) = self.model.sigma_data
+            && !(s.is_finite() && s > 0.)
+        {
+            return usage(format!(
+                "model.sigma_data = {s}: give a positive number, or leave it out to have it measured"
+            ));
+        }
+        self.process.get().check().map_err(|why| Usage(why.to_string()))?;
+        Ok(())
+    }
+
+    /// As TOML, every key present.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the configuration as TOML")
+    }
+
+    /// The model that this run trains on `data`.
+    pub fn model_spec(&self, data: &dyn data::Dataset) -> Result<ModelSpec> {
+        let classes = match (self.model.conditional, data.classes()) {
+            (false, _) => None,
+            (true, Some(n)) => Some(n),
+            (true, None) => return usage(format!("model.conditional = true, but {} has no classes", self.data.spec)),
+        };
+        let sigma_data = match self.model.sigma_data {
+            Some(sigma) => sigma,
+            None => data::std(data)?,
+        };
+        Ok(ModelSpec {
+            shape: data.shape().to_vec(),
+            classes,
+            head: self.model.head,
+            form: self.model.form,
+            net: self.model.net.clone(),
+            process: self.process.clone(),
+            predict: self.model.predict.clone(),
+            sigma_data,
+        })
+    }
+}
+
+/// Name and text of a preset, or of a TOML file. `toy:NAME` is the toy preset on that toy.
+fn source(name: &str) -> Result<(String, String)> {
+    if let Some((_, text)) = PRESETS.iter().find(|(preset, _)| *preset == name) {
+        return Ok((format!("preset {name}"), text.to_string()));
+    }
+    if name.starts_with("toy:") {
+        let mut table: Table = preset("toy")?.parse()?;
+        apply(&mut table, &format!("data.spec={name}"))?;
+        return Ok(("preset toy".into(), table.to_string()));
+    }
+    if !Path::new(name).extension().is_some_and(|e| e == "toml") {
+        let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+        return usage(format!("no preset `{name}`; one of: {}, toy:NAME, or a FILE.toml", names.join(", ")));
+    }
+    let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
+    Ok((name.into(), text))
+}
+
+/// The text of a preset.
+fn preset(name: &str) -> Result<&'static str> {
+    match PRESETS.iter().find(|(preset, _)| *preset == name) {
+        Some((_, text)) => Ok(text),
+        None => bail!("no preset {name}"),
+    }
+}
+
+/// Sets one dotted `key=value`. A new `name` drops the options of the thing it replaces.
+fn apply(table: &mut Table, change: &str) -> Result<()> {
+    let Some((key, text)) = change.split_once('=') else {
+        return usage(format!("`{change}` is no key=value, such as train.steps=2000"));
+    };
+    let path: Vec<&str> = key.trim().split('.').collect();
+    let Some((last, parents)) = path.split_last().filter(|_| path.iter().all(|part| !part.is_empty())) else {
+        return usage(format!("`{key}` is no key, such as train.steps"));
+    };
+    let mut at = table;
+    for part in parents {
+        let entry = at.entry(*part).or_insert_with(|| Value::Table(Table::new()));
+        if let Value::String(name) = entry {
+            // `process = "vp"` is short for a table with that name
+            *entry = Value::Table(Table::from_iter([("name".to_string(), Value::String(name.clone()))]));
+        }
+        at = match entry {
+            Value::Table(inner) => inner,
+            _ => return usage(format!("`{key}`: {part} is not a section")),
+        };
+    }
+    let value = value(text);
+    if *last == "name" && at.get("name") != Some(&value) {
+        at.retain(|key, _| COMMON.contains(&key.as_str()));
+    }
+    at.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// A TOML value, or text that need not be quoted.
+fn value(text: &str) -> Value {
+    let text = text.trim();
+    let parsed =
+        format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
+    parsed.unwrap_or_else(|| Value::String(text.into()))
+}

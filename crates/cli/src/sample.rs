@@ -1,0 +1,394 @@
+//! `langevin sample`: pictures, arrays and tables drawn from a model.
+//!
+//! Sample n depends on its seed alone: its noise is stream n, and every step is taken sample by sample.
+
+use crate::args::Sample;
+use crate::open::{self, Opened, open};
+use crate::output;
+use crate::progress::Progress;
+use crate::run::{Drawing, usage};
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+use langevin_data::Kind;
+use langevin_dynamics::sampler::{At, edit, prior, run as steps_of};
+use langevin_dynamics::wrap::{Clamped, Clip};
+use langevin_dynamics::{Cond, Denoiser};
+use langevin_models::{Head, Model};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
+use std::path::{Path, PathBuf};
+
+/// Samples without -n or --seeds.
+const NUMBER: usize = 64;
+/// Pictures of a path from one seed to another without -n.
+const BETWEEN: usize = 10;
+/// At most so many frames of a path.
+const FRAMES: usize = 60;
+/// More samples are a slip of the finger.
+const MOST: u64 = 10_000_000;
+
+/// Carries out `langevin sample`.
+pub fn run(args: &Sample) -> Result<()> {
+    let device = args.machine.open()?;
+    let seeds = seeds(args)?;
+    if args.batch == 0 {
+        return usage("--batch 0: give at least 1");
+    }
+    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten() {
+        output::writable(path)?;
+    }
+    let opened = open(&args.model, &device)?;
+    let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
+    let start = Start::of(args, &opened.model, &seeds)?;
+    let labels = labels(&opened.model, args.class, &seeds)?;
+    let job = Job { model: &opened.model, drawing: &drawing, start, batch: args.batch };
+    let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
+    write(args, &opened, &drawing, &seeds, labels.as_deref(), &drawn)
+}
+
+/// Writes the usual picture of samples of a model to `path`; a table goes to a CSV file beside it. Says where it is.
+pub fn picture(model: &Model, sampler: &crate::run::Sampler, seeds: &[u64], path: &Path) -> Result<PathBuf> {
+    let drawing = Drawing { sampler: sampler.clone(), ..Drawing::default() };
+    let labels = labels(model, None, seeds)?;
+    let job = Job { model, drawing: &drawing, start: Start::Noise, batch: NUMBER };
+    let drawn = job.draw(seeds, labels.as_deref(), false)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let path = match open::kind(model) {
+        Kind::Table => path.with_extension("csv"),
+        _ => path.to_path_buf(),
+    };
+    show(model, None, &drawn.x, labels.as_deref(), &path, &[])?;
+    Ok(path)
+}
+
+/// The seeds that are asked for, in order.
+fn seeds(args: &Sample) -> Result<Vec<u64>> {
+    let number = args.number.unwrap_or(if args.interpolate.is_some() { BETWEEN } else { NUMBER });
+    if number == 0 || number as u64 > MOST {
+        return usage(format!("-n {number}: give 1 to {MOST}"));
+    }
+    let Some(text) = &args.seeds else { return Ok((0..number as u64).collect()) };
+    let wrong = |part: &str| usage(format!("--seeds {text}: `{part}` is neither a seed nor a range such as 0-63"));
+    let mut all = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<u64>(), last.trim().parse::<u64>()) else {
+            return wrong(part);
+        };
+        if last < first {
+            return usage(format!("--seeds {text}: the range {part} goes backwards"));
+        }
+        if last - first >= MOST || all.len() as u64 + (last - first) >= MOST {
+            return usage(format!("--seeds {text}: more than {MOST} samples"));
+        }
+        all.extend(first..=last);
+    }
+    Ok(all)
+}
+
+/// The class of each sample: the one asked for, or for seed n class n modulo their number.
+fn labels(model: &Model, class: Option<u32>, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
+    match (model.spec.classes, class) {
+        (None, None) => Ok(None),
+        (None, Some(class)) => {
+            usage(format!("--class {class}: this model was trained without classes (model.conditional = false)"))
+        }
+        (Some(n), Some(class)) if class as usize >= n => {
+            usage(format!("--class {class}: the classes of this model are 0 to {}", n - 1))
+        }
+        (Some(_), Some(class)) => Ok(Some(vec![class; seeds.len()])),
+        (Some(n), None) => Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect())),
+    }
+}
+
+/// Where samples start.
+enum Start {
+    /// Noise at the end of the span.
+    Noise,
+    /// An image `[1, C, H, W]` with noise, or carried there by the ODE.
+    Image { x0: Tensor, strength: f64, encode: bool },
+    /// The noises between those of two seeds, one a sample.
+    Between { seeds: [u64; 2] },
+}
+
+impl Start {
+    fn of(args: &Sample, model: &Model, seeds: &[u64]) -> Result<Self> {
+        if let Some(path) = &args.from {
+            if open::kind(model) != Kind::Image {
+                return usage("--from: this model is not one of images");
+            }
+            if !(args.strength > 0. && args.strength <= 1.) {
+                return usage(format!("--strength {}: give a number above 0, at most 1", args.strength));
+            }
+            let x0 = image(path, &model.spec.shape)?.to_device(model.device())?;
+            return Ok(Self::Image { x0, strength: args.strength, encode: args.encode });
+        }
+        let Some(text) = &args.interpolate else { return Ok(Self::Noise) };
+        let ends: Vec<_> = text.split(',').map(|part| part.trim().parse::<u64>()).collect();
+        let [Ok(a), Ok(b)] = ends[..] else {
+            return usage(format!("--interpolate {text}: give two seeds, such as 3,8"));
+        };
+        if seeds.len() < 2 {
+            return usage("--interpolate: give -n 2 or more");
+        }
+        Ok(Self::Between { seeds: [a, b] })
+    }
+}
+
+/// An image file as `[1, C, H, W]` in [-1, 1], resized and cropped in the middle.
+fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
+    let [c, h, w] = *shape else { bail!("a model of samples {shape:?} takes no image") };
+    let file = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
+    let file = file.with_context(|| format!("cannot read {}", path.display()))?;
+    let picture = file.decode().with_context(|| format!("{} is not an image that can be read", path.display()))?;
+    let picture = picture.resize_to_fill(w as u32, h as u32, image::imageops::FilterType::Triangle);
+    let bytes = match c {
+        1 => picture.into_luma8().into_raw(),
+        3 => picture.into_rgb8().into_raw(),
+        4 => picture.into_rgba8().into_raw(),
+        _ => bail!("a model of {c} channels takes no image file"),
+    };
+    let x = Tensor::from_vec(bytes, (1, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?;
+    Ok(x.to_dtype(DType::F32)?.affine(1. / 127.5, -1.)?.contiguous()?)
+}
+
+/// What is drawn, and how.
+struct Job<'a> {
+    model: &'a Model,
+    drawing: &'a Drawing,
+    start: Start,
+    batch: usize,
+}
+
+/// Samples `[N, ...]` on the CPU, and the way to them: (time, x_t `[N, ...]`).
+struct Drawn {
+    x: Tensor,
+    path: Vec<(f64, Tensor)>,
+}
+
+impl Job<'_> {
+    /// Draws the samples of `seeds` batch by batch; keeps frames of the way if `path`.
+    fn draw(&self, seeds: &[u64], labels: Option<&[u32]>, path: bool) -> Result<Drawn> {
+        let (mut parts, mut frames): (Vec<Tensor>, Vec<(f64, Vec<Tensor>)>) = (vec![], vec![]);
+        let batches = seeds.len().div_ceil(self.batch);
+        let mut progress = Progress::new((batches * self.times()?.len().saturating_sub(1)) as u64, "steps");
+        for (i, some) in seeds.chunks(self.batch).enumerate() {
+            let first = i * self.batch;
+            let labels = labels.map(|labels| &labels[first..first + some.len()]);
+            let mut seen = 0;
+            let keep = |t: f64, x: &Tensor, frames: &mut Vec<(f64, Vec<Tensor>)>, at: usize| -> candle_core::Result<()> {
+                let x = x.to_device(&Device::Cpu)?;
+                match frames.get_mut(at) {
+                    Some((_, parts)) => parts.push(x),
+                    None => frames.push((t, vec![x])),
+                }
+                Ok(())
+            };
+            let x = self.one(some, first, seeds.len(), labels, |at| {
+                progress.step();
+                let every = at.steps.div_ceil(FRAMES).max(1);
+                if path && (at.step == at.steps || at.step % every == 0) {
+                    keep(at.t, at.x, &mut frames, seen)?;
+                    seen += 1;
+                }
+                Ok(())
+            })?;
+            parts.push(x.to_device(&Device::Cpu)?);
+        }
+        progress.done();
+        let x = Tensor::cat(&parts, 0)?;
+        let bad = to_host(&x)?.iter().filter(|v| !v.is_finite()).count();
+        if bad > 0 {
+            bail!(
+                "{bad} of the {} numbers drawn are not finite: the sampler {} with {} steps left the model's range; try more steps, or sampler.clip=true",
+                x.elem_count(), self.drawing.sampler.sampler.name(), self.drawing.sampler.steps
+            );
+        }
+        let path = frames.into_iter().map(|(t, parts)| Ok((t, Tensor::cat(&parts, 0)?))).collect::<Result<_>>()?;
+        Ok(Drawn { x, path })
+    }
+
+    /// The times from noise to data that are gone through.
+    fn times(&self) -> Result<Vec<f64>> {
+        let sampler = &self.drawing.sampler;
+        let times = sampler.grid.get().times(self.model.spec.process.get(), sampler.steps);
+        let Start::Image { strength, .. } = self.start else { return Ok(times) };
+        let left = edit::cut(&times, strength)?;
+        if left.len() < 2 {
+            return usage(format!("--strength {strength} of {} steps is no step; give more of either", sampler.steps));
+        }
+        Ok(left.to_vec())
+    }
+
+    /// One batch: the samples `first` and on of `all`.
+    fn one(
+        &self,
+        seeds: &[u64],
+        first: usize,
+        all: usize,
+        labels: Option<&[u32]>,
+        watch: impl FnMut(At) -> candle_core::Result<()>,
+    ) -> Result<Tensor> {
+        let model = self.model;
+        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
+        let denoiser = model.denoiser(Cond { labels, dropout: None })?;
+        let clamped;
+        let m: &dyn Denoiser = if self.drawing.sampler.clip {
+            clamped = Clamped::new(&denoiser, Clip::default())?;
+            &clamped
+        } else {
+            &denoiser
+        };
+        let times = self.times()?;
+        let mut noise = Noise::seeds(seeds);
+        let mut sampler = self.drawing.sampler.sampler.clone();
+        let mut shape = vec![seeds.len()];
+        shape.extend_from_slice(&model.spec.shape);
+        let draw = |noise: &mut Noise| prior(model.spec.process.get(), &shape, model.dtype(), model.device(), noise);
+        let x = match &self.start {
+            Start::Noise => draw(&mut noise)?,
+            Start::Image { x0, encode: true, .. } => edit::encode(m, &mut sampler.clone(), &times, &x0.broadcast_as(shape)?)?,
+            Start::Image { x0, .. } => {
+                let eps = noise.normal(shape.as_slice(), model.dtype(), model.device())?;
+                edit::noised(model.spec.process.get(), &x0.broadcast_as(shape)?.contiguous()?, &times[..1], &eps)?
+            }
+            Start::Between { seeds: [a, b] } => {
+                if sampler.get().order().is_none() {
+                    return usage(format!(
+                        "--interpolate: `{}` draws noise on the way; use an ODE sampler such as sampler.name=heun",
+                        sampler.name()
+                    ));
+                }
+                let end = |seed: u64| draw(&mut Noise::seeds(&vec![seed; seeds.len()]));
+                let (a, b) = (end(*a)?, end(*b)?);
+                let between = |i: usize| {
+                    let weight = (first + i) as f64 / (all - 1) as f64;
+                    edit::slerp(&a.narrow(0, i, 1)?, &b.narrow(0, i, 1)?, weight)
+                };
+                Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
+            }
+        };
+        Ok(steps_of(m, sampler.get_mut(), &times, &x, &mut noise, watch)?)
+    }
+}
+
+/// Writes everything that was asked for, and says so.
+fn write(args: &Sample, opened: &Opened, drawing: &Drawing, seeds: &[u64], labels: Option<&[u32]>, drawn: &Drawn) -> Result<()> {
+    let model = &opened.model;
+    let notes = [
+        ("langevin.model", opened.what.clone()),
+        ("langevin.seeds", args.interpolate.clone().or(args.seeds.clone()).unwrap_or(format!("0-{}", seeds.len() - 1))),
+        ("langevin.sampler", toml::to_string(drawing)?),
+    ];
+    let asked = args.images.is_some() || args.npz.is_some() || args.gif.is_some();
+    let out = match (&args.out, asked) {
+        (Some(out), _) => Some(out.clone()),
+        (None, true) => None,
+        (None, false) if opened.kind() == Kind::Table => Some("samples.csv".into()),
+        (None, false) => Some("samples.png".into()),
+    };
+    if let Some(path) = out {
+        show(model, Some(opened), &drawn.x, labels, &path, &notes)?;
+        println!("{}", path.display());
+    }
+    if let Some(folder) = &args.images {
+        each(opened.kind(), &drawn.x, seeds, folder)?;
+        println!("{}", folder.display());
+    }
+    if let Some(path) = &args.npz {
+        output::save(path, &arrays(opened.kind(), &drawn.x, labels)?)?;
+        println!("{}", path.display());
+    }
+    if let Some(path) = &args.gif {
+        let frames = drawn.path.iter().map(|(t, x)| frame(model, *t, x, &drawn.x, labels)).collect::<Result<_>>()?;
+        output::save_gif(path, frames)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// The samples as one file to look at: a grid of images, points over the energy, a table.
+fn show(
+    model: &Model,
+    opened: Option<&Opened>,
+    x: &Tensor,
+    labels: Option<&[u32]>,
+    path: &Path,
+    notes: &[(&str, String)],
+) -> Result<()> {
+    let is_csv = path.extension().is_some_and(|e| e == "csv");
+    match open::kind(model) {
+        Kind::Image if is_csv => usage("--out FILE.csv: images are not a table; give a .png, or --npz"),
+        Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
+        Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
+        _ if path.extension().is_some_and(|e| e == "png") => {
+            usage(format!("{}: samples of {} columns are no picture; give --out FILE.csv, or --npz", path.display(), x.dim(1)?))
+        }
+        _ => {
+            let columns = opened.map(Opened::columns).transpose()?.flatten();
+            let (names, rows) = match columns {
+                Some(columns) => (columns.names.clone(), columns.restore(x)?),
+                None => ((1..=x.dim(1)?).map(|i| format!("x{i}")).collect(), x.to_dtype(DType::F64)?.to_vec2()?),
+            };
+            output::save(path, &output::csv(&names, &rows))
+        }
+    }
+}
+
+/// Each image as FOLDER/SEED.png.
+fn each(kind: Kind, x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
+    if kind != Kind::Image {
+        return usage("--images: this model is not one of images; give --npz or --out FILE.csv");
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for (picture, seed) in output::pictures(x)?.iter().zip(seeds) {
+        output::save_png(&folder.join(format!("{seed}.png")), picture, &[])?;
+    }
+    Ok(())
+}
+
+/// `arr_0` (u8 `[N, H, W, C]` for images, f32 `[N, D]`) and `arr_1`, the labels.
+fn arrays(kind: Kind, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
+    let samples = if kind == Kind::Image { output::to_u8(x)? } else { x.to_dtype(DType::F32)? };
+    let labels = labels.map(|l| Tensor::new(l.iter().map(|&l| i64::from(l)).collect::<Vec<_>>(), &Device::Cpu));
+    match labels.transpose()? {
+        Some(labels) => output::npz(&[("arr_0", &samples), ("arr_1", &labels)]),
+        None => output::npz(&[("arr_0", &samples)]),
+    }
+}
+
+/// One frame of the way: x_t brought to the scale of the data.
+fn frame(model: &Model, t: f64, x: &Tensor, last: &Tensor, labels: Option<&[u32]>) -> Result<RgbImage> {
+    let m = model.spec.process.get().marginal(t);
+    let s = model.spec.sigma_data;
+    let scale = s / (m.alpha * s).hypot(m.sigma);
+    let x = x.affine(scale, 0.)?;
+    match open::kind(model) {
+        Kind::Image => output::grid(&x, None),
+        Kind::Points => points(model, (t > 0.).then_some((t, scale)), &x, last, labels),
+        Kind::Table => usage("--gif: samples of a table are no picture; give --out FILE.csv, or --npz"),
+    }
+}
+
+/// Points `x` `[N, 2]` over the energy, seen in the frame that `around` needs. At `(t, scale)` they are x_t times scale.
+fn points(model: &Model, at: Option<(f64, f64)>, x: &Tensor, around: &Tensor, labels: Option<&[u32]>) -> Result<RgbImage> {
+    let process = model.spec.process.get();
+    // the energy of clean data has walls as steep as the least noise: a little noise shows the landscape
+    let soft = process.t_at(-2. * (0.15 * model.spec.sigma_data).ln());
+    let (t, scale) = at.filter(|(t, _)| *t > soft).unwrap_or((soft, 1.));
+    let energy = |x: &Tensor| -> Result<Tensor> {
+        let x = x.to_dtype(model.dtype())?.to_device(model.device())?.affine(1. / scale, 0.)?;
+        let n = x.dim(0)?;
+        let labels = match labels.and_then(|labels| labels.first()) {
+            Some(&label) => Some(Tensor::full(label, n, model.device())?),
+            None => None,
+        };
+        Ok(model.energy(&x, &[t], &Cond { labels, dropout: None })?.to_device(&Device::Cpu)?)
+    };
+    let energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>> =
+        if model.spec.head == Head::Energy { Some(&energy) } else { None };
+    output::landscape(energy, x, output::View::around(around)?)
+}

@@ -1,0 +1,312 @@
+//! `langevin train`: a run folder, the loop, and what people see of it.
+
+use crate::args::Train;
+use crate::folder::{Folder, Log};
+use crate::run::{Run, usage};
+use crate::tensorboard::Events;
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use indicatif::{ProgressBar, ProgressStyle};
+use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
+use langevin_models::{Model, checkpoint, write_atomic};
+use langevin_train::{Report, Trainer};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
+
+/// Samples in the pictures of a run.
+const PICTURE: usize = 64;
+
+/// Carries out `langevin train`.
+pub fn run(args: Train) -> Result<()> {
+    let device = args.machine.open()?;
+    let run = configuration(&args)?;
+    if args.dry_run {
+        print!("{}", run.to_toml()?);
+        return Ok(());
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
+    }
+    let data: Arc<dyn Dataset> = langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
+    for note in data.notes() {
+        eprintln!("{note}");
+    }
+    let folder = match &args.resume {
+        Some(dir) => Folder::open(dir)?,
+        None => Folder::create(args.out.as_deref(), &name(&args))?,
+    };
+    Session::start(run, data, folder, &device)?.train()
+}
+
+/// What the run computes: the preset or file with its changes, or what the folder's run was started with.
+fn configuration(args: &Train) -> Result<Run> {
+    let mut changes = args.changes.clone();
+    if let Some(dir) = &args.resume {
+        changes.extend(args.preset.clone()); // with --resume there is no preset: the first word is a change too
+        if let Some(other) = changes.iter().find(|c| !c.starts_with("train.steps=")) {
+            return usage(format!("`{other}`: only train.steps can change when a run goes on; start a new run for the rest"));
+        }
+        if args.seed.is_some() {
+            return usage("--seed: a run goes on with the seed that it was started with");
+        }
+        let path = dir.join("config.toml");
+        let text = std::fs::read_to_string(&path);
+        let text = text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
+        return Run::parse(&text, &changes).with_context(|| path.display().to_string());
+    }
+    if let Some(seed) = args.seed {
+        changes.push(format!("train.seed={seed}"));
+    }
+    let preset = args.preset.as_deref().unwrap_or_default();
+    let mut run = Run::load(preset, &changes)?;
+    if let Some(spec) = &args.data {
+        // a bare folder is the preset's data set in that folder, where that data set has files
+        let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
+        let of_preset = Path::new(spec).is_dir() && langevin_data::has_files(named);
+        run.data.spec = if of_preset { format!("{named}={spec}") } else { spec.clone() };
+    }
+    Ok(run)
+}
+
+/// The name of a new run: its preset or file without its folder and ending.
+fn name(args: &Train) -> String {
+    let preset = args.preset.as_deref().unwrap_or("run");
+    let stem = Path::new(preset).file_stem().map_or(preset.into(), |stem| stem.to_string_lossy());
+    stem.replace(':', "-")
+}
+
+/// A run under way.
+struct Session {
+    run: Run,
+    data: Arc<dyn Dataset>,
+    folder: Folder,
+    trainer: Trainer,
+    device: Device,
+    log: Log,
+    events: Events,
+    /// Set by Ctrl-C.
+    stop: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Builds the model anew or takes the state of the folder; writes the configuration.
+    fn start(run: Run, data: Arc<dyn Dataset>, folder: Folder, device: &Device) -> Result<Self> {
+        let mut spec = run.model_spec(data.as_ref())?;
+        let mut run = run;
+        run.model.sigma_data = Some(spec.sigma_data);
+        let model = match &run.model.from {
+            Some(from) => {
+                let opened = crate::open::open(from, device)?.model;
+                spec.sigma_data = run.model.sigma_data.unwrap_or(spec.sigma_data);
+                opened.with_spec(spec).with_context(|| format!("model.from = {from}"))?
+            }
+            None => Model::new(spec, run.train.seed, DType::F32, device)?,
+        };
+        let parameters = model.parameters();
+        let mut trainer = Trainer::new(model, run.loss.weight.clone(), run.loss.level.clone(), run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+        for refused in trainer.resume(&folder.state())? {
+            eprintln!("warning: {refused}");
+        }
+        let done = trainer.step_number();
+        let config = run.to_toml()?;
+        write_atomic(&folder.config(), |file| file.write_all(config.as_bytes()))?;
+        eprintln!(
+            "{}: {} samples {:?}, {} with {} parameters, sigma_data {:.3}",
+            folder.path().display(), data.len(), data.shape(), run.model.net.name(), parameters, run.model.sigma_data.unwrap_or(0.)
+        );
+        if done > 0 {
+            println!("resumed at step {done}");
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        ctrlc::set_handler(move || {
+            if flag.swap(true, SeqCst) {
+                std::process::exit(130);
+            }
+        })
+        .context("cannot listen for Ctrl-C")?;
+        let (log, events) = (folder.log(done)?, Events::create(&folder.tensorboard())?);
+        Ok(Self { run, data, folder, trainer, device: device.clone(), log, events, stop })
+    }
+
+    fn train(mut self) -> Result<()> {
+        let options = self.run.train.clone();
+        let loader = LoaderOptions { batch: options.batch, seed: options.seed, flip: self.run.data.flip, dequantise: self.run.data.dequantise };
+        let loader = Arc::new(Loader::new(self.data.clone(), loader)?);
+        let per_step = options.accumulate as u64;
+        let mut batches = loader.prefetch(self.trainer.step_number() * per_step);
+        let mut seen = Seen::new(self.trainer.step_number(), options.steps, options.batch * options.accumulate);
+        while self.trainer.step_number() < options.steps && !self.stop.load(SeqCst) {
+            let mut group = Vec::with_capacity(options.accumulate);
+            for _ in 0..options.accumulate {
+                group.push(batches.next().context("the data ended")??.to_device(&self.device)?);
+            }
+            let report = self.trainer.step(&group).map_err(|e| self.diverged(e))?;
+            let step = report.step;
+            let last = step == options.steps;
+            if let Some(line) = seen.add(report, last || step.is_multiple_of(options.log_every)) {
+                self.record(&line)?;
+            }
+            if last || step.is_multiple_of(options.checkpoint_every) {
+                self.checkpoint()?;
+            }
+            if options.snapshot_every > 0 && (last || step.is_multiple_of(options.snapshot_every)) {
+                self.snapshot()?;
+            }
+            if !last && options.sample_every > 0 && step.is_multiple_of(options.sample_every) {
+                self.picture()?;
+            }
+        }
+        seen.bar.finish_and_clear();
+        let step = self.trainer.step_number();
+        let dir = self.folder.path().display().to_string();
+        if step < options.steps {
+            self.checkpoint()?;
+            println!("stopped at step {step} of {}; go on with: langevin train --resume {dir}", options.steps);
+            return Ok(());
+        }
+        self.checkpoint()?; // a run killed between its last state and its weights has only the first
+        let picture = self.picture()?;
+        println!("model: {}", self.folder.model().display());
+        println!("samples: {picture}");
+        Ok(())
+    }
+
+    /// The error of a step, with what to do about it.
+    fn diverged(&self, e: candle_core::Error) -> anyhow::Error {
+        let good = match self.trainer.last_checkpoint(&self.folder.state()) {
+            Some(step) => format!("the last good checkpoint is step {step} in {}", self.folder.path().display()),
+            None => "no checkpoint was written yet".into(),
+        };
+        anyhow::anyhow!("{e}; {good}. Try a lower train.lr, train.clip = 1, or a longer train.warmup")
+    }
+
+    /// The state to go on from, then the averaged weights that others read.
+    fn checkpoint(&mut self) -> Result<()> {
+        self.trainer.save_state(&self.folder.state())?;
+        self.save(&self.folder.model())?;
+        self.events.flush()
+    }
+
+    /// The averaged weights at this step, and what other averages can be rebuilt from.
+    fn snapshot(&mut self) -> Result<()> {
+        self.save(&self.folder.snapshot(self.trainer.step_number()))
+    }
+
+    /// A weights file that needs nothing beside it.
+    fn save(&self, path: &Path) -> Result<()> {
+        let about = BTreeMap::from([
+            ("langevin.run".to_string(), self.run.to_toml()?),
+            ("langevin.step".to_string(), self.trainer.step_number().to_string()),
+        ]);
+        checkpoint::save(path, &self.trainer.model().spec, &self.trainer.averaged()?, &about)?;
+        Ok(())
+    }
+
+    /// Samples of the averaged model, always from the same seeds; says where the picture is.
+    fn picture(&mut self) -> Result<String> {
+        let seeds: Vec<u64> = (0..PICTURE as u64).collect();
+        let path = self.folder.samples(self.trainer.step_number());
+        let model = self.trainer.averaged_model()?;
+        crate::sample::picture(&model, &self.run.sampler, &seeds, &path)?;
+        Ok(path.display().to_string())
+    }
+
+    /// One line of the log, to the file and to TensorBoard.
+    fn record(&mut self, line: &Line) -> Result<()> {
+        self.log.line(&line.json())?;
+        let step = line.step;
+        for (tag, value) in [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)] {
+            self.events.scalar(tag, step, value)?;
+        }
+        for (level, loss, _) in &line.by_level {
+            self.events.scalar(&format!("loss_at_log_sigma/{level:+.1}"), step, *loss)?;
+        }
+        self.events.flush()
+    }
+}
+
+/// What one line of the log says of the steps since the last.
+struct Line {
+    step: u64,
+    loss: f64,
+    grad_norm: f64,
+    lr: f64,
+    rate: f64,
+    by_level: Vec<(f64, f64, usize)>,
+}
+
+impl Line {
+    fn json(&self) -> serde_json::Value {
+        let by_level: Vec<_> = self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
+        serde_json::json!({
+            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
+            "images_per_s": self.rate, "loss_by_log_sigma": by_level,
+        })
+    }
+}
+
+/// What is shown while it trains: a bar on a terminal, a line now and then elsewhere; and the means between log lines.
+struct Seen {
+    bar: ProgressBar,
+    per_step: usize,
+    since: Instant,
+    reports: Vec<Report>,
+}
+
+impl Seen {
+    fn new(done: u64, steps: u64, per_step: usize) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+        bar.set_length(steps);
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_position(done);
+        bar.reset_eta();
+        Self { bar, per_step, since: Instant::now(), reports: vec![] }
+    }
+
+    /// Takes one report; with `full`, gives the means since the last line.
+    fn add(&mut self, report: Report, full: bool) -> Option<Line> {
+        self.bar.set_position(report.step);
+        self.reports.push(report);
+        if !full {
+            return None;
+        }
+        let reports = std::mem::take(&mut self.reports);
+        let last = reports.last()?;
+        let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let seconds = std::mem::replace(&mut self.since, Instant::now()).elapsed().as_secs_f64();
+        let line = Line {
+            step: last.step,
+            loss: mean(|r| r.loss),
+            grad_norm: mean(|r| r.grad_norm),
+            lr: last.lr,
+            rate: (reports.len() * self.per_step) as f64 / seconds,
+            by_level: by_level(&reports),
+        };
+        self.bar.set_message(format!("loss {:.4}", line.loss));
+        if self.bar.is_hidden() {
+            let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
+            eprintln!(
+                "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
+                line.step, line.loss, line.grad_norm, line.lr, line.rate, indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
+            );
+        }
+        Some(line)
+    }
+}
+
+/// The mean loss in each bin of log sigma/alpha over several reports: (centre, mean, number).
+fn by_level(reports: &[Report]) -> Vec<(f64, f64, usize)> {
+    let mut bins: BTreeMap<i64, (f64, f64, usize)> = BTreeMap::new();
+    for &(level, loss, n) in reports.iter().flat_map(|r| &r.by_level) {
+        let bin = bins.entry((level * 1e3).round() as i64).or_insert((level, 0., 0));
+        bin.1 += loss * n as f64;
+        bin.2 += n;
+    }
+    bins.into_values().map(|(level, sum, n)| (level, sum / n as f64, n)).collect()
+}

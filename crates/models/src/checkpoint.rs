@@ -1,0 +1,68 @@
+//! Weights files that need nothing beside them: the model's description is in the file's metadata.
+
+use crate::model::{Model, ModelSpec, plain};
+use crate::params::Params;
+use crate::tensors;
+pub use crate::tensors::write_atomic;
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The metadata key under which a weights file describes its model, as JSON.
+pub const KEY: &str = "langevin.model";
+
+/// Writes `tensors` (as [`Model::vars`] names them) with the description of their model and any `extra` texts.
+///
+/// Errors in one sentence that names the file; a file that was there is then untouched.
+pub fn save(
+    path: &Path,
+    spec: &ModelSpec,
+    tensors: &[(String, Tensor)],
+    extra: &BTreeMap<String, String>,
+) -> Result<()> {
+    let description = serde_json::to_string(spec).map_err(|e| Error::Msg(format!("the model's description: {e}")))?;
+    let mut metadata = extra.clone();
+    metadata.insert("format".into(), "pt".into()); // Python's readers ask for it
+    metadata.insert(KEY.into(), description);
+    tensors::save(path, tensors, &metadata)
+}
+
+/// The weights of a model, for [`save`].
+pub fn weights(model: &Model) -> Vec<(String, Tensor)> {
+    model.vars().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
+}
+
+/// A model and the `extra` texts that were saved with it. Weights of any float type are converted to `dtype`.
+///
+/// Every file that is not whole, not ours, or does not fit its own description is an error of one sentence.
+pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeMap<String, String>)> {
+    let tensors::Contents { tensors, mut metadata } = tensors::load(path)?;
+    let file = path.display();
+    let Some(description) = metadata.remove(KEY) else {
+        bail!(
+            "`{file}` does not say what model it belongs to (metadata `{KEY}`), so it was not written by this program; \
+             for weights of diffusers give the folder that has their config.json"
+        );
+    };
+    metadata.remove("format");
+    let spec: ModelSpec = serde_json::from_str(&description)
+        .map_err(|e| Error::Msg(format!("`{file}` describes its model in a way that this version cannot read: {e}")))?;
+    let params = Params::loaded(tensors);
+    let model = Model::from_params(spec, &params, dtype, device);
+    let model = model.map_err(|e| Error::Msg(format!("`{file}`: {}", plain(&e))))?;
+    refuse_unused(&file.to_string(), &params)?;
+    Ok((model, metadata))
+}
+
+/// An error if the file holds tensors that no layer asked for: it belongs to another network.
+pub(crate) fn refuse_unused(file: &str, params: &Params) -> Result<()> {
+    let unused = params.unused();
+    match unused.as_slice() {
+        [] => Ok(()),
+        [name] => bail!("`{file}` holds `{name}`, which the network has not: it belongs to another network"),
+        [name, ..] => bail!(
+            "`{file}` holds `{name}` and {} more tensors which the network has not: it belongs to another network",
+            unused.len() - 1
+        ),
+    }
+}

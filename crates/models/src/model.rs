@@ -1,0 +1,212 @@
+//! A model: a network, the process that it denoises, and what its output means.
+
+use crate::energy::{Form, GradNet, Potential, Shaped};
+use crate::net::AnyNet;
+use crate::params::Params;
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::{Cond, Net, Preconditioned};
+use langevin_ops::shape::{combine, scale, sum_per_sample};
+use serde::{Deserialize, Serialize};
+
+/// What the network is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// The gradient of a scalar: a model with an energy.
+    #[default]
+    Energy,
+    /// The plain network.
+    Denoiser,
+}
+
+impl Head {
+    /// Every head, as configurations name them, with a line about each.
+    pub const ALL: &'static [(&'static str, &'static str)] = &[
+        ("energy", "a scalar for each sample; its gradient takes the place of the network's output"),
+        ("denoiser", "the plain network: a score, but no energy"),
+    ];
+}
+
+/// All that is needed to rebuild a model from its weights.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// Shape of one sample, `[C, H, W]` or `[D]`.
+    pub shape: Vec<usize>,
+    /// Number of classes that the model is told, if any.
+    #[serde(default)]
+    pub classes: Option<usize>,
+    /// An energy or a plain network.
+    pub head: Head,
+    /// How the network gives the scalar of an energy.
+    #[serde(default)]
+    pub form: Form,
+    /// The network.
+    pub net: AnyNet,
+    /// The process that it denoises.
+    pub process: AnyProcess,
+    /// What its output means.
+    pub predict: AnyParametrisation,
+    /// Standard deviation of the data.
+    pub sigma_data: f64,
+}
+
+impl ModelSpec {
+    /// One sentence that names the key and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        let numbers = self.shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        if self.shape.is_empty() || self.shape.len() > 4 || numbers == 0 || numbers > 1 << 28 {
+            bail!("samples of shape {:?}: give [C, H, W] or [D] with at most 2^28 numbers", self.shape);
+        }
+        if self.classes.is_some_and(|n| n == 0 || n > 1_000_000) {
+            bail!("`classes` is {}; give 1 to 1000000, or leave it out", self.classes.unwrap_or(0));
+        }
+        if !(self.sigma_data.is_finite() && self.sigma_data > 0.) {
+            bail!("`sigma_data` is {}; give the standard deviation of the data, above 0", self.sigma_data);
+        }
+        Ok(())
+    }
+
+    fn build(&self, params: &Params, dtype: DType, device: &Device) -> Result<Box<dyn Net>> {
+        self.validate()?;
+        let outputs = match self.head {
+            Head::Energy => self.form.outputs(self.shape[0]),
+            Head::Denoiser => self.shape[0],
+        };
+        let vb = params.builder(dtype, device);
+        let net = self.net.get().build(&self.shape, outputs, self.classes, vb);
+        net.map_err(|e| candle_core::Error::Msg(format!("net \"{}\": {}", self.net.name(), plain(&e))))
+    }
+
+    /// The number of parameters, without making them. Finds what is wrong with the options, too.
+    pub fn parameters(&self) -> Result<u64> {
+        let params = Params::counting();
+        self.build(&params, DType::F32, &Device::Cpu)?;
+        Ok(params.count())
+    }
+}
+
+/// The message of an error in one line: without the backtrace that `RUST_BACKTRACE=1` adds to candle's errors.
+pub fn plain(e: &candle_core::Error) -> String {
+    match e {
+        candle_core::Error::WithBacktrace { inner, .. } => plain(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", plain(inner)),
+        other => other.to_string(),
+    }
+}
+
+enum Body {
+    Energy(GradNet<Shaped>),
+    Denoiser(Box<dyn Net>),
+}
+
+/// A network with its weights, its process and its parametrisation.
+pub struct Model {
+    /// What it is made of.
+    pub spec: ModelSpec,
+    body: Body,
+    vars: Vec<(String, Var)>,
+    dtype: DType,
+    device: Device,
+}
+
+impl Model {
+    /// A model with fresh weights: a pure function of `seed` and each parameter's name.
+    ///
+    /// Errors in one sentence that names the option which is wrong.
+    pub fn new(spec: ModelSpec, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        spec.parameters()?; // before memory is taken
+        Self::from_params(spec, &Params::seeded(seed), dtype, device)
+    }
+
+    /// A model with the parameters that `params` gives.
+    pub fn from_params(spec: ModelSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
+        let net = spec.build(params, dtype, device)?;
+        let body = match spec.head {
+            Head::Energy => Body::Energy(GradNet(Shaped { net, form: spec.form })),
+            Head::Denoiser => Body::Denoiser(net),
+        };
+        let model = Self { spec, body, vars: params.vars(), dtype, device: device.clone() };
+        model.denoiser(Cond::default())?;
+        Ok(model)
+    }
+
+    /// The output F(x', c_noise): with an energy the gradient of its scalar, differentiable again inside
+    /// `grad::value_and_grad`.
+    pub fn net(&self) -> &dyn Net {
+        match &self.body {
+            Body::Energy(net) => net,
+            Body::Denoiser(net) => net.as_ref(),
+        }
+    }
+
+    /// The network f itself, without the gradient of an energy.
+    pub fn inner(&self) -> &dyn Net {
+        match &self.body {
+            Body::Energy(GradNet(potential)) => potential.net.as_ref(),
+            Body::Denoiser(net) => net.as_ref(),
+        }
+    }
+
+    /// The parameters, sorted by name.
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    /// How many numbers the parameters hold.
+    pub fn parameters(&self) -> usize {
+        self.vars.iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// Type of the parameters, and of the tensors that the model takes.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// E[x_0 | x_t] for samples under `cond`.
+    pub fn denoiser(&self, cond: Cond) -> Result<Preconditioned<'_>> {
+        let spec = &self.spec;
+        Preconditioned::new(self.net(), spec.process.get(), spec.predict.get(), spec.sigma_data, cond)
+    }
+
+    /// E(x, t), `[B]`, up to a constant of t: the score of the denoiser is exactly -grad_x E. `t` is one for all samples
+    /// or one a sample, where sigma(t) > 0.
+    ///
+    /// Errors for a plain network: its output is the gradient of nothing.
+    pub fn energy(&self, x: &Tensor, t: &[f64], cond: &Cond) -> Result<Tensor> {
+        let Body::Energy(GradNet(potential)) = &self.body else {
+            bail!(
+                "this model is a plain denoiser and has no energy: its output is not the gradient of a scalar; \
+                 train with model.head = \"energy\", or ask for energy differences along a path"
+            );
+        };
+        let denoiser = self.denoiser(cond.clone())?;
+        let batch = x.dim(0)?;
+        if t.len() != 1 && t.len() != batch {
+            bail!("energy: {} times for a batch of {batch}; give one, or one a sample", t.len());
+        }
+        let (mut of_x, mut of_h, mut c_in, mut c_noise) = (vec![], vec![], vec![], vec![]);
+        for &t in t {
+            if self.spec.process.get().marginal(t).sigma <= 0. {
+                bail!("energy: t = {t} is clean data, where the energy is not defined; give a time above 0");
+            }
+            let (a, b) = denoiser.energy_coefficients(t);
+            let c = denoiser.coefficients(t);
+            of_x.push(a);
+            of_h.push(b);
+            c_in.push(c.c_in);
+            c_noise.push(c.c_noise);
+        }
+        c_noise.resize(batch, c_noise[0]);
+        let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
+        let h = potential.h(&scale(x, &c_in)?, &c_noise, cond)?;
+        combine(&of_x, &sum_per_sample(&x.sqr()?)?, &of_h, &h)
+    }
+}

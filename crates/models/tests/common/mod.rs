@@ -1,0 +1,49 @@
+//! Walks reference cases: every folder under `$LANGEVIN_REFERENCE/FAMILY`, or the copies beside the tests.
+#![allow(dead_code, clippy::print_stdout)]
+
+use candle_core::{DType, Result, Tensor};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Every case folder of `family`; panics if there is none.
+pub fn cases(family: &str) -> Vec<PathBuf> {
+    let copies = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    let root = std::env::var_os("LANGEVIN_REFERENCE").map_or(copies, PathBuf::from).join(family);
+    let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("cannot read {}: {e}", root.display()));
+    let mut cases: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.join("config.json").exists()).collect();
+    cases.sort();
+    assert!(!cases.is_empty(), "no cases under {}", root.display());
+    cases
+}
+
+pub fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// max|a - b|.
+pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
+    assert_eq!(a.dims(), b.dims());
+    largest(&(a.to_dtype(DType::F64)? - b.to_dtype(DType::F64)?)?)
+}
+
+/// max|a|; NaN counts as infinite.
+pub fn largest(a: &Tensor) -> Result<f64> {
+    let numbers = langevin_ops::shape::to_host(a)?;
+    Ok(numbers.into_iter().map(|a| if a.is_nan() { f64::INFINITY } else { a.abs() }).fold(0., f64::max))
+}
+
+/// The largest over the tensors of a case of max|a - b| / max(max|b|, 1e-6 times the largest max|b| of the case), and
+/// the tensor that has it.
+pub fn error(ours: &BTreeMap<String, Tensor>, theirs: &BTreeMap<String, Tensor>) -> Result<(f64, String)> {
+    let scale = theirs.values().map(largest).collect::<Result<Vec<_>>>()?.into_iter().fold(0., f64::max);
+    let mut worst = (-1., String::new());
+    for (name, b) in theirs {
+        let a = ours.get(name).unwrap_or_else(|| panic!("{name} was not computed"));
+        let error = distance(a, b)? / largest(b)?.max(1e-6 * scale);
+        if error > worst.0 {
+            worst = (error, name.clone());
+        }
+    }
+    assert!(!theirs.is_empty());
+    Ok(worst)
+}

@@ -1,0 +1,146 @@
+//! Gradients against finite differences, to any order, and a case for every op: what `langevin check` runs.
+//!
+//! From f the scalar L0 = <v, f> + |f|^2 / 2 + sum f^3 / 6 is made, so that no derivative vanishes, and from each L_k the
+//! scalar L_{k+1} = sum_i <u_i, dL_k/dx_i>. The gradient of L_{k-1} with respect to every argument is compared with
+//! central differences of fourth order, taken in f64 on the CPU.
+
+use crate::grad;
+use crate::kernel::composed;
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+#[path = "check_cases.rs"]
+mod list;
+pub use list::cases;
+
+/// Runs a function with every op composed of candle's own, as on devices that have no kernels of ours.
+pub use crate::kernel::composed as by_composition;
+
+/// A function of several tensors.
+pub type Function = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
+
+/// Largest error of the gradient of `f` at `inputs` (f64), over the largest derivative, for all arguments.
+pub fn gradcheck(f: &Function, inputs: &[Tensor]) -> Result<f64> {
+    order(f, inputs, 1, &Device::Cpu, DType::F64)
+}
+
+/// As [`gradcheck`], of the second derivative.
+pub fn gradgradcheck(f: &Function, inputs: &[Tensor]) -> Result<f64> {
+    order(f, inputs, 2, &Device::Cpu, DType::F64)
+}
+
+/// As [`gradcheck`], of the `n`-th derivative, taken on `device` in `dtype`.
+pub fn order(f: &Function, inputs: &[Tensor], n: usize, device: &Device, dtype: DType) -> Result<f64> {
+    let exact = inputs.iter().map(|x| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
+    let vars = exact.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype)?.to_device(device)?));
+    let vars = vars.collect::<Result<Vec<_>>>()?;
+    let leaves: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let (_, grads) = grad::value_and_grad(&vars, || scalar(f, &leaves, n - 1))?;
+    let (mut error, mut largest) = (0f64, 0f64);
+    for (i, g) in grads.iter().enumerate() {
+        let g = crate::shape::to_host(&g.to_device(&Device::Cpu)?)?;
+        for (j, numeric) in differences(f, &exact, n - 1, i)?.into_iter().enumerate() {
+            let difference = (g[j] - numeric).abs();
+            error = if difference.is_nan() { f64::INFINITY } else { error.max(difference) };
+            largest = largest.max(numeric.abs());
+        }
+    }
+    Ok(error / largest.max(f64::MIN_POSITIVE))
+}
+
+/// dL_k / dx_i, by differences of L_k.
+fn differences(f: &Function, inputs: &[Tensor], k: usize, i: usize) -> Result<Vec<f64>> {
+    const STEP: f64 = 1e-3;
+    let x = crate::shape::to_host(&inputs[i])?;
+    let at = |j: usize, h: f64| -> Result<f64> {
+        let (mut moved, mut values) = (inputs.to_vec(), x.clone());
+        values[j] += h;
+        moved[i] = Tensor::from_vec(values, inputs[i].shape(), &Device::Cpu)?;
+        scalar(f, &moved, k)?.to_scalar()
+    };
+    let one = |j: usize| -> Result<f64> {
+        let near = at(j, STEP)? - at(j, -STEP)?;
+        let far = at(j, 2. * STEP)? - at(j, -2. * STEP)?;
+        Ok((8. * near - far) / (12. * STEP))
+    };
+    (0..x.len()).map(one).collect()
+}
+
+/// L_k at `inputs`.
+fn scalar(f: &Function, inputs: &[Tensor], k: usize) -> Result<Tensor> {
+    if k == 0 {
+        let y = f(inputs)?;
+        let powers = ((&y / 6.)? + 0.5)?;
+        return (&y * (weights(&y, 1.)? + (&y * powers)?)?)?.sum_all();
+    }
+    let mut sum = None;
+    for (i, x) in inputs.iter().enumerate() {
+        let (_, g) = grad::gradient(x, |x| {
+            let mut leaves = inputs.to_vec();
+            leaves[i] = x.clone();
+            scalar(f, &leaves, k - 1)
+        })?;
+        let term = (weights(&g, 2. + i as f64)? * g)?.sum_all()?;
+        sum = Some(match sum {
+            None => term,
+            Some(sum) => (sum + term)?,
+        });
+    }
+    match sum {
+        Some(sum) => Ok(sum),
+        None => Tensor::zeros((), DType::F64, &Device::Cpu),
+    }
+}
+
+/// Numbers of order one without a pattern, in the shape of `x`: the v and u_i above.
+fn weights(x: &Tensor, phase: f64) -> Result<Tensor> {
+    let v: Vec<f64> = (0..x.elem_count()).map(|i| (phase + 1.7 * i as f64 * (1. + 0.1 * phase)).sin()).collect();
+    Tensor::from_vec(v, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
+}
+
+/// An op at given arguments, for the checks.
+pub struct Case {
+    /// The op and what is special about the arguments.
+    pub name: String,
+    /// The highest order of derivative that is checked.
+    pub order: usize,
+    f: Box<Function>,
+    inputs: Vec<Tensor>,
+}
+
+/// What [`Case::run`] found.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Error of the first, second, ... derivative over the largest derivative of that order.
+    pub errors: Vec<f64>,
+    /// The largest error allowed.
+    pub tolerance: f64,
+}
+
+impl Outcome {
+    /// Whether all errors are within the tolerance.
+    pub fn passed(&self) -> bool {
+        self.errors.iter().all(|e| *e <= self.tolerance)
+    }
+}
+
+impl Case {
+    /// Checks the derivatives on `device`, in f64 on the CPU and on CUDA, in f32 elsewhere.
+    pub fn run(&self, device: &Device) -> Result<Outcome> {
+        let dtype = if device.is_cpu() || device.is_cuda() { DType::F64 } else { DType::F32 };
+        let tolerance = if dtype == DType::F64 { 1e-7 } else { 1e-3 };
+        let errors =
+            (1..=self.order).map(|n| order(&*self.f, &self.inputs, n, device, dtype)).collect::<Result<_>>()?;
+        Ok(Outcome { errors, tolerance })
+    }
+
+    /// As [`Case::run`], with the op composed of candle's own.
+    pub fn run_composed(&self, device: &Device) -> Result<Outcome> {
+        composed(|| self.run(device))
+    }
+
+    /// The op at its arguments, all scaled by `scale`, in `dtype` on `device`.
+    pub fn value(&self, scale: f64, dtype: DType, device: &Device) -> Result<Tensor> {
+        let inputs = self.inputs.iter().map(|x| (x * scale)?.to_dtype(dtype)?.to_device(device));
+        (self.f)(&inputs.collect::<Result<Vec<_>>>()?)
+    }
+}

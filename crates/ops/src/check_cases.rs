@@ -1,0 +1,165 @@
+//! The list of cases: every op with arguments of all kinds and layouts.
+
+use super::{Case, Function};
+use crate::{act, attend, conv, linear, norm, resample};
+use candle_core::{Device, Result, Tensor};
+
+/// How an argument lies in memory.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Plain,
+    /// Its dimensions in reverse order.
+    Reversed,
+    /// Part of a larger tensor: an offset, and gaps between rows.
+    Part,
+    /// Repeated along the first dimension without a copy.
+    Repeated,
+}
+use Layout::{Part, Plain, Repeated, Reversed};
+
+impl Layout {
+    /// The argument as it is stored, to be turned by [`Layout::view`] into one of shape `dims`.
+    fn stored(self, dims: &[usize]) -> Vec<usize> {
+        let mut dims = dims.to_vec();
+        match self {
+            Plain => {}
+            Reversed => dims.reverse(),
+            Part => dims.iter_mut().rev().take(1).for_each(|d| *d += 2),
+            Repeated => dims.iter_mut().take(1).for_each(|d| *d = 1),
+        }
+        dims
+    }
+
+    fn view(self, stored: &Tensor, dims: &[usize]) -> Result<Tensor> {
+        match self {
+            Plain => Ok(stored.clone()),
+            Reversed => stored.permute((0..dims.len()).rev().collect::<Vec<_>>()),
+            Part => stored.narrow(dims.len() - 1, 1, dims[dims.len() - 1]),
+            Repeated => stored.broadcast_as(dims),
+        }
+    }
+}
+
+type Argument = (Vec<usize>, Layout);
+
+fn case(
+    name: &str,
+    order: usize,
+    arguments: &[Argument],
+    f: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Case> {
+    let inputs = arguments.iter().enumerate().map(|(i, (dims, layout))| {
+        let dims = layout.stored(dims);
+        let value = |k: usize| (0.3 + i as f64 + 2.399 * k as f64).sin() + 0.3 * (1.1 * k as f64).cos();
+        let values: Vec<f64> = (0..dims.iter().product()).map(value).collect();
+        Tensor::from_vec(values, dims, &Device::Cpu)
+    });
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let views = arguments.to_vec();
+    let f: Box<Function> = Box::new(move |stored| {
+        let view = |(x, (dims, layout)): (&Tensor, &Argument)| layout.view(x, dims);
+        f(&stored.iter().zip(&views).map(view).collect::<Result<Vec<_>>>()?)
+    });
+    let layouts: Vec<_> = arguments.iter().map(|(_, layout)| format!("{layout:?}").to_lowercase()).collect();
+    Ok(Case { name: format!("{name} ({})", layouts.join(", ")), order, f, inputs })
+}
+
+/// Every op at arguments of all kinds.
+pub fn cases() -> Result<Vec<Case>> {
+    let mut all = Vec::new();
+    convolutions(&mut all)?;
+    norms(&mut all)?;
+    activations(&mut all)?;
+    products(&mut all)?;
+    Ok(all)
+}
+
+fn convolutions(all: &mut Vec<Case>) -> Result<()> {
+    // name, kernel, stride, padding, input height and width
+    let geometries = [
+        ("3x3", 3, 1, [1, 1, 1, 1], (4, 3)),
+        ("1x1", 1, 1, [0, 0, 0, 0], (3, 2)),
+        ("3x3 stride 2 padded below and right", 3, 2, [0, 1, 0, 1], (4, 3)),
+        ("3x3 stride 2", 3, 2, [1, 1, 1, 1], (5, 4)),
+        ("2x2 padded more than the kernel", 2, 1, [2, 1, 0, 2], (2, 3)),
+        ("1x1 stride 2", 1, 2, [0, 0, 0, 0], (4, 3)),
+    ];
+    for (i, (name, k, stride, pad, (h, w))) in geometries.into_iter().enumerate() {
+        let geometry = conv::Geometry { stride, pad };
+        let order = if i < 3 { 3 } else { 2 };
+        let [x, weight] = [vec![2, 2, h, w], vec![3, 2, k, k]];
+        let layouts = [(Plain, Plain), (Reversed, Part), (Repeated, Reversed)];
+        for (lx, lw) in layouts.into_iter().take(if i < 4 { 3 } else { 1 }) {
+            all.push(case(&format!("conv2d {name}"), order, &[(x.clone(), lx), (weight.clone(), lw)], move |a| {
+                conv::conv2d(&a[0], &a[1], None, geometry)
+            })?);
+        }
+        for bias in [vec![3], vec![2, 3]] {
+            let arguments = [(x.clone(), Part), (weight.clone(), Plain), (bias, Reversed)];
+            all.push(case(&format!("conv2d with bias, {name}"), 2, &arguments, move |a| {
+                conv::conv2d(&a[0], &a[1], Some(&a[2]), geometry)
+            })?);
+        }
+        let out = [(h + pad[0] + pad[1] - k) / stride + 1, (w + pad[2] + pad[3] - k) / stride + 1];
+        let g = vec![2, 3, out[0], out[1]];
+        all.push(case(&format!("conv2d_input_grad {name}"), 2, &[(g.clone(), Reversed), (weight, Plain)], move |a| {
+            conv::conv2d_input_grad(&a[0], &a[1], (h, w), geometry)
+        })?);
+        all.push(case(&format!("conv2d_weight_grad {name}"), 2, &[(x, Plain), (g, Reversed)], move |a| {
+            conv::conv2d_weight_grad(&a[0], &a[1], (k, k), geometry)
+        })?);
+    }
+    Ok(())
+}
+
+fn norms(all: &mut Vec<Case>) -> Result<()> {
+    for (dims, groups, layout) in [
+        (vec![2, 4, 2, 2], 2, Plain),
+        (vec![2, 4, 2, 2], 4, Reversed),
+        (vec![2, 3, 3], 1, Part),
+        (vec![3, 4], 2, Plain),
+    ] {
+        let channels = dims[1];
+        let arguments = [(dims, layout), (vec![channels], Plain), (vec![channels], Part)];
+        all.push(case(&format!("group_norm of {groups}"), 3, &arguments, move |a| {
+            norm::group_norm(&a[0], &a[1], &a[2], groups, 1e-2)
+        })?);
+        all.push(case(&format!("group_norm_silu of {groups}"), 3, &arguments, move |a| {
+            norm::group_norm_silu(&a[0], &a[1], &a[2], groups, 1e-2)
+        })?);
+    }
+    Ok(())
+}
+
+fn activations(all: &mut Vec<Case>) -> Result<()> {
+    let ops: [(&str, fn(&Tensor) -> Result<Tensor>); 5] = [
+        ("silu", act::silu),
+        ("sigmoid", act::sigmoid),
+        ("softplus", act::softplus),
+        ("gelu", act::gelu),
+        ("softmax", attend::softmax),
+    ];
+    for (name, op) in ops {
+        for layout in [Plain, Reversed, Part] {
+            all.push(case(name, 3, &[(vec![2, 3, 2], layout)], move |a| op(&a[0]))?);
+            all.push(case(&format!("{name} of 3x"), 2, &[(vec![2, 3, 2], layout)], move |a| op(&(&a[0] * 3.)?))?);
+        }
+    }
+    Ok(())
+}
+
+fn products(all: &mut Vec<Case>) -> Result<()> {
+    for layout in [Plain, Reversed] {
+        let arguments = [(vec![2, 2, 3], layout), (vec![4, 3], layout), (vec![4], Plain)];
+        all.push(case("linear", 2, &arguments[..2], |a| linear::linear(&a[0], &a[1], None))?);
+        all.push(case("linear with bias", 3, &arguments, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
+        let qkv = [(vec![1, 2, 3, 2], layout), (vec![1, 2, 2, 2], layout), (vec![1, 2, 2, 3], layout)];
+        all.push(case("attention", 3, &qkv, |a| attend::attention(&a[0], &a[1], &a[2], 0.7))?);
+        let image = [(vec![1, 2, 4, 2], layout)];
+        all.push(case("upsample_nearest", 2, &image, |a| resample::upsample_nearest(&a[0]))?);
+        all.push(case("downsample_mean", 2, &image, |a| resample::downsample_mean(&a[0]))?);
+    }
+    let repeated = [(vec![2, 2, 3], Repeated), (vec![4, 3], Part), (vec![4], Part)];
+    all.push(case("linear with bias", 2, &repeated, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What the CPU kernels share: reading any layout, memory without zeroing it, matrix products on one thread.
+//!
+//! Rules of all kernels: work is cut by index into pieces that do not depend on the number of threads, and sums over
+//! pieces are taken in the order of their index. So a result is the same bit for bit on every run, and that of a sample
+//! does not depend on the batch it is in.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod conv;
+
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+
+/// The element types that have kernels.
+pub(crate) trait Real: WithDType + Default {}
+impl Real for f32 {}
+impl Real for f64 {}
+
+thread_local! {
+    static COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether an op on these tensors runs our kernels; else it is composed of candle's own ops.
+pub(crate) fn native(tensors: &[&Tensor]) -> bool {
+    !COMPOSED.get()
+        && tensors.iter().all(|t| t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64))
+        && tensors.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype())
+}
+
+/// Runs `f` with every op that it calls composed of candle's own, as on devices that have no kernels.
+pub fn composed<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _restore = Restore(COMPOSED.replace(true));
+    f()
+}
+
+/// The numbers of a tensor in row-major order, copied only if they do not lie so.
+pub(crate) fn dense<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [T]>> {
+    let data = T::cpu_storage_as_slice(storage)?;
+    if let Some((from, to)) = layout.contiguous_offsets() {
+        return Ok(Cow::Borrowed(&data[from..to]));
+    }
+    let mut out = Vec::with_capacity(layout.shape().elem_count());
+    gather(data, layout.start_offset(), layout.dims(), layout.stride(), &mut out);
+    Ok(Cow::Owned(out))
+}
+
+fn gather<T: Copy>(data: &[T], offset: usize, dims: &[usize], stride: &[usize], out: &mut Vec<T>) {
+    match (dims, stride) {
+        ([], _) => out.push(data[offset]),
+        ([n], [1]) => out.extend_from_slice(&data[offset..offset + n]),
+        ([n], [s]) => out.extend((0..*n).map(|i| data[offset + i * s])),
+        _ => (0..dims[0]).for_each(|i| gather(data, offset + i * stride[0], &dims[1..], &stride[1..], out)),
+    }
+}
+
+/// A vector of `n` numbers that `fill` writes, without being zeroed before.
+///
+/// # Safety
+/// `fill` writes every number.
+pub(crate) unsafe fn written<T: Copy>(n: usize, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut out = Vec::with_capacity(n);
+    fill(&mut out.spare_capacity_mut()[..n]);
+    // SAFETY: the capacity is there, and the caller promises that `fill` wrote it all.
+    unsafe { out.set_len(n) };
+    out
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+thread_local! {
+    static SCRATCH: Cell<Vec<MaybeUninit<Line>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends `n` unwritten numbers of this thread's scratch memory, which is kept for the next call.
+pub(crate) fn scratch<T: Real, R>(n: usize, f: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
+    let mut memory = SCRATCH.take();
+    let lines = (n * size_of::<T>()).div_ceil(64);
+    if memory.len() < lines {
+        memory.resize(lines, MaybeUninit::uninit());
+    }
+    // SAFETY: `lines` cover `n` numbers, at an alignment of 64, and unwritten memory is what the type says.
+    let result = f(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), n) });
+    SCRATCH.set(memory);
+    result
+}
+
+/// A pointer that threads share; each writes its own places.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(pub *mut T);
+// SAFETY: the kernels that use it write disjoint places.
+unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Send> Sync for Shared<T> {}
+impl<T> Shared<T> {
+    /// The place `i`; a method, so that closures capture the whole and not the bare pointer.
+    pub(crate) unsafe fn at(&self, i: usize) -> *mut T {
+        // SAFETY: the caller keeps `i` inside the allocation.
+        unsafe { self.0.add(i) }
+    }
+}
+
+/// A matrix by its first element and the steps from row to row and from column to column.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<T> {
+    pub at: *const T,
+    pub row: usize,
+    pub col: usize,
+}
+
+/// c = a b, or c += a b with `add`, on this thread; `c` is `m` x `n`, `a` has `k` columns.
+///
+/// # Safety
+/// The matrices lie inside their allocations; `c` overlaps neither, and holds numbers if `add`.
+pub(crate) unsafe fn gemm<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    c: Matrix<T>,
+    add: bool,
+    a: Matrix<T>,
+    b: Matrix<T>,
+) {
+    let one = T::from_f64(1.);
+    // SAFETY: as promised by the caller.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.at.cast_mut(),
+            c.col as isize,
+            c.row as isize,
+            add,
+            a.at,
+            a.col as isize,
+            a.row as isize,
+            b.at,
+            b.col as isize,
+            b.row as isize,
+            one,
+            one,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        )
+    }
+}

@@ -1,0 +1,5 @@
+//! What is minimised.
+
+mod denoising;
+
+pub use denoising::Denoising;

@@ -1,0 +1,157 @@
+//! Optimisers: theta <- theta - lr * direction(gradient, moments), with every number of their state in reach.
+//!
+//! The update rules are PyTorch's, to the last bit of f64 where the order of operations allows it.
+
+mod adam;
+mod adamw;
+mod sgd;
+
+pub use adam::Adam;
+pub use adamw::AdamW;
+pub use sgd::Sgd;
+
+use crate::state::moved;
+use crate::inplace;
+use candle_core::{Result, Tensor, Var, bail};
+use langevin_ops::registry;
+use std::collections::BTreeMap;
+
+/// What an update is told beside weights and gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// Number of this update, from 1.
+    pub k: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Factor of the gradient: of clipping, and of averaging over accumulated batches.
+    pub scale: f64,
+}
+
+/// Equal pieces of a weight, its gradient and its moments (in the order of [`Optimiser::slots`]).
+pub enum Piece<'a, 'b> {
+    /// Single precision.
+    F32(&'a mut [f32], &'a [f32], &'a mut [&'b mut [f32]]),
+    /// Double precision.
+    F64(&'a mut [f64], &'a [f64], &'a mut [&'b mut [f64]]),
+}
+
+/// An update rule that works on each number alone.
+pub trait Optimiser: Send + Sync + std::fmt::Debug {
+    /// Names of the moments that it keeps of each weight, all zero at the start.
+    fn slots(&self) -> &'static [&'static str];
+
+    /// The update in place, on the CPU.
+    fn fused(&self, at: &Update, piece: Piece);
+
+    /// The same update on any device: the new weight and the new moments.
+    fn compose(&self, at: &Update, theta: &Tensor, g: &Tensor, slots: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)>;
+
+    /// Errors, naming the option, if it makes no sense.
+    fn check(&self) -> Result<()>;
+}
+
+registry! {
+    /// Any optimiser, as configurations name it.
+    pub enum AnyOptimiser: Optimiser = "optimiser" { AdamW, Adam, Sgd } check Optimiser::check
+}
+
+/// `option` must be in [0, 1).
+pub(crate) fn fraction(what: &str, value: f64) -> Result<()> {
+    if !(0. ..1.).contains(&value) {
+        bail!("{what} is {value}; it must be at least 0 and below 1");
+    }
+    Ok(())
+}
+
+/// `option` must be finite and not negative.
+pub(crate) fn not_negative(what: &str, value: f64) -> Result<()> {
+    if !(value >= 0. && value.is_finite()) {
+        bail!("{what} is {value}; it must be a finite number, 0 or above");
+    }
+    Ok(())
+}
+
+/// An optimiser with the weights that it moves and its state.
+pub struct Optim {
+    rule: AnyOptimiser,
+    vars: Vec<(String, Var)>,
+    slots: Vec<Vec<Tensor>>, // of each weight
+    k: u64,
+}
+
+impl Optim {
+    /// With all moments zero. Errors if an option makes no sense.
+    pub fn new(rule: AnyOptimiser, vars: &[(String, Var)]) -> Result<Self> {
+        rule.get().check()?;
+        let zeros = |v: &Var| rule.get().slots().iter().map(|_| v.zeros_like()).collect::<Result<Vec<_>>>();
+        let slots = vars.iter().map(|(_, v)| zeros(v)).collect::<Result<_>>()?;
+        Ok(Self { rule, vars: vars.to_vec(), slots, k: 0 })
+    }
+
+    /// Updates made so far.
+    pub fn updates(&self) -> u64 {
+        self.k
+    }
+
+    /// Moves the weights along `scale` times `grads`, which are in the order of the weights.
+    pub fn step(&mut self, grads: &[Tensor], lr: f64, scale: f64) -> Result<()> {
+        if grads.len() != self.vars.len() {
+            bail!("optimiser: {} gradients for {} weights", grads.len(), self.vars.len());
+        }
+        self.k += 1;
+        let at = Update { k: self.k, lr, scale };
+        for (((_, theta), slots), g) in self.vars.iter().zip(&self.slots).zip(grads) {
+            one(self.rule.get(), &at, theta, g, slots)?;
+        }
+        Ok(())
+    }
+
+    /// Every moment, named `SLOT/WEIGHT`.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let names = self.rule.get().slots();
+        let of = |((name, _), slots): (&(String, Var), &Vec<Tensor>)| {
+            names.iter().zip(slots).map(|(slot, t)| (format!("{slot}/{name}"), t.clone())).collect::<Vec<_>>()
+        };
+        self.vars.iter().zip(&self.slots).flat_map(of).collect()
+    }
+
+    /// Takes the moments of [`Optim::tensors`] back, after `k` updates.
+    pub fn restore(&mut self, k: u64, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, slot) in self.tensors() {
+            match tensors.get(&name) {
+                Some(t) if t.dims() == slot.dims() => inplace::set(&slot, &moved(t, &slot)?)?,
+                Some(t) => bail!("`{name}` has shape {:?} where the optimiser has {:?}", t.dims(), slot.dims()),
+                None => bail!("`{name}` of the optimiser is missing"),
+            }
+        }
+        self.k = k;
+        Ok(())
+    }
+}
+
+fn one(rule: &dyn Optimiser, at: &Update, theta: &Tensor, g: &Tensor, slots: &[Tensor]) -> Result<()> {
+    if g.dims() != theta.dims() {
+        bail!("optimiser: a gradient of shape {:?} for a weight of shape {:?}", g.dims(), theta.dims());
+    }
+    let g = g.contiguous()?;
+    let targets: Vec<&Tensor> = std::iter::once(theta).chain(slots).collect();
+    macro_rules! fused {
+        ($T:ty, $Piece:path) => {
+            if inplace::fits::<$T>(&g) && targets.iter().all(|t| inplace::fits::<$T>(t)) {
+                return inplace::read::<$T, _>(&g, |g| {
+                    inplace::pass::<$T>(&targets, |from, all| {
+                        if let Some((theta, slots)) = all.split_first_mut() {
+                            let g = &g[from..from + theta.len()];
+                            rule.fused(at, $Piece(theta, g, slots));
+                        }
+                    })
+                })?;
+            }
+        };
+    }
+    fused!(f32, Piece::F32);
+    fused!(f64, Piece::F64);
+    let (new, moments) = rule.compose(at, theta, &g.to_dtype(theta.dtype())?, slots)?;
+    inplace::set(theta, &new)?;
+    slots.iter().zip(&moments).try_for_each(|(slot, new)| inplace::set(slot, new))
+}

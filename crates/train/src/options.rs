@@ -1,0 +1,83 @@
+//! The numbers of a run.
+
+use crate::schedule::{Decay, Schedule};
+use candle_core::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// How long, how much at a time, how fast, and what is kept how often.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// Updates of the weights.
+    pub steps: u64,
+    /// Samples in a batch.
+    pub batch: usize,
+    /// Batches whose gradients are averaged for one update.
+    pub accumulate: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Steps over which the learning rate grows to that.
+    pub warmup: u64,
+    /// What the learning rate does then: "constant" or "cosine".
+    pub decay: Decay,
+    /// Largest global norm of the gradient; a longer one is shortened to it. 0: as it is.
+    pub clip: f64,
+    /// All randomness of the run comes from it.
+    pub seed: u64,
+    /// Steps between states to go on from.
+    pub checkpoint_every: u64,
+    /// Steps between snapshots of the averaged weights; 0: none.
+    pub snapshot_every: u64,
+    /// Steps between pictures of samples; 0: none but the last.
+    pub sample_every: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            steps: 10_000,
+            batch: 64,
+            accumulate: 1,
+            lr: 1e-3,
+            warmup: 100,
+            decay: Decay::Cosine,
+            clip: 1.,
+            seed: 0,
+            checkpoint_every: 1000,
+            snapshot_every: 1000,
+            sample_every: 0,
+            log_every: 50,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Errors, naming the key, if a number makes no sense.
+    pub fn check(&self) -> Result<()> {
+        for (key, value, most) in [
+            ("steps", self.steps, u32::MAX as u64),
+            ("batch", self.batch as u64, 1 << 20),
+            ("accumulate", self.accumulate as u64, 1 << 16),
+            ("checkpoint_every", self.checkpoint_every, u64::MAX),
+            ("log_every", self.log_every, u64::MAX),
+        ] {
+            if value == 0 || value > most {
+                bail!("train.{key} is {value}; it must be from 1 to {most}");
+            }
+        }
+        if !(self.lr > 0. && self.lr.is_finite()) {
+            bail!("train.lr is {}; it must be a finite number above 0", self.lr);
+        }
+        if !(self.clip >= 0. && self.clip.is_finite()) {
+            bail!("train.clip is {}; it must be a finite number, 0 for no clipping", self.clip);
+        }
+        Ok(())
+    }
+
+    /// The learning rate of each step.
+    pub fn schedule(&self) -> Schedule {
+        Schedule { lr: self.lr, warmup: self.warmup, decay: self.decay, steps: self.steps }
+    }
+}

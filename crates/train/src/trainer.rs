@@ -1,0 +1,185 @@
+//! One training run: model, loss, optimiser, averages, and the step that moves them.
+//!
+//! Everything random in step n is a function of (seed, n), so nothing of the noise has to be saved.
+
+use crate::ema::{AnyEma, Ema};
+use crate::inplace;
+use crate::level::{AnyLevel, Draw, log_ratio};
+use crate::loss::Denoising;
+use crate::optim::{AnyOptimiser, Optim};
+use crate::options::TrainOptions;
+use crate::weight::AnyWeight;
+use candle_core::{Result, Tensor, Var, bail};
+use langevin_data::Batch;
+use langevin_dynamics::Cond;
+use langevin_models::Model;
+use langevin_ops::grad;
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{scale, to_host};
+use std::collections::BTreeMap;
+
+/// What a step has to tell.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Steps made, with this one.
+    pub step: u64,
+    /// Mean loss of the step's samples, importance factors included.
+    pub loss: f64,
+    /// Mean loss by noise level: (ln(sigma/alpha) at the bin's centre, mean loss, samples).
+    pub by_level: Vec<(f64, f64, usize)>,
+    /// Norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
+}
+
+/// A training run in memory.
+pub struct Trainer {
+    pub(crate) model: Model,
+    pub(crate) loss: Denoising,
+    pub(crate) optimiser: AnyOptimiser,
+    pub(crate) profile: AnyEma,
+    pub(crate) options: TrainOptions,
+    pub(crate) optim: Optim,
+    pub(crate) ema: Ema,
+    pub(crate) step: u64,
+    vars: Vec<Var>,
+}
+
+impl Trainer {
+    /// A run at step 0. Errors, naming the key, if an option makes no sense.
+    pub fn new(
+        model: Model,
+        weight: AnyWeight,
+        level: AnyLevel,
+        optimiser: AnyOptimiser,
+        ema: AnyEma,
+        options: TrainOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        weight.get().check()?;
+        level.get().check()?;
+        let vars = model.vars().iter().map(|(_, var)| var.clone()).collect();
+        let optim = Optim::new(optimiser.clone(), model.vars())?;
+        let averages = Ema::new(ema.clone(), model.vars())?;
+        let loss = Denoising { weight, level };
+        Ok(Self { model, loss, optimiser, profile: ema, options, optim, ema: averages, step: 0, vars })
+    }
+
+    /// Steps made.
+    pub fn step_number(&self) -> u64 {
+        self.step
+    }
+
+    /// The model as it is trained.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// A copy of the averaged weights (of the first track), by name.
+    pub fn averaged(&self) -> Result<Vec<(String, Tensor)>> {
+        self.averaged_track(0)
+    }
+
+    /// A copy of the averaged weights of one track of [`Trainer::widths`].
+    pub fn averaged_track(&self, track: usize) -> Result<Vec<(String, Tensor)>> {
+        self.ema.weights(track).into_iter().map(|(name, t)| Ok((name, t.copy()?))).collect()
+    }
+
+    /// sigma_rel of each track of averages, where it has one.
+    pub fn widths(&self) -> Vec<Option<f64>> {
+        self.ema.widths()
+    }
+
+    /// A second model, with the averaged weights.
+    pub fn averaged_model(&self) -> Result<Model> {
+        let model = Model::new(self.model.spec.clone(), 0, self.model.dtype(), self.model.device())?;
+        for ((_, var), (_, t)) in model.vars().iter().zip(self.ema.weights(0)) {
+            inplace::set(var, &t)?;
+        }
+        Ok(model)
+    }
+
+    /// Runs `f` on the model with the averaged weights in it, then puts the trained ones back, to the bit.
+    pub fn with_averaged<R>(&self, f: impl FnOnce(&Model) -> Result<R>) -> Result<R> {
+        self.ema.swap(self.model.vars(), 0)?;
+        let result = f(&self.model);
+        self.ema.swap(self.model.vars(), 0)?;
+        result
+    }
+
+    /// One update from the mean gradient of `batches` (`accumulate` of them).
+    ///
+    /// Errors, naming the step and the noise level, if a loss or the gradient is not finite; weights are then as before.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
+        if batches.len() != self.options.accumulate {
+            bail!("a step takes {} batches (train.accumulate), not {}", self.options.accumulate, batches.len());
+        }
+        let total: usize = batches.iter().map(|b| b.x.dim(0)).sum::<Result<usize>>()?;
+        let mut grads: Vec<Tensor> = Vec::new();
+        let (mut draws, mut losses) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        for (j, batch) in batches.iter().enumerate() {
+            let (drawn, lost, g) = self.gradient(batch, self.step * batches.len() as u64 + j as u64, total)?;
+            grads = match grads.is_empty() {
+                true => g,
+                false => grads.iter().zip(&g).map(|(sum, g)| sum + g).collect::<Result<_>>()?,
+            };
+            draws.extend(drawn);
+            losses.extend(lost);
+        }
+        let grad_norm = inplace::sum_of_squares(&grads)?.sqrt();
+        if !grad_norm.is_finite() {
+            let worst = draws.iter().zip(&losses).max_by(|a, b| (a.0.factor * a.1).total_cmp(&(b.0.factor * b.1)));
+            let at = worst.map(|(draw, _)| self.level(draw)).unwrap_or_default();
+            bail!("step {}: the norm of the gradient is {grad_norm}; the largest loss was at {at}", self.step + 1);
+        }
+        let clip = self.options.clip;
+        let shorten = if clip > 0. { (clip / (grad_norm + 1e-6)).min(1.) } else { 1. }; // as PyTorch has it
+        let lr = self.options.schedule().at(self.step);
+        self.optim.step(&grads, lr, shorten)?;
+        self.step += 1;
+        self.ema.update(self.model.vars(), self.step)?;
+        self.loss.level.get_mut().observe(&draws, &losses);
+        let loss = draws.iter().zip(&losses).map(|(d, l)| d.factor * l).sum::<f64>() / total as f64;
+        Ok(Report { step: self.step, loss, by_level: self.by_level(&draws, &losses), grad_norm, lr })
+    }
+
+    /// Levels, losses (without factors) and the gradient of a batch's part in the mean over `total` samples.
+    fn gradient(&self, batch: &Batch, n: u64, total: usize) -> Result<(Vec<Draw>, Vec<f64>, Vec<Tensor>)> {
+        let (model, spec) = (&self.model, &self.model.spec);
+        let x0 = batch.x.to_dtype(model.dtype())?.to_device(model.device())?;
+        let labels = batch.labels.as_ref().filter(|_| spec.classes.is_some());
+        let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
+        let mut z = Noise::of_step(self.options.seed, n, x0.dim(0)?);
+        let draws = self.loss.draws(spec.process.get(), x0.dim(0)?, &mut z)?;
+        // an odd factor: no two (seed, n) of a run share a key
+        let key = self.options.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
+        let denoiser = model.denoiser(Cond { labels, dropout: Some(key) })?;
+        let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
+        let mut each = None;
+        let (_, grads) = grad::value_and_grad(&self.vars, || {
+            let losses = self.loss.losses(&denoiser, spec.sigma_data, &x0, &draws, &mut z)?; // [B]
+            each = Some(losses.detach());
+            scale(&losses, &factors)?.sum_all()
+        })?;
+        let losses = each.map(|t| to_host(&t)).transpose()?.unwrap_or_default();
+        if let Some((draw, loss)) = draws.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
+            bail!("step {}: the loss is {loss} at {}", self.step + 1, self.level(draw));
+        }
+        Ok((draws, losses, grads))
+    }
+
+    fn level(&self, draw: &Draw) -> String {
+        let ratio = log_ratio(self.model.spec.process.get(), draw.t).exp();
+        format!("noise level sigma/alpha = {ratio:.4} (t = {:.4})", draw.t)
+    }
+
+    fn by_level(&self, draws: &[Draw], losses: &[f64]) -> Vec<(f64, f64, usize)> {
+        let mut bins: BTreeMap<i64, (f64, usize)> = BTreeMap::new();
+        for (draw, loss) in draws.iter().zip(losses) {
+            let bin = bins.entry(log_ratio(self.model.spec.process.get(), draw.t).round() as i64).or_default();
+            *bin = (bin.0 + loss, bin.1 + 1);
+        }
+        bins.into_iter().map(|(bin, (sum, n))| (bin as f64, sum / n as f64, n)).collect()
+    }
+}
