@@ -1,1 +1,108 @@
 //! Datasets as indexed batches of tensors: digits, MNIST, CIFAR-10, image folders, CSV tables, 2-D toys.
+//!
+//! [`open`] turns what a user types into a [`Dataset`], and a [`Loader`] turns a dataset into the endless row of
+//! batches of a training run. Images are v / 127.5 - 1 in [-1, 1] for pixel values v of 0 to 255.
+
+mod cifar;
+pub mod digits;
+mod files;
+mod folder;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+mod hub;
+mod idx;
+mod images;
+mod loader;
+mod npz;
+mod spec;
+mod table;
+pub mod toy;
+
+pub use images::Images;
+pub use loader::{Loader, LoaderOptions, Prefetch};
+pub use spec::{ALL, Options, open};
+pub use table::{Columns, Table};
+
+use candle_core::{Result, Tensor, bail};
+
+/// Some samples of a dataset, on the CPU.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// f32 `[B, ...shape]`; images are v / 127.5 - 1, in [-1, 1].
+    pub x: Tensor,
+    /// u32 `[B]`, below the dataset's number of classes; `None` where it has none.
+    pub labels: Option<Tensor>,
+}
+
+/// What a sample is, which decides how it can be shown and augmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `[C, H, W]`.
+    Image,
+    /// A row of a table, `[D]`.
+    Table,
+    /// A point of the plane, `[2]`.
+    Points,
+}
+
+/// A finite set of samples, each reached by its index.
+pub trait Dataset: Send + Sync {
+    /// What a sample is.
+    fn kind(&self) -> Kind;
+    /// The number of samples.
+    fn len(&self) -> usize;
+    /// The shape of one sample, `[C, H, W]` or `[D]`.
+    fn shape(&self) -> &[usize];
+    /// The number of classes, where samples have labels.
+    fn classes(&self) -> Option<usize>;
+    /// The samples of these indices, in this order. An index of [`Dataset::len`] or above is an error.
+    fn get(&self, idx: &[usize]) -> Result<Batch>;
+    /// What the user should know: files skipped and why, names of classes, constant columns.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
+    /// How a table's columns were scaled, to map samples back.
+    fn columns(&self) -> Option<&Columns> {
+        None
+    }
+    /// True if there are no samples; what [`open`] returns has some.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// sigma_data: the standard deviation of all components about their one mean.
+///
+/// Taken in f64 from up to 10,000 samples, evenly spaced, so it is the same each time. An error if nothing varies.
+pub fn std(data: &dyn Dataset) -> Result<f64> {
+    const MOST: usize = 10_000;
+    const AT_ONCE: usize = 500;
+    let taken = data.len().min(MOST);
+    let idx: Vec<usize> = (0..taken).map(|i| (i as u128 * data.len() as u128 / taken as u128) as usize).collect();
+    let (mut n, mut mean, mut m2) = (0f64, 0f64, 0f64); // m2 is the sum of (x - mean)^2
+    for some in idx.chunks(AT_ONCE) {
+        let x: Vec<f32> = data.get(some)?.x.flatten_all()?.to_vec1()?;
+        let count = x.len() as f64;
+        let here = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        let spread: f64 = x.iter().map(|&x| (f64::from(x) - here).powi(2)).sum();
+        // Two groups joined without cancellation [Chan83].
+        m2 += spread + (here - mean).powi(2) * n * count / (n + count);
+        mean += (here - mean) * count / (n + count);
+        n += count;
+    }
+    let std = (m2 / n).sqrt();
+    if !(std > 0. && std.is_finite()) {
+        bail!("the data do not vary (standard deviation {std}), so there is nothing to learn; check the files");
+    }
+    Ok(std)
+}
+
+/// An error for the first index that is not below `len`.
+fn check_indices(idx: &[usize], len: usize) -> Result<()> {
+    match idx.iter().find(|&&i| i >= len) {
+        Some(i) => bail!("sample {i} was asked for, but the dataset has {len}; ask for 0 to {}", len.saturating_sub(1)),
+        None => Ok(()),
+    }
+}

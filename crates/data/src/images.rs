@@ -1,0 +1,104 @@
+//! Images held in memory as bytes: x = v / 127.5 - 1.
+
+use crate::{Batch, Dataset, Kind, check_indices};
+use candle_core::{Device, Result, Tensor, bail};
+use std::ops::Range;
+
+/// The smallest side that is still an image: below it no network of ours has anything to see.
+pub(crate) const MIN_SIDE: usize = 4;
+
+/// Images of one size, one byte a pixel and channel.
+#[derive(Clone, Debug)]
+pub struct Images {
+    shape: [usize; 3],
+    pixels: Vec<u8>,
+    labels: Option<Vec<u32>>,
+    classes: Option<usize>,
+    notes: Vec<String>,
+}
+
+impl Images {
+    /// Images of `shape` [C, H, W] from `pixels`, which are [N, C, H, W]; `name` is what errors call them.
+    ///
+    /// With `labels`, there is one an image, each below `classes`.
+    pub fn new(name: &str, shape: [usize; 3], pixels: Vec<u8>, labels: Option<(Vec<u32>, usize)>) -> Result<Self> {
+        let [c, h, w] = shape;
+        if h < MIN_SIDE || w < MIN_SIDE {
+            bail!("{name}: images of {h}x{w} pixels are too small; both sides must be at least {MIN_SIDE}");
+        }
+        let each = [c, h, w].iter().try_fold(1usize, |n, &side| n.checked_mul(side)).unwrap_or(0);
+        if each == 0 || pixels.len() % each != 0 {
+            bail!("{name}: {} bytes are not a whole number of images of {c}x{h}x{w}; check the file", pixels.len());
+        }
+        let n = pixels.len() / each;
+        if n == 0 {
+            bail!("{name} has no images; give a file or folder with at least one");
+        }
+        if let Some((labels, classes)) = &labels {
+            if labels.len() != n {
+                bail!("{name}: {n} images but {} labels; the two do not belong together", labels.len());
+            }
+            if let Some((i, label)) = labels.iter().enumerate().find(|&(_, &label)| label as usize >= *classes) {
+                bail!("{name}: label {label} of image {i} is not below the {classes} classes; check the labels");
+            }
+        }
+        let classes = labels.as_ref().map(|(_, classes)| *classes);
+        Ok(Self { shape, pixels, labels: labels.map(|(labels, _)| labels), classes, notes: vec![] })
+    }
+
+    /// The same images with something to tell the user.
+    pub fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// Only the images of `range`, cut to those that are there.
+    pub(crate) fn slice(mut self, range: Range<usize>) -> Self {
+        let each: usize = self.shape.iter().product();
+        let end = range.end.min(self.len());
+        let start = range.start.min(end);
+        self.pixels = self.pixels[start * each..end * each].to_vec();
+        self.labels = self.labels.map(|labels| labels[start..end].to_vec());
+        self
+    }
+
+    /// The bytes of image `i`, [C, H, W], if there is one.
+    pub fn pixels(&self, i: usize) -> Option<&[u8]> {
+        let each = self.shape.iter().product();
+        self.pixels.chunks_exact(each).nth(i)
+    }
+}
+
+impl Dataset for Images {
+    fn kind(&self) -> Kind {
+        Kind::Image
+    }
+
+    fn len(&self) -> usize {
+        self.pixels.len() / self.shape.iter().product::<usize>()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.classes
+    }
+
+    fn get(&self, idx: &[usize]) -> Result<Batch> {
+        check_indices(idx, self.len())?;
+        let [c, h, w] = self.shape;
+        let each = c * h * w;
+        let mut x = Vec::with_capacity(idx.len() * each);
+        for &i in idx {
+            x.extend(self.pixels[i * each..][..each].iter().map(|&v| f32::from(v) / 127.5 - 1.));
+        }
+        let x = Tensor::from_vec(x, (idx.len(), c, h, w), &Device::Cpu)?;
+        let of = |labels: &Vec<u32>| Tensor::from_iter(idx.iter().map(|&i| labels[i]), &Device::Cpu);
+        Ok(Batch { x, labels: self.labels.as_ref().map(of).transpose()? })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+}

@@ -1,0 +1,191 @@
+//! The endless row of batches of a training run: shuffled by epoch, augmented, made ahead on a thread.
+//!
+//! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
+
+use crate::{Batch, Dataset, Kind};
+use candle_core::{Device, Result, Tensor, bail};
+use langevin_ops::noise::generator;
+use rand::RngExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+// The run's seed also drives the noise of the loss; these keep the loader's streams apart from it.
+const SHUFFLE: u64 = 0x5348_5546_464c_4531;
+const AUGMENT: u64 = 0x4155_474d_454e_5431;
+
+/// How many batches [`Loader::prefetch`] keeps ready.
+const AHEAD: usize = 2;
+
+/// What a [`Loader`] does with the data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoaderOptions {
+    /// Samples a batch.
+    pub batch: usize,
+    /// Of the order and the augmentation.
+    pub seed: u64,
+    /// Mirror each image left to right with probability 1/2.
+    pub flip: bool,
+    /// Uniform dequantisation: x = (v + u) / 256 * 2 - 1 with u uniform on (0, 1), in place of v / 127.5 - 1.
+    ///
+    /// The density of such x bounds the likelihood of the pixel values v [Theis16].
+    pub dequantise: bool,
+}
+
+/// The batches of a run over a dataset.
+pub struct Loader {
+    data: Arc<dyn Dataset>,
+    options: LoaderOptions,
+    /// The latest orders, by epoch: a batch may lie across two.
+    orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
+}
+
+impl Loader {
+    /// A loader of `data`; flip and dequantise are for images only.
+    pub fn new(data: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Self> {
+        if data.is_empty() {
+            bail!("the dataset has no samples; give one that has");
+        }
+        if u32::try_from(data.len()).is_err() {
+            bail!("the dataset has {} samples; at most {} can be shuffled", data.len(), u32::MAX);
+        }
+        if options.batch == 0 {
+            bail!("batch is 0; it must be at least 1");
+        }
+        for (on, name) in [(options.flip, "flip"), (options.dequantise, "dequantise")] {
+            if on && data.kind() != Kind::Image {
+                bail!("{name} is for images, and the data are not; set {name} = false");
+            }
+        }
+        Ok(Self { data, options, orders: Mutex::new(vec![]) })
+    }
+
+    /// The dataset.
+    pub fn data(&self) -> &dyn Dataset {
+        &*self.data
+    }
+
+    /// Batch `n` of the run, x `[batch, ...shape]`: a pure function of (seed, n).
+    ///
+    /// Batches follow each other without gaps through the epochs, each epoch in an order of its own.
+    pub fn batch(&self, n: u64) -> Result<Batch> {
+        let (len, size) = (self.data.len() as u64, self.options.batch as u64);
+        let Some(first) = n.checked_mul(size).filter(|first| first.checked_add(size).is_some()) else {
+            bail!("batch {n} lies beyond the last that can be counted");
+        };
+        let mut idx = Vec::with_capacity(self.options.batch);
+        let mut order = self.order(first / len);
+        for p in first..first + size {
+            if p % len == 0 {
+                order = self.order(p / len);
+            }
+            idx.push(order[(p % len) as usize] as usize);
+        }
+        let batch = self.data.get(&idx)?;
+        if !(self.options.flip || self.options.dequantise) {
+            return Ok(batch);
+        }
+        Ok(Batch { x: self.augment(&batch.x, first)?, ..batch })
+    }
+
+    /// The batches from `from` on, made ahead on a thread of their own.
+    pub fn prefetch(self: Arc<Self>, from: u64) -> Prefetch {
+        let (to, ready) = sync_channel(AHEAD);
+        let worker = std::thread::Builder::new().name("loader".into()).spawn(move || self.fill(from, &to));
+        match worker {
+            Ok(worker) => Prefetch { ready: Some(ready), worker: Some(worker), failed: None },
+            Err(e) => Prefetch { ready: None, worker: None, failed: Some(e.to_string()) },
+        }
+    }
+
+    fn fill(&self, from: u64, to: &SyncSender<Result<Batch>>) {
+        for n in from.. {
+            let batch = self.batch(n);
+            let failed = batch.is_err();
+            if to.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// The order of an epoch: a Fisher-Yates shuffle on a stream of its own.
+    fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, order)) = orders.iter().find(|(e, _)| *e == epoch) {
+            return order.clone();
+        }
+        let mut rng = generator(self.options.seed ^ SHUFFLE, epoch);
+        let mut order: Vec<u32> = (0..self.data.len() as u32).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, rng.random_range(0..=i as u64) as usize);
+        }
+        let order = Arc::new(order);
+        if orders.len() >= 2 {
+            orders.remove(0);
+        }
+        orders.push((epoch, order.clone()));
+        order
+    }
+
+    /// Flip and dequantisation of the samples at positions `first`.. of the run, x: [B, C, H, W].
+    fn augment(&self, x: &Tensor, first: u64) -> Result<Tensor> {
+        let shape = x.shape().clone();
+        let (_, c, h, w) = shape.dims4()?;
+        let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+        for (position, image) in (first..).zip(values.chunks_exact_mut(c * h * w)) {
+            let mut rng = generator(self.options.seed ^ AUGMENT, position);
+            if rng.random::<bool>() && self.options.flip {
+                image.chunks_exact_mut(w).for_each(|row| row.reverse());
+            }
+            if self.options.dequantise {
+                image.iter_mut().for_each(|x| *x = dequantised(*x, rng.random::<u16>()));
+            }
+        }
+        Tensor::from_vec(values, shape, &Device::Cpu)
+    }
+}
+
+/// (v + u) / 256 * 2 - 1 for the pixel value v behind x. With 15 bits of u every x is exact in f32 and below 1.
+fn dequantised(x: f32, bits: u16) -> f32 {
+    let v = ((x + 1.) * 127.5).round();
+    let u = (f32::from(bits >> 1) + 0.5) / 32768.;
+    (v + u) / 128. - 1.
+}
+
+/// The batches of a [`Loader`], made ahead; it ends after the first error.
+pub struct Prefetch {
+    ready: Option<Receiver<Result<Batch>>>,
+    worker: Option<JoinHandle<()>>,
+    failed: Option<String>,
+}
+
+impl Iterator for Prefetch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(why) = self.failed.take() {
+            return Some(Err(candle_core::Error::Msg(format!("cannot start the loading thread: {why}"))));
+        }
+        match self.ready.as_ref()?.recv() {
+            Ok(batch) => {
+                if batch.is_err() {
+                    self.ready = None;
+                }
+                Some(batch)
+            }
+            Err(_) => {
+                self.ready = None;
+                Some(Err(candle_core::Error::Msg("the loading thread stopped unexpectedly".into())))
+            }
+        }
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        self.ready = None; // a worker waiting to send now returns
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}

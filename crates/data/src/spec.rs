@@ -1,0 +1,139 @@
+//! From what a user types to a dataset: `NAME[:SPLIT][=DIR]`, a folder of images, `FILE.npz`, `FILE.csv`, `toy:NAME`.
+
+use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
+use candle_core::{Result, bail};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The names that [`open`] knows, and a line about each.
+pub const ALL: &[(&str, &str)] = &[
+    ("digits", "10,000 real MNIST digits, 28x28, built in: 9,000 to train, 1,000 held out (digits:test)"),
+    ("mnist", "70,000 handwritten digits, 28x28, from the Hub or a folder of IDX files (mnist=DIR)"),
+    (
+        "fashion-mnist",
+        "70,000 pieces of clothing, 28x28 grey, from the Hub or a folder of IDX files (fashion-mnist=DIR)",
+    ),
+    ("cifar10", "60,000 photographs, 32x32 in colour, from the Hub or a folder of binary files (cifar10=DIR)"),
+    ("toy:two-moons", toy::ABOUT[0].1),
+    ("toy:rings", toy::ABOUT[1].1),
+    ("toy:checkerboard", toy::ABOUT[2].1),
+    ("toy:8-gaussians", toy::ABOUT[3].1),
+    ("toy:pinwheel", toy::ABOUT[4].1),
+];
+
+/// What else [`open`] takes, for the messages.
+const OTHERS: &str = "a folder of images, FILE.npz or FILE.csv";
+
+/// How data are read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The side to which the images of a folder are scaled and cropped. Without it: their own size where all agree
+    /// and it is at most 256, else 64.
+    pub size: Option<usize>,
+}
+
+/// A part of a dataset: `:train` (the default) or `:test`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Split {
+    Train,
+    Test,
+}
+
+/// The dataset that `spec` names.
+///
+/// `NAME[:train|:test]`, with `=DIR` to read the files of that dataset from a folder; a folder of images; `FILE.npz`
+/// (`arr_0` uint8 [N, H, W, C], `arr_1` labels); `FILE.csv`; `toy:NAME[:train|:test]`. See [`ALL`] for the names.
+pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
+    let (named, dir) = match spec.split_once('=') {
+        Some((named, dir)) if split_of(named).is_ok_and(|(name, _)| is_named(name)) => (named, Some(Path::new(dir))),
+        _ => (spec, None),
+    };
+    let (name, split) = match split_of(named) {
+        Ok((name, split)) if is_named(name) => (name, split?),
+        _ => return open_path(spec, options),
+    };
+    Ok(match (name, dir) {
+        ("digits", None) => Box::new(digits::open(split)?),
+        ("digits" | "mnist" | "fashion-mnist", Some(dir)) => Box::new(idx::open(dir, split, name)?),
+        ("cifar10", Some(dir)) => Box::new(cifar::open(dir, split)?),
+        ("mnist" | "fashion-mnist" | "cifar10", None) => Box::new(hub::open(name, split)?),
+        (_, Some(_)) => bail!("{name} is computed, not read from a folder; write `{name}` alone"),
+        _ => Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?),
+    })
+}
+
+fn is_named(name: &str) -> bool {
+    ALL.iter().any(|(known, _)| *known == name)
+}
+
+/// NAME and the split in `NAME[:SPLIT]`. The outer error is for what cannot be a name at all.
+#[allow(clippy::type_complexity)]
+fn split_of(named: &str) -> std::result::Result<(&str, Result<Split>), ()> {
+    if is_named(named) {
+        return Ok((named, Ok(Split::Train)));
+    }
+    let (name, split) = named.rsplit_once(':').ok_or(())?;
+    let wrong = || candle_core::Error::Msg(format!("{name} has no split `{split}`; use {name}:train or {name}:test"));
+    Ok((
+        name,
+        match split {
+            "train" => Ok(Split::Train),
+            "test" => Ok(Split::Test),
+            _ => Err(wrong()),
+        },
+    ))
+}
+
+/// A file or folder by its path; what is none is taken for a misspelt name.
+fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
+    let path = Path::new(spec);
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+    if path.is_dir() {
+        return Ok(Box::new(folder::open(path, options.size)?));
+    }
+    match ending.as_str() {
+        "npz" => return Ok(Box::new(npz::open(path)?)),
+        "csv" => return Ok(Box::new(table::open(path)?)),
+        _ if path.exists() => {
+            bail!("{spec} is a file of no kind that can be read; give {OTHERS}")
+        }
+        _ => {}
+    }
+    if let Some((name, _)) = spec.split_once('=') {
+        bail!("`{name}` in {spec:?} is no dataset that is read from a folder; use mnist, fashion-mnist or cifar10");
+    }
+    if !spec.starts_with("toy:") && (spec.contains(['/', '\\']) || !ending.is_empty()) {
+        bail!("{spec} does not exist; check the path, or give {OTHERS}, or one of: {}", names());
+    }
+    let hint = nearest(spec).map(|name| format!(" did you mean {name}?")).unwrap_or_default();
+    bail!("no dataset, file or folder is called {spec:?};{hint} the names are {}; or give {OTHERS}", names())
+}
+
+fn names() -> String {
+    ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// The known name closest to a misspelt one, if any is close.
+fn nearest(spec: &str) -> Option<&'static str> {
+    let spec: String = spec.to_lowercase().chars().filter(|c| !matches!(c, '-' | '_' | ' ')).take(40).collect();
+    let plain = |name: &str| name.trim_start_matches("toy:").replace('-', "");
+    let written = spec.trim_start_matches("toy:").split(':').next().unwrap_or("").to_string();
+    let (distance, name) = ALL.iter().map(|(name, _)| (edits(&written, &plain(name)), *name)).min()?;
+    (distance <= 1 + written.len() / 4).then_some(name)
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, &b) in b.iter().enumerate() {
+            let best = (corner + usize::from(a != b)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], best);
+        }
+    }
+    row[b.len()]
+}

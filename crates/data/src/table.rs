@@ -1,0 +1,174 @@
+//! Tables of numbers, each column standardised: x = (value - mean) / std.
+
+use crate::{Batch, Dataset, Kind, check_indices, files};
+use candle_core::{Device, Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// How the columns of a table were scaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// From the header, or `1`, `2`, ... where there is none.
+    pub names: Vec<String>,
+    /// Of each column, in its own unit.
+    pub mean: Vec<f64>,
+    /// Of each column, in its own unit (over N, not N - 1); 1 where the column is constant.
+    pub std: Vec<f64>,
+}
+
+impl Columns {
+    /// Samples `[N, D]` mapped back to the units of the table: mean + std x, in f64.
+    pub fn restore(&self, x: &Tensor) -> Result<Vec<Vec<f64>>> {
+        let rows: Vec<Vec<f64>> = x.to_dtype(candle_core::DType::F64)?.to_vec2()?;
+        if rows.iter().any(|row| row.len() != self.mean.len()) {
+            bail!("samples of shape {:?} do not belong to a table of {} columns", x.dims(), self.mean.len());
+        }
+        let value = |(x, (mean, std)): (&f64, (&f64, &f64))| mean + std * x;
+        Ok(rows.iter().map(|row| row.iter().zip(self.mean.iter().zip(&self.std)).map(value).collect()).collect())
+    }
+}
+
+/// A table in memory.
+#[derive(Clone, Debug)]
+pub struct Table {
+    shape: [usize; 1],
+    values: Vec<f32>, // [N, D], standardised
+    columns: Columns,
+    notes: Vec<String>,
+}
+
+impl Table {
+    /// A table from its values in rows, `[N, D]` with D the number of names; `name` is what errors call it.
+    pub fn new(name: &str, names: Vec<String>, values: &[f64]) -> Result<Self> {
+        let d = names.len();
+        if d == 0 || values.is_empty() {
+            bail!("{name} has no rows of numbers; give a table with at least two");
+        }
+        if values.len() % d != 0 {
+            bail!("{name}: {} values do not fill rows of {d} columns", values.len());
+        }
+        if values.len() == d {
+            bail!("{name} has one row; its columns cannot be standardised, give at least two");
+        }
+        let n = (values.len() / d) as f64;
+        let column = |j: usize| values[j..].iter().step_by(d);
+        let mean: Vec<f64> = (0..d).map(|j| column(j).map(|x| x / n).sum()).collect();
+        let spread = |j: usize| column(j).map(|x| (x - mean[j]).powi(2) / n).sum::<f64>().sqrt();
+        let std: Vec<f64> = (0..d).map(spread).collect();
+        if let Some(j) = (0..d).find(|&j| !(mean[j].is_finite() && std[j].is_finite())) {
+            bail!("{name}: the numbers in column {} are too large to standardise; rescale that column", names[j]);
+        }
+        let flat = |j: usize| std[j] <= 1e-12 * mean[j].abs().max(f64::MIN_POSITIVE);
+        let constant: Vec<&str> = (0..d).filter(|&j| flat(j)).map(|j| names[j].as_str()).collect();
+        if constant.len() == d {
+            bail!("{name}: every column is constant, so there is nothing to learn; check the table");
+        }
+        let notes = match constant.is_empty() {
+            true => vec![],
+            false => vec![format!("constant columns, left at 0: {}", constant.join(", "))],
+        };
+        let std: Vec<f64> = (0..d).map(|j| if flat(j) { 1. } else { std[j] }).collect();
+        let scaled = values.iter().enumerate().map(|(i, x)| ((x - mean[i % d]) / std[i % d]) as f32).collect();
+        Ok(Self { shape: [d], values: scaled, columns: Columns { names, mean, std }, notes })
+    }
+}
+
+impl Dataset for Table {
+    fn kind(&self) -> Kind {
+        Kind::Table
+    }
+
+    fn len(&self) -> usize {
+        self.values.len() / self.shape[0]
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    fn get(&self, idx: &[usize]) -> Result<Batch> {
+        check_indices(idx, self.len())?;
+        let d = self.shape[0];
+        let x: Vec<f32> = idx.iter().flat_map(|&i| &self.values[i * d..][..d]).copied().collect();
+        Ok(Batch { x: Tensor::from_vec(x, (idx.len(), d), &Device::Cpu)?, labels: None })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn columns(&self) -> Option<&Columns> {
+        Some(&self.columns)
+    }
+}
+
+/// A CSV file: numbers, separated by `,`, `;` or tabs, with or without a line of names above.
+pub(crate) fn open(path: &Path) -> Result<Table> {
+    let name = path.display().to_string();
+    let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
+    parse(&bytes, &name)
+}
+
+/// The table in `bytes`. The first line is names if none of its cells is a number.
+pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Table> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // the mark that some spreadsheets put first
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .delimiter(delimiter(bytes))
+        .from_reader(bytes);
+    let (mut names, mut values, mut rows) = (Vec::<String>::new(), Vec::new(), 0usize);
+    let mut record = csv::ByteRecord::new();
+    loop {
+        match reader.read_byte_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(e) => bail!("{name} cannot be read as CSV: {e}"),
+        }
+        let line = record.position().map_or(0, |p| p.line());
+        let text = |cell: &[u8]| String::from_utf8_lossy(&cell[..cell.len().min(40)]).into_owned();
+        if names.is_empty() {
+            if record.iter().all(|cell| number(cell).is_none()) {
+                names = record.iter().map(text).collect();
+                continue;
+            }
+            names = (1..=record.len()).map(|j| j.to_string()).collect();
+        }
+        if record.len() != names.len() {
+            bail!(
+                "{name}, line {line}: {} cells where the first line has {}; make all rows equally long",
+                record.len(),
+                names.len()
+            );
+        }
+        for (cell, column) in record.iter().zip(&names) {
+            match number(cell) {
+                Some(x) if x.is_finite() => values.push(x),
+                _ if cell.is_empty() => bail!("{name}, line {line}, column {column}: the cell is empty; fill it"),
+                _ => bail!("{name}, line {line}, column {column}: {:?} is not a finite number", text(cell)),
+            }
+        }
+        rows += 1;
+    }
+    if rows == 0 {
+        bail!("{name} has no rows of numbers; give a table with at least two");
+    }
+    Table::new(name, names, &values)
+}
+
+fn number(cell: &[u8]) -> Option<f64> {
+    std::str::from_utf8(cell).ok()?.parse().ok()
+}
+
+/// The one of `,` `;` and tab that the first line has most of.
+fn delimiter(bytes: &[u8]) -> u8 {
+    let line = bytes.split(|&b| b == b'\n').next().unwrap_or(bytes);
+    let count = |d: u8| line.iter().filter(|&&b| b == d).count();
+    [b'\t', b';', b','].into_iter().max_by_key(|&d| count(d)).unwrap_or(b',')
+}
