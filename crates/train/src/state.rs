@@ -6,6 +6,7 @@
 use crate::inplace::{self, Float};
 use crate::trainer::Trainer;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use langevin_models::model::plain;
 use langevin_models::{checkpoint, tensors};
 use std::collections::BTreeMap;
 use std::fs;
@@ -140,9 +141,7 @@ fn path(dir: &Path, step: u64) -> PathBuf {
 }
 
 fn named(path: &Path, e: &Error) -> Error {
-    let text = e.to_string();
-    let first = text.lines().next().unwrap_or_default(); // without a backtrace
-    Error::Msg(format!("`{}` {first}", path.display()))
+    Error::Msg(format!("`{}` {}", path.display(), plain(e)))
 }
 
 /// The states in `dir`, the last first; none if there is no such folder.

@@ -71,6 +71,12 @@ pub(crate) fn not_negative(what: &str, value: f64) -> Result<()> {
     Ok(())
 }
 
+impl Default for AnyOptimiser {
+    fn default() -> Self {
+        Self::AdamW(AdamW::default())
+    }
+}
+
 /// An optimiser with the weights that it moves and its state.
 pub struct Optim {
     rule: AnyOptimiser,
@@ -154,4 +160,98 @@ fn one(rule: &dyn Optimiser, at: &Update, theta: &Tensor, g: &Tensor, slots: &[T
     let (new, moments) = rule.compose(at, theta, &g.to_dtype(theta.dtype())?, slots)?;
     inplace::set(theta, &new)?;
     slots.iter().zip(&moments).try_for_each(|(slot, new)| inplace::set(slot, new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    /// Four updates of three weights by PyTorch 2.15 in f64: lr 0.01, g_k = (k/10, 0.3 k - 0.7, k^2/1000).
+    fn cases() -> Vec<(AnyOptimiser, [f64; 3])> {
+        let (betas, eps, weight_decay) = ([0.9, 0.99], 1e-6, 0.05);
+        let sgd = Sgd { weight_decay, ..Sgd::default() };
+        vec![
+            (
+                AdamW { betas, eps, weight_decay }.into(),
+                [0.4602682158397219, -1.228842380064775, 1.9599725931562113],
+            ),
+            (Adam { betas, eps, weight_decay }.into(), [0.4609109366586813, -1.227208860226856, 1.9599388516279246]),
+            (sgd.clone().into(), [0.4890057485001563, -1.249507871125578, 1.9957030989826263]),
+            (
+                Sgd { momentum: 0.9, dampening: 0.1, ..sgd }.into(),
+                [0.4808408565222389, -1.2364407320533588, 1.9910882947897597],
+            ),
+            (
+                Sgd { momentum: 0.9, nesterov: true, ..Sgd::default() }.into(),
+                [0.47329689999999996, -1.2451006, 1.999273589],
+            ),
+        ]
+    }
+
+    fn gradient(k: u64) -> [f64; 3] {
+        let k = k as f64;
+        [0.1 * k, -0.7 + 0.3 * k, 1e-3 * k * k]
+    }
+
+    #[test]
+    fn updates_are_those_of_pytorch() -> Result<()> {
+        for (rule, expected) in cases() {
+            let theta = Var::new(&[0.5, -1.25, 2.], &Device::Cpu)?;
+            let mut optim = Optim::new(rule.clone(), &[("w".into(), theta.clone())])?;
+            for k in 1..5 {
+                // half of the gradient at scale 2: scaling is part of the update
+                let g = gradient(k).map(|g| 0.5 * g);
+                optim.step(&[Tensor::new(&g, &Device::Cpu)?], 0.01, 2.)?;
+            }
+            let got = theta.to_vec1::<f64>()?;
+            let off = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+            assert!(off < 1e-14, "{rule:?}: {got:?}, off by {off}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn one_pass_and_composition_agree() -> Result<()> {
+        let n = 100_000; // several pieces
+        for (rule, _) in cases() {
+            for dtype in [DType::F32, DType::F64] {
+                let at = |k: f64| -> Result<Tensor> {
+                    let v: Vec<f64> = (0..n).map(|i| (i as f64 * 0.37 * k).sin()).collect();
+                    Tensor::new(v, &Device::Cpu)?.to_dtype(dtype)
+                };
+                let theta = Var::from_tensor(&at(1.)?)?;
+                let mut optim = Optim::new(rule.clone(), &[("w".into(), theta.clone())])?;
+                let mut other = theta.detach().copy()?;
+                let mut slots = rule.get().slots().iter().map(|_| other.zeros_like()).collect::<Result<Vec<_>>>()?;
+                for k in 1..4 {
+                    let g = at(k as f64 + 0.5)?;
+                    optim.step(std::slice::from_ref(&g), 0.01, 0.7)?;
+                    (other, slots) = rule.get().compose(&Update { k, lr: 0.01, scale: 0.7 }, &other, &g, &slots)?;
+                }
+                let off = (theta.detach() - other)?.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                let bound = if dtype == DType::F32 { 1e-6 } else { 1e-14 };
+                assert!(off < bound, "{rule:?} {dtype:?}: {off}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn absurd_options_and_shapes_are_refused() -> Result<()> {
+        for json in [
+            r#"{"name": "adam", "betas": [1.0, 0.9]}"#,
+            r#"{"name": "adamw", "eps": -1}"#,
+            r#"{"name": "sgd", "nesterov": true}"#,
+            r#"{"name": "sgd", "momentun": 0.9}"#,
+            r#""rmsprop""#,
+        ] {
+            assert!(serde_json::from_str::<AnyOptimiser>(json).is_err(), "{json}");
+        }
+        let theta = Var::new(&[1f64, 2.], &Device::Cpu)?;
+        let mut optim = Optim::new(AnyOptimiser::default(), &[("w".into(), theta)])?;
+        assert!(optim.step(&[Tensor::new(&[1f64], &Device::Cpu)?], 0.1, 1.).is_err());
+        assert!(optim.step(&[], 0.1, 1.).is_err());
+        Ok(())
+    }
 }
