@@ -357,7 +357,7 @@ fn apply(table: &mut Table, change: &str) -> Result<()> {
     }
     let value = value(text);
     if *last == "name" && at.get("name") != Some(&value) {
-        at.retain(|key, _| COMMON.iter().any(|common| key == common));
+        at.retain(|key, _| COMMON.iter().any(|common| key == *common));
     }
     at.insert(last.to_string(), value);
     Ok(())
