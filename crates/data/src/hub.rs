@@ -4,7 +4,7 @@
 //! and candle-datasets panics on what it cannot decode. So the files are fetched and checked here before it reads them.
 
 use crate::{Images, spec::Split};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use candle_datasets::vision;
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeDataset};
 use sha2::{Digest, Sha256};

@@ -1,7 +1,7 @@
 //! Images held in memory as bytes: x = v / 127.5 - 1.
 
 use crate::{Batch, Dataset, Kind, check_indices};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 
 /// The smallest side that is still an image: below it no network of ours has anything to see.

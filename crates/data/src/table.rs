@@ -1,7 +1,7 @@
 //! Tables of numbers, each column standardised: x = (value - mean) / std.
 
 use crate::{Batch, Dataset, Kind, check_indices, files};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

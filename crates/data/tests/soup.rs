@@ -48,8 +48,8 @@ proptest! {
     #[test]
     fn npz(bytes in soup(), header in "\\PC{0,80}", damage in prop::collection::vec((0usize..400, any::<u8>()), 0..6)) {
         feed(&["x.npz"], "DIR/x.npz", &bytes);
-        let good = npz("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 3), }", &[7; 48]);
-        feed(&["x.npz"], "DIR/x.npz", &npz(&header, &bytes));
+        let good = savez("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 3), }", &[7; 48]);
+        feed(&["x.npz"], "DIR/x.npz", &savez(&header, &bytes));
         let mut bad = good;
         for (at, value) in damage {
             let at = at % bad.len();
@@ -68,7 +68,7 @@ proptest! {
 }
 
 /// A stored zip with the one member `arr_0.npy`.
-fn npz(header: &str, data: &[u8]) -> Vec<u8> {
+fn savez(header: &str, data: &[u8]) -> Vec<u8> {
     let npy = [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), data].concat();
     let size = (npy.len() as u32).to_le_bytes();
     let common = [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size, &size, &[9, 0, 0, 0]].concat();
@@ -86,6 +86,6 @@ fn npz(header: &str, data: &[u8]) -> Vec<u8> {
 fn the_soup_has_a_good_file_in_it() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("x.npz");
-    fs::write(&path, npz("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 3), }", &[7; 48])).unwrap();
+    fs::write(&path, savez("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 3), }", &[7; 48])).unwrap();
     assert_eq!(open(path.to_str().unwrap(), &Options::default()).unwrap().len(), 1);
 }

@@ -262,7 +262,7 @@ fn npz_files() {
         let spec = write(&path, &zip(arrays, false));
         fails(&spec, &[&["x.npz"], parts].concat())
     };
-    fails_with(&[("arr_0.npy", npy("<f4", "(2, 4, 5, 3)", &pixels))], &["dtype <f4, not uint8"]);
+    fails_with(&[("arr_0.npy", npy("<f4", "(2, 4, 5, 3)", &pixels.repeat(4)))], &["dtype <f4, not uint8"]);
     fails_with(&[("images.npy", vec![])], &["no arr_0", "images"]);
     fails_with(&[("arr_0.npy", npy("|u1", "(3, 4, 5, 3)", &pixels))], &["cut short", "needs 180 bytes, 120"]);
     fails_with(&[("arr_0.npy", npy("|u1", "(2, 60)", &pixels))], &["[2, 60]", "[N, H, W, C]"]);
