@@ -27,7 +27,7 @@ impl Images {
             bail!("{name}: images of {h}x{w} pixels are too small; both sides must be at least {MIN_SIDE}");
         }
         let each = [c, h, w].iter().try_fold(1usize, |n, &side| n.checked_mul(side)).unwrap_or(0);
-        if each == 0 || pixels.len() % each != 0 {
+        if each == 0 || !pixels.len().is_multiple_of(each) {
             bail!("{name}: {} bytes are not a whole number of images of {c}x{h}x{w}; check the file", pixels.len());
         }
         let n = pixels.len() / each;

@@ -1,5 +1,6 @@
 //! Datasets from a Hub: a small server of our own, in every mood that the real one may have.
 #![cfg(feature = "hub")]
+#![allow(clippy::print_stdout)] // how a test hears from the process it started
 
 use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use langevin_data::{Options, open};
