@@ -156,7 +156,9 @@ impl Drawing {
         for change in overrides {
             let key = change.split(['.', '=']).next().unwrap_or_default().trim();
             if !["sampler", "noise"].contains(&key) {
-                return usage(format!("`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"));
+                return usage(format!(
+                    "`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"
+                ));
             }
             apply(&mut table, change)?;
         }
