@@ -46,7 +46,7 @@ pub fn run(args: &Ema) -> Result<()> {
 /// The snapshots that are averages of a known width, with what they are.
 fn snapshots(run: &Path) -> Result<Vec<(posthoc::Profile, PathBuf)>> {
     let mut found = Vec::new();
-    for (step, path) in open::snapshots(run)? {
+    for (step, path) in open::tracks(run)? {
         let (_, notes) = checkpoint::load(&path, DType::F32, &Device::Cpu)?;
         if let Some(width) = notes.get(SIGMA_REL) {
             let sigma_rel = width.parse().with_context(|| format!("{}: {SIGMA_REL} = {width}", path.display()))?;

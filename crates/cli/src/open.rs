@@ -98,10 +98,14 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         return Ok(file);
     }
     if folder.join("config.toml").is_file() {
-        bail!("{name} has no model.safetensors: its training has not reached a checkpoint; langevin train --resume {name}");
+        bail!(
+            "{name} has no model.safetensors: its training has not reached a checkpoint; langevin train --resume {name}"
+        );
     }
     if is_network(folder) {
-        bail!("{name} is a network of diffusers without a process: langevin apply evaluates it; sampling from it comes later");
+        bail!(
+            "{name} is a network of diffusers without a process: langevin apply evaluates it; sampling from it comes later"
+        );
     }
     usage(format!("{name} is not a run folder: it has neither model.safetensors nor config.toml"))
 }
@@ -125,6 +129,13 @@ fn snapshot(run: &Path, step: &str) -> Result<PathBuf> {
 
 /// Steps and files of the snapshots of a run, in order.
 pub fn snapshots(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut all = tracks(run)?;
+    all.retain(|(step, path)| path.file_name().is_some_and(|name| *name == *format!("step-{step}.safetensors")));
+    Ok(all)
+}
+
+/// The same, and with each the other averages that were kept of that step: `step-N.2.safetensors`.
+pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let folder = run.join("snapshots");
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(vec![]) };
     let mut found = Vec::new();
@@ -132,6 +143,7 @@ pub fn snapshots(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors"));
+        let step = step.and_then(|step| step.split('.').next());
         if let Some(step) = step.and_then(|step| step.parse().ok()) {
             found.push((step, path));
         }

@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Between and around the pictures of a grid.
 const GAP: u32 = 4;
-const GAP_COLOUR: Rgb<u8> = Rgb([72, 72, 80]);
+const GAP_COLOUR: Rgb<u8> = Rgb([72, 72, 72]);
 /// Small images are enlarged to about this many pixels a side, while the grid stays within the second number.
 const TILE: u32 = 96;
 const WIDTH: u32 = 1280;
@@ -73,7 +73,9 @@ fn near_square(n: usize) -> usize {
 
 /// Every pixel as a square of `times` pixels a side.
 fn enlarge(picture: &RgbImage, times: u32) -> RgbImage {
-    RgbImage::from_fn(picture.width() * times, picture.height() * times, |x, y| *picture.get_pixel(x / times, y / times))
+    RgbImage::from_fn(picture.width() * times, picture.height() * times, |x, y| {
+        *picture.get_pixel(x / times, y / times)
+    })
 }
 
 /// Writes a PNG; `notes` (keyword, text) go into the file as text chunks.

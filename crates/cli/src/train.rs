@@ -2,16 +2,17 @@
 
 use crate::args::Train;
 use crate::folder::{Folder, Log};
+use crate::{open, output, sample};
 use crate::run::{Run, usage};
 use crate::tensorboard::Events;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};
-use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
-use langevin_models::{Model, checkpoint, write_atomic};
+use langevin_data::{Dataset, Loader, LoaderOptions};
+use langevin_models::{Model, checkpoint};
 use langevin_train::{Report, Trainer};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -31,7 +32,8 @@ pub fn run(args: Train) -> Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
-    let data: Arc<dyn Dataset> = langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
+    let data: Arc<dyn Dataset> =
+        langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
     for note in data.notes() {
         eprintln!("{note}");
     }
@@ -48,14 +50,17 @@ fn configuration(args: &Train) -> Result<Run> {
     if let Some(dir) = &args.resume {
         changes.extend(args.preset.clone()); // with --resume there is no preset: the first word is a change too
         if let Some(other) = changes.iter().find(|c| !c.starts_with("train.steps=")) {
-            return usage(format!("`{other}`: only train.steps can change when a run goes on; start a new run for the rest"));
+            return usage(format!(
+                "`{other}`: only train.steps can change when a run goes on; start a new run for the rest"
+            ));
         }
         if args.seed.is_some() {
             return usage("--seed: a run goes on with the seed that it was started with");
         }
         let path = dir.join("config.toml");
         let text = std::fs::read_to_string(&path);
-        let text = text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
+        let text =
+            text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
         return Run::parse(&text, &changes).with_context(|| path.display().to_string());
     }
     if let Some(seed) = args.seed {
@@ -95,28 +100,36 @@ struct Session {
 impl Session {
     /// Builds the model anew or takes the state of the folder; writes the configuration.
     fn start(run: Run, data: Arc<dyn Dataset>, folder: Folder, device: &Device) -> Result<Self> {
-        let mut spec = run.model_spec(data.as_ref())?;
+        let spec = run.model_spec(data.as_ref())?;
         let mut run = run;
         run.model.sigma_data = Some(spec.sigma_data);
-        let model = match &run.model.from {
-            Some(from) => {
-                let opened = crate::open::open(from, device)?.model;
-                spec.sigma_data = run.model.sigma_data.unwrap_or(spec.sigma_data);
-                opened.with_spec(spec).with_context(|| format!("model.from = {from}"))?
-            }
-            None => Model::new(spec, run.train.seed, DType::F32, device)?,
-        };
+        let model = Model::new(spec, run.train.seed, DType::F32, device)?;
+        if let Some(from) = &run.model.from {
+            model.copy_weights(&open::open(from, device)?.model).with_context(|| format!("model.from = {from}"))?;
+        }
         let parameters = model.parameters();
-        let mut trainer = Trainer::new(model, run.loss.weight.clone(), run.loss.level.clone(), run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+        let mut trainer = Trainer::new(
+            model,
+            run.loss.weight.clone(),
+            run.loss.level.clone(),
+            run.optimiser.clone(),
+            run.ema.clone(),
+            run.train.clone(),
+        )?;
         for refused in trainer.resume(&folder.state())? {
             eprintln!("warning: {refused}");
         }
         let done = trainer.step_number();
         let config = run.to_toml()?;
-        write_atomic(&folder.config(), |file| file.write_all(config.as_bytes()))?;
+        output::save(&folder.config(), config.as_bytes())?;
         eprintln!(
             "{}: {} samples {:?}, {} with {} parameters, sigma_data {:.3}",
-            folder.path().display(), data.len(), data.shape(), run.model.net.name(), parameters, run.model.sigma_data.unwrap_or(0.)
+            folder.path().display(),
+            data.len(),
+            data.shape(),
+            run.model.net.name(),
+            parameters,
+            run.model.sigma_data.unwrap_or(0.)
         );
         if done > 0 {
             println!("resumed at step {done}");
@@ -135,7 +148,12 @@ impl Session {
 
     fn train(mut self) -> Result<()> {
         let options = self.run.train.clone();
-        let loader = LoaderOptions { batch: options.batch, seed: options.seed, flip: self.run.data.flip, dequantise: self.run.data.dequantise };
+        let loader = LoaderOptions {
+            batch: options.batch,
+            seed: options.seed,
+            flip: self.run.data.flip,
+            dequantise: self.run.data.dequantise,
+        };
         let loader = Arc::new(Loader::new(self.data.clone(), loader)?);
         let per_step = options.accumulate as u64;
         let mut batches = loader.prefetch(self.trainer.step_number() * per_step);
@@ -143,7 +161,7 @@ impl Session {
         while self.trainer.step_number() < options.steps && !self.stop.load(SeqCst) {
             let mut group = Vec::with_capacity(options.accumulate);
             for _ in 0..options.accumulate {
-                group.push(batches.next().context("the data ended")??.to_device(&self.device)?);
+                group.push(batches.next().context("the data ended")??);
             }
             let report = self.trainer.step(&group).map_err(|e| self.diverged(e))?;
             let step = report.step;
@@ -188,23 +206,30 @@ impl Session {
     /// The state to go on from, then the averaged weights that others read.
     fn checkpoint(&mut self) -> Result<()> {
         self.trainer.save_state(&self.folder.state())?;
-        self.save(&self.folder.model())?;
+        self.save(&self.folder.model(), 0)?;
         self.events.flush()
     }
 
-    /// The averaged weights at this step, and what other averages can be rebuilt from.
-    fn snapshot(&mut self) -> Result<()> {
-        self.save(&self.folder.snapshot(self.trainer.step_number()))
+    /// The averages at this step, from which those of other lengths can be rebuilt.
+    fn snapshot(&self) -> Result<()> {
+        let step = self.trainer.step_number();
+        (0..self.trainer.widths().len()).try_for_each(|track| self.save(&self.folder.snapshot(step, track), track))
     }
 
-    /// A weights file that needs nothing beside it.
-    fn save(&self, path: &Path) -> Result<()> {
-        let about = BTreeMap::from([
-            ("langevin.run".to_string(), self.run.to_toml()?),
-            ("langevin.step".to_string(), self.trainer.step_number().to_string()),
-        ]);
-        checkpoint::save(path, &self.trainer.model().spec, &self.trainer.averaged()?, &about)?;
-        Ok(())
+    /// A weights file of one average that needs nothing beside it.
+    fn save(&self, path: &Path, track: usize) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let step = self.trainer.step_number().to_string();
+        let mut notes = BTreeMap::from([(open::RUN.to_string(), self.run.to_toml()?), (open::STEP.to_string(), step)]);
+        if let Some(width) = self.trainer.widths()[track] {
+            notes.insert(open::SIGMA_REL.into(), width.to_string());
+        }
+        if let Some(columns) = self.data.columns() {
+            notes.insert(open::COLUMNS.into(), serde_json::to_string(columns)?);
+        }
+        Ok(checkpoint::save(path, &self.trainer.model().spec, &self.trainer.averaged_track(track)?, &notes)?)
     }
 
     /// Samples of the averaged model, always from the same seeds; says where the picture is.
@@ -212,15 +237,16 @@ impl Session {
         let seeds: Vec<u64> = (0..PICTURE as u64).collect();
         let path = self.folder.samples(self.trainer.step_number());
         let model = self.trainer.averaged_model()?;
-        crate::sample::picture(&model, &self.run.sampler, &seeds, &path)?;
-        Ok(path.display().to_string())
+        Ok(sample::picture(&model, &self.run.sampler, &seeds, &path)?.display().to_string())
     }
 
     /// One line of the log, to the file and to TensorBoard.
     fn record(&mut self, line: &Line) -> Result<()> {
         self.log.line(&line.json())?;
         let step = line.step;
-        for (tag, value) in [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)] {
+        for (tag, value) in
+            [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)]
+        {
             self.events.scalar(tag, step, value)?;
         }
         for (level, loss, _) in &line.by_level {
@@ -242,7 +268,8 @@ struct Line {
 
 impl Line {
     fn json(&self) -> serde_json::Value {
-        let by_level: Vec<_> = self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
+        let by_level: Vec<_> =
+            self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
         serde_json::json!({
             "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
             "images_per_s": self.rate, "loss_by_log_sigma": by_level,
@@ -293,7 +320,12 @@ impl Seen {
             let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
             eprintln!(
                 "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
-                line.step, line.loss, line.grad_norm, line.lr, line.rate, indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
+                line.step,
+                line.loss,
+                line.grad_norm,
+                line.lr,
+                line.rate,
+                indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
             );
         }
         Some(line)

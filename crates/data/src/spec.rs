@@ -1,7 +1,7 @@
 //! From what a user types to a dataset: `NAME[:SPLIT][=DIR]`, a folder of images, `FILE.npz`, `FILE.csv`, `toy:NAME`.
 
 use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
-use candle_core::{Result, bail};
+use candle_core::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -61,6 +61,11 @@ pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
         (_, Some(_)) => bail!("{name} is computed, not read from a folder; write `{name}` alone"),
         _ => Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?),
     })
+}
+
+/// Whether the dataset `name` can be read from a folder of its files, as NAME=DIR.
+pub fn has_files(name: &str) -> bool {
+    ["mnist", "fashion-mnist", "cifar10"].contains(&name)
 }
 
 fn is_named(name: &str) -> bool {

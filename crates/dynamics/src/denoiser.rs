@@ -33,7 +33,7 @@ pub trait Denoiser {
         eps_from(self.process(), x, &self.x0(x, t)?, t)
     }
 
-    /// grad log p_t(x) = (alpha x0 - x) / sigma^2. [Vincent11]
+    /// grad log p_t(x) = (alpha x0 - x) / sigma^2. \[Vincent11\]
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let x0 = self.x0(x, t)?;
         let of = |f: fn(f64, f64) -> f64| each(self.process(), t, |m| f(m.alpha, m.sigma));

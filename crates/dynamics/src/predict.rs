@@ -81,7 +81,7 @@ impl Parametrisation for Edm {
 }
 
 parametrisation! {
-    /// F = eps. [Ho20]
+    /// F = eps. \[Ho20\]
     Eps = "eps", "the noise [Ho20]"
 }
 impl Parametrisation for Eps {
@@ -125,7 +125,7 @@ impl Parametrisation for V {
 }
 
 parametrisation! {
-    /// F = -eps / sigma, the score of the noise kernel. [Vincent11]
+    /// F = -eps / sigma, the score of the noise kernel. \[Vincent11\]
     Score = "score", "the score -eps / sigma [Vincent11]"
 }
 impl Parametrisation for Score {
@@ -141,7 +141,7 @@ impl Parametrisation for Score {
 }
 
 parametrisation! {
-    /// F = dx/dt = alpha' x_0 + sigma' eps along the straight path of one sample. [Lipman23]
+    /// F = dx/dt = alpha' x_0 + sigma' eps along the straight path of one sample. \[Lipman23\]
     Velocity = "velocity", "the velocity alpha' x0 + sigma' eps of flow matching [Lipman23]"
 }
 impl Parametrisation for Velocity {

@@ -103,7 +103,7 @@ impl Denoiser for Clamped<'_> {
 pub struct Guidance {
     /// w in x0 = x0_guide + w (x0_model - x0_guide): 1 is the model alone, more goes away from the guide.
     pub scale: f64,
-    /// Guidance only where sigma/alpha is from the first to the second; everywhere if not given. [Kynkaanniemi24]
+    /// Guidance only where sigma/alpha is from the first to the second; everywhere if not given. \[Kynkaanniemi24\]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<(f64, f64)>,
 }
@@ -129,7 +129,7 @@ impl Guidance {
     }
 }
 
-/// Classifier-free guidance with a second model: one without the class, or a worse one. [HoSalimans22]
+/// Classifier-free guidance with a second model: one without the class, or a worse one. \[HoSalimans22\]
 ///
 /// Where the weight is 1 for the whole batch the guide is not asked.
 pub struct Guided<'a> {
@@ -177,7 +177,7 @@ impl Denoiser for Guided<'_> {
     }
 }
 
-/// An energy E(x, t) as a denoiser: score = -grad_x E by autodiff, x0 = (x + sigma^2 score) / alpha. [Vincent11]
+/// An energy E(x, t) as a denoiser: score = -grad_x E by autodiff, x0 = (x + sigma^2 score) / alpha. \[Vincent11\]
 pub struct FromEnergy<'a, E> {
     process: &'a dyn Process,
     energy: E,
@@ -214,8 +214,8 @@ impl<E: Fn(&Tensor, &[f64]) -> Result<Tensor>> Denoiser for FromEnergy<'_, E> {
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         if let Some(t) = t.iter().find(|&&t| self.process.marginal(t).alpha < 1e-6) {
             bail!(
-                "an energy cannot tell x0 where alpha = 0, and {:?} is there at t = {t}; use a process or a grid that ends \
-                 before (t_max of cosine and flow)",
+                "an energy cannot tell x0 where alpha = 0, and {:?} is there at t = {t}; use a process that \
+                 ends before (t_max of cosine and flow)",
                 self.process
             );
         }

@@ -249,7 +249,18 @@ fn bad_options() {
         let text = error(table.take());
         assert!(text.contains(key), "{key}: {text}");
     }
-    // not a number comes from TOML, which has it, and from code
+    // the wrong type, and numbers that JSON has not and so gives as null
+    for (table, key) in [
+        (json!({"name": "ve", "sigma_max": "big"}), "sigma_max: invalid type"),
+        (json!({"name": "cosine", "s": [1], "t_max": 1.}), "s: invalid type"),
+        (json!({"name": "table", "num_train_timesteps": -5}), "num_train_timesteps: invalid value"),
+        (json!({"name": "ve", "sigma_min": f64::NAN}), "sigma_min must be a finite number"),
+        (json!({"name": "table", "trained_betas": f64::INFINITY}), "trained_betas must be"),
+    ] {
+        let text = error(table);
+        assert!(text.contains(key), "{key}: {text}");
+    }
+    // from code
     assert!(Vp { beta_max: f64::NAN, ..Default::default() }.check().unwrap_err().to_string().contains("beta_max"));
     assert!(Flow { t_max: f64::NAN, ..Default::default() }.check().unwrap_err().to_string().contains("t_max"));
     let nan = TableOptions { beta_start: f64::NAN, ..Default::default() };

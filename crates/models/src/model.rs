@@ -9,6 +9,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Net, Preconditioned};
 use langevin_ops::shape::{combine, scale, sum_per_sample};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What the network is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,14 @@ pub enum Head {
     Energy,
     /// The plain network.
     Denoiser,
+}
+
+impl Head {
+    /// Every head, as configurations name them, with a line about each.
+    pub const ALL: &'static [(&'static str, &'static str)] = &[
+        ("energy", "a scalar for each sample; its gradient takes the place of the network's output"),
+        ("denoiser", "the plain network: a score, but no energy"),
+    ];
 }
 
 /// All that is needed to rebuild a model from its weights.
@@ -160,6 +169,27 @@ impl Model {
     /// Where the parameters are.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Takes the weights of `other`, a model of the same network.
+    ///
+    /// Errors, naming the parameter, if one is missing or has another shape; nothing is changed then.
+    pub fn copy_weights(&self, other: &Model) -> Result<()> {
+        let from: BTreeMap<&str, &Var> = other.vars.iter().map(|(name, var)| (name.as_str(), var)).collect();
+        let mut pairs = Vec::with_capacity(self.vars.len());
+        for (name, var) in &self.vars {
+            let Some(source) = from.get(name.as_str()) else {
+                bail!("the other model has no parameter `{name}`; give one of the same network");
+            };
+            if source.dims() != var.dims() {
+                bail!("`{name}` has shape {:?} there and {:?} here; give a model of the same network", source.dims(), var.dims());
+            }
+            pairs.push((var, source.to_dtype(var.dtype())?.to_device(var.device())?));
+        }
+        if other.vars.len() != self.vars.len() {
+            bail!("the other model has {} parameters, this one {}", other.vars.len(), self.vars.len());
+        }
+        pairs.into_iter().try_for_each(|(var, source)| var.set(&source))
     }
 
     /// E[x_0 | x_t] for samples under `cond`.

@@ -114,6 +114,10 @@ pub fn parse(bytes: &[u8]) -> Result<Contents> {
             Dtype::U8 => DType::U8,
             other => bail!("holds `{name}` as {other:?}, a type that is not supported; convert it to F32"),
         };
+        // strides of a shape like [0, 2^40, 2^40] overflow though it holds nothing
+        if view.shape().iter().fold(1u64, |n, &d| n.saturating_mul(d.max(1) as u64)) > 1 << 48 {
+            bail!("is damaged: `{name}` has the shape {:?}", view.shape());
+        }
         let t = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
         if dtype.is_float() && t.elem_count() > 0 {
             // 0 x is 0 for every finite x

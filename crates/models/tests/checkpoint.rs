@@ -127,6 +127,49 @@ fn damaged_files_are_one_sentence_each() -> Result<()> {
     Ok(())
 }
 
+/// Thousands of random changes to a good file: each is taken or refused in one sentence, none panics.
+#[test]
+fn random_damage_never_panics() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("m.safetensors");
+    saved(&path)?;
+    let good = fs::read(&path)?;
+    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let description = std::str::from_utf8(&good[8..header]).unwrap().find("langevin.model").unwrap();
+    let words: [&[u8]; 8] = [b"0", b"9", b"-", b"\"", b"{", b"1e99", b"null", b"18446744073709551615"];
+    let mut draws = langevin_ops::noise::Noise::seeds(&[17]);
+    let mut refused = 0;
+    for n in 0..2000 {
+        let u = |d: &mut langevin_ops::noise::Noise, below: usize| {
+            Ok::<_, candle_core::Error>((d.uniform(1)?[0] * below as f64) as usize)
+        };
+        let mut bytes = good.clone();
+        // anywhere in the file, in its header, or in the model's description
+        let at = match n % 4 {
+            0 => u(&mut draws, bytes.len())?,
+            1 => u(&mut draws, header)?,
+            _ => 8 + description + u(&mut draws, 700)?,
+        };
+        let word = words[u(&mut draws, words.len())?];
+        if n % 8 == 0 {
+            bytes[at] ^= 1 << u(&mut draws, 8)?;
+        } else {
+            bytes.splice(at..at + 1, word.iter().copied());
+            if at >= 8 && at < header {
+                let length = (header - 8 + word.len() - 1) as u64;
+                bytes[..8].copy_from_slice(&length.to_le_bytes());
+            }
+        }
+        fs::write(&path, &bytes)?;
+        if let Err(e) = checkpoint::load(&path, DType::F32, &Device::Cpu) {
+            assert_eq!(plain(&e).lines().count(), 1, "{e}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+    Ok(())
+}
+
 #[test]
 fn tensors_that_do_not_belong_are_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;

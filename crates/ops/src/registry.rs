@@ -3,12 +3,35 @@
 //! Each thing is a struct of options in its own file, with `Default`, `Clone`, serde and [`Named`];
 //! a new one is that file, its `mod` line, and one word in the family's `registry!`.
 
+use serde_json::{Map, Value};
+
 /// What `langevin list` and the configuration call a thing.
 pub trait Named {
     /// Its name in configurations, in kebab case.
     const NAME: &'static str;
     /// One line: what it is and where it comes from.
     const ABOUT: &'static str;
+}
+
+/// The options of one thing; the error names the option.
+#[doc(hidden)]
+pub fn read<T: serde::de::DeserializeOwned>(options: Map<String, Value>) -> Result<T, String> {
+    // JSON has neither NaN nor infinity: both come as null
+    if let Some((key, _)) = options.iter().find(|(_, value)| value.is_null()) {
+        return Err(format!("{key} must be a finite number"));
+    }
+    // serde does not say which option it stumbled over: it is the one that fails alone
+    let alone = |key: &str| {
+        Value::Object(options.iter().filter(|(k, _)| *k == key).map(|(k, v)| (k.clone(), v.clone())).collect())
+    };
+    serde_json::from_value(Value::Object(options.clone())).map_err(|why| {
+        let why = why.to_string();
+        let named = |key: &str| why.starts_with(key) || why.contains(&format!("`{key}`"));
+        match options.keys().find(|key| serde_json::from_value::<T>(alone(key)).is_err()) {
+            Some(key) if !named(key) => format!("{key}: {why}"),
+            _ => why,
+        }
+    })
 }
 
 #[doc(hidden)]
@@ -91,7 +114,7 @@ macro_rules! registry {
                 };
                 let read = |table| {
                     $(if name == <$Thing as $crate::registry::Named>::NAME {
-                        return serde_json::from_value(Value::Object(table)).map(Self::$Thing)
+                        return $crate::registry::read(table).map(Self::$Thing)
                             .map_err(|e| D::Error::custom(format!("{} `{name}`: {e}", $family)));
                     })+
                     Self::named(&name).map_err(D::Error::custom)

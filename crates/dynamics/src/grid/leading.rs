@@ -1,6 +1,6 @@
 //! (0, T/n, 2T/n, ...) + offset of a table's entries: from the first entry, without the last. [SongDDIM], diffusers
 //!
-//! It is the spacing of most published DDIM figures, flaw and all: it starts one stride short of the prior. [Lin23]
+//! It is the spacing of most published DDIM figures, flaw and all: it starts one stride short of the prior. \[Lin23\]
 
 use super::Grid;
 use crate::Process;

@@ -1,4 +1,4 @@
-//! round(T, T - T/n, T - 2T/n, ...) - 1 of a table's entries: from the last entry, without the first. (diffusers, [Lin23])
+//! round(T, T - T/n, T - 2T/n, ...) - 1 of a table's entries, from the last one back. \[Lin23\]
 
 use super::Grid;
 use crate::Process;

@@ -1,4 +1,4 @@
-//! t evenly spaced from the prior end of the span to its data end. [Song21]
+//! t evenly spaced from the prior end of the span to its data end. \[Song21\]
 
 use super::{Grid, line};
 use crate::Process;

@@ -1,4 +1,4 @@
-//! Flow matching: x_t = (1 - t) x_0 + t eps, a straight line from data to noise. [Lipman23], [Liu23]
+//! Flow matching: x_t = (1 - t) x_0 + t eps, a straight line from data to noise. \[Lipman23\], \[Liu23\]
 
 use super::{Marginal, Process, at_most, rising};
 use candle_core::Result;

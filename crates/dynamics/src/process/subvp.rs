@@ -7,7 +7,7 @@ use candle_core::Result;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
-/// The SDE of best likelihood in [Song21].
+/// The SDE of best likelihood in \[Song21\].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubVp {

@@ -15,13 +15,13 @@ use std::f64::consts::FRAC_PI_2;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Betas {
-    /// Evenly spaced. [Ho20]
+    /// Evenly spaced. \[Ho20\]
     #[default]
     Linear,
     /// The squares of evenly spaced numbers (latent diffusion).
     #[serde(alias = "scaled_linear")]
     ScaledLinear,
-    /// From the cosine alpha, at most 0.999; `beta_start` and `beta_end` play no part. [Nichol21]
+    /// From the cosine alpha, at most 0.999; `beta_start` and `beta_end` play no part. \[Nichol21\]
     #[serde(alias = "squaredcos_cap_v2")]
     Cosine,
     /// Evenly spaced under a sigmoid, from -6 to 6.
@@ -165,7 +165,8 @@ impl std::fmt::Debug for Table {
 
 impl Named for Table {
     const NAME: &'static str = "table";
-    const ABOUT: &'static str = "the discrete DDPM with T betas: linear, scaled-linear, cosine, sigmoid or given; also with zero end SNR [Ho20]";
+    const ABOUT: &'static str =
+        "the discrete DDPM, T betas: linear, scaled-linear, cosine, sigmoid or given; also with zero end SNR [Ho20]";
 }
 
 /// alpha and sigma of variance 1 at this log SNR, with their derivatives where its own is `slope`.

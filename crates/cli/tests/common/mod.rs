@@ -1,0 +1,125 @@
+//! Tiny models in a fresh folder, and the program run on them.
+
+#![allow(dead_code)] // each test file uses its part
+
+use assert_cmd::Command;
+use candle_core::{DType, Device, Tensor};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_models::mlp::MlpConfig;
+use langevin_models::unet::UNetConfig;
+use langevin_models::{Form, Head, Model, ModelSpec, checkpoint};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A folder of its own.
+pub struct Dir(TempDir);
+
+impl Dir {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs the program in this folder on two threads.
+    pub fn run(&self, args: &str) -> Ran {
+        self.run_with(args, 2)
+    }
+
+    pub fn run_with(&self, args: &str, threads: usize) -> Ran {
+        let mut command = Command::cargo_bin("langevin").unwrap();
+        command.current_dir(self.0.path()).args(args.split_whitespace());
+        let verb = args.split_whitespace().next().unwrap_or_default();
+        if ["sample", "apply", "check", "bench"].contains(&verb) {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        let out = command.output().unwrap();
+        Ran {
+            args: args.into(),
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into(),
+            stderr: String::from_utf8_lossy(&out.stderr).into(),
+        }
+    }
+
+    /// A model with random weights as `name`.
+    pub fn model(&self, name: &str, spec: &ModelSpec, extra: &[(&str, String)]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let model = Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap();
+        let extra: BTreeMap<_, _> = extra.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
+        checkpoint::save(&path, spec, &checkpoint::weights(&model), &extra).unwrap();
+        path
+    }
+}
+
+/// What the program did.
+pub struct Ran {
+    args: String,
+    code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// It must have worked; its stdout.
+    #[track_caller]
+    pub fn ok(&self) -> &str {
+        assert_eq!(self.code, 0, "langevin {}\n{}", self.args, self.stderr);
+        &self.stdout
+    }
+
+    /// It must have failed with `code`, with one line on stderr that has all of `words`, and nothing on stdout.
+    #[track_caller]
+    pub fn fails(&self, code: i32, words: &[&str]) {
+        let Self { args, stdout, stderr, .. } = self;
+        assert_eq!(self.code, code, "langevin {args}\n{stderr}");
+        assert_eq!(stdout, "", "langevin {args}");
+        let lines: Vec<_> = stderr.lines().filter(|line| !line.starts_with("warning:")).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with("error: "), "langevin {args}\n{stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "langevin {args}: no {word:?} in\n{stderr}");
+        }
+    }
+}
+
+pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
+    let net = match shape.len() {
+        3 => UNetConfig { channels: vec![4, 8], attention: vec![], groups: Some(2), ..UNetConfig::default() }.into(),
+        _ => MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
+    };
+    ModelSpec {
+        shape: shape.to_vec(),
+        classes,
+        head,
+        form: Form::Residual,
+        net,
+        process: AnyProcess::named("edm").unwrap(),
+        predict: AnyParametrisation::named("edm").unwrap(),
+        sigma_data: 0.5,
+    }
+}
+
+pub fn write_tensors(path: &Path, tensors: &[(&str, Tensor)]) {
+    let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (*name, t)), None).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+pub fn read_tensors(path: &Path) -> std::collections::HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+pub fn numbers(t: &Tensor) -> Vec<f64> {
+    langevin_ops::shape::to_host(t).unwrap()
+}
+
+/// The largest difference.
+#[track_caller]
+pub fn off(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    numbers(a).iter().zip(numbers(b)).map(|(a, b)| (a - b).abs()).fold(0., f64::max)
+}

@@ -1,0 +1,212 @@
+//! `langevin sample` on tiny models: what it writes, that a sample belongs to its seed, and what it refuses.
+
+mod common;
+
+use candle_core::Tensor;
+use common::{Dir, spec};
+use langevin_models::Head;
+
+/// `arr_0` of an .npz.
+fn array(dir: &Dir, name: &str) -> Tensor {
+    Tensor::read_npz_by_name(dir.path(name), &["arr_0"]).unwrap().remove(0)
+}
+
+fn levels(t: &Tensor) -> Vec<u8> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn images_as_a_grid_files_arrays_and_an_animation() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    let ran = dir.run("sample m.safetensors sampler.steps=3 -n 5 --out g.png --images each --npz a.npz --gif p.gif");
+    assert_eq!(ran.ok(), "g.png\neach\na.npz\np.gif\n");
+    let grid = image::open(dir.path("g.png")).unwrap();
+    assert_eq!((grid.width(), grid.height()), (3 * 96 + 4 * 4, 2 * 96 + 3 * 4));
+    let all = array(&dir, "a.npz");
+    assert_eq!(all.dims(), [5, 8, 8, 1]);
+    for seed in 0..5 {
+        let one = image::open(dir.path(&format!("each/{seed}.png"))).unwrap().into_luma8().into_raw();
+        assert_eq!(one, levels(&all.get(seed).unwrap()));
+    }
+    assert_ne!(levels(&all.get(0).unwrap()), levels(&all.get(1).unwrap()));
+    use image::AnimationDecoder;
+    let gif =
+        image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(dir.path("p.gif")).unwrap()));
+    assert_eq!(gif.unwrap().into_frames().count(), 3);
+    let png = String::from_utf8_lossy(&std::fs::read(dir.path("g.png")).unwrap()).into_owned();
+    assert!(png.contains("m.safetensors") && png.contains("steps = 3"));
+}
+
+#[test]
+fn without_an_output_there_is_a_picture() {
+    let dir = Dir::new();
+    dir.model("run/model.safetensors", &spec(&[3, 8, 8], None, Head::Denoiser), &[]);
+    assert_eq!(dir.run("sample run -n 2 sampler.steps=2").ok(), "samples.png\n");
+    assert!(dir.path("samples.png").exists());
+}
+
+#[test]
+fn a_sample_belongs_to_its_seed_at_any_batch_and_number_of_threads() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], Some(3), Head::Energy), &[]);
+    for sampler in ["heun", "euler-maruyama", "ddim"] {
+        let draw = |name: &str, rest: &str, threads| {
+            let args = format!("sample m.safetensors sampler.name={sampler} sampler.steps=4 --npz {name} {rest}");
+            dir.run_with(&args, threads).ok();
+            levels(&array(&dir, name))
+        };
+        let all = draw("a.npz", "-n 7 --batch 7", 1);
+        let parts = draw("b.npz", "-n 7 --batch 3", 2);
+        let some = draw("c.npz", "--seeds 5,2-3", 2);
+        let near = |a: &[u8], b: &[u8]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
+        assert!(near(&all, &parts), "{sampler}");
+        let image = |n: usize| &all[64 * n..64 * (n + 1)];
+        assert!(near(&some, &[image(5), image(2), image(3)].concat()), "{sampler}");
+    }
+}
+
+#[test]
+fn classes_are_told_to_the_model() {
+    let dir = Dir::new();
+    dir.model("c.safetensors", &spec(&[1, 8, 8], Some(3), Head::Denoiser), &[]);
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    let args = "sample c.safetensors sampler.steps=4 -n 4 --npz";
+    dir.run(&format!("{args} a.npz")).ok();
+    dir.run(&format!("{args} b.npz --class 2")).ok();
+    let labels = |name: &str| {
+        let labels = Tensor::read_npz_by_name(dir.path(name), &["arr_1"]).unwrap().remove(0);
+        labels.to_vec1::<i64>().unwrap()
+    };
+    assert_eq!((labels("a.npz"), labels("b.npz")), (vec![0, 1, 2, 0], vec![2; 4]));
+    let (a, b) = (array(&dir, "a.npz"), array(&dir, "b.npz"));
+    assert_eq!(levels(&a.get(2).unwrap()), levels(&b.get(2).unwrap()));
+    assert_ne!(levels(&a.get(1).unwrap()), levels(&b.get(1).unwrap()));
+    dir.run("sample c.safetensors --class 3").fails(2, &["--class 3", "0 to 2"]);
+    dir.run("sample m.safetensors --class 0").fails(2, &["without classes"]);
+}
+
+#[test]
+fn from_an_image() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    let picture = image::GrayImage::from_fn(16, 12, |x, _| image::Luma([if x < 8 { 20 } else { 220 }]));
+    picture.save(dir.path("i.png")).unwrap();
+    let args = "sample m.safetensors sampler.steps=40 --from i.png -n 2 --npz a.npz";
+    dir.run(&format!("{args} --strength 0.1")).ok();
+    let near = levels(&array(&dir, "a.npz"));
+    // a tenth of the way is little noise: the two halves are seen
+    assert!(near[0] < 110 && near[7] > 130, "{near:?}");
+    dir.run(&format!("{args} --encode --strength 1")).ok();
+    let both = levels(&array(&dir, "a.npz"));
+    assert_eq!(both[..64], both[64..], "the way there and back has no noise");
+    assert!(both[0] < 60 && both[7] > 180, "{both:?}");
+    dir.run(&format!("{args} --strength 0")).fails(2, &["--strength 0"]);
+    dir.run(&format!("{args} --encode sampler.name=ddpm")).fails(1, &["ddpm", "heun"]);
+    dir.run("sample m.safetensors --from none.png").fails(1, &["none.png"]);
+    std::fs::write(dir.path("bad.png"), "no picture").unwrap();
+    dir.run("sample m.safetensors --from bad.png").fails(1, &["bad.png", "image"]);
+}
+
+#[test]
+fn between_two_seeds() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    let args = "sample m.safetensors sampler.steps=4 --npz";
+    dir.run(&format!("{args} a.npz --interpolate 3,8 -n 5 --batch 2")).ok();
+    dir.run(&format!("{args} b.npz --seeds 3,8")).ok();
+    let (between, ends) = (array(&dir, "a.npz"), array(&dir, "b.npz"));
+    let near = |a: &Tensor, b: &Tensor| levels(a).iter().zip(levels(b)).all(|(a, b)| a.abs_diff(b) <= 1);
+    assert!(near(&between.get(0).unwrap(), &ends.get(0).unwrap()));
+    assert!(near(&between.get(4).unwrap(), &ends.get(1).unwrap()));
+    dir.run("sample m.safetensors --interpolate 3").fails(2, &["--interpolate 3"]);
+    dir.run("sample m.safetensors --interpolate 3,8 -n 1").fails(2, &["-n 2"]);
+    dir.run("sample m.safetensors --interpolate 3,8 sampler.name=ddpm").fails(2, &["ddpm", "heun"]);
+}
+
+#[test]
+fn points_are_drawn_over_the_energy_and_tables_are_text() {
+    let dir = Dir::new();
+    dir.model("p.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    dir.run("sample p.safetensors -n 20 sampler.steps=3 --out p.png --gif p.gif --npz p.npz").ok();
+    let picture = image::open(dir.path("p.png")).unwrap().into_rgb8();
+    let colours: std::collections::HashSet<_> = picture.pixels().collect();
+    assert!(colours.len() > 100, "an energy has many colours, not {}", colours.len());
+    assert_eq!(array(&dir, "p.npz").dims(), [20, 2]);
+
+    let columns = r#"{"names":["age","kg"," h"],"mean":[50,70,1000],"std":[10,5,0]}"#.to_string();
+    dir.model("t.safetensors", &spec(&[3], None, Head::Energy), &[("langevin.columns", columns)]);
+    assert_eq!(dir.run("sample t.safetensors -n 4 sampler.steps=3").ok(), "samples.csv\n");
+    let text = std::fs::read_to_string(dir.path("samples.csv")).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (5, "age,kg, h"));
+    assert!(lines[1..].iter().all(|line| line.ends_with(",1000")), "{text}");
+    dir.run("sample t.safetensors --out t.png").fails(2, &["t.png", "CSV"]);
+}
+
+#[test]
+fn changes_are_limited_to_the_sampler() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    let fails = |args: &str, words: &[&str]| dir.run(&format!("sample m.safetensors {args}")).fails(2, words);
+    fails("train.steps=3", &["train.steps=3", "sampler"]);
+    fails("sampler.stepz=3", &["stepz"]);
+    fails("sampler.steps=many", &["many"]);
+    fails("sampler.steps=-3", &["-3"]);
+    fails("sampler.steps=0", &["sampler.steps = 0"]);
+    fails("sampler.name=huen", &["huen", "heun", "ddim"]);
+    fails("sampler.grid=karas", &["karas", "karras"]);
+    fails("noise=dice", &["dice", "counter"]);
+    fails("sampler", &["sampler"]);
+    fails("-n 0", &["-n 0"]);
+    fails("--batch 0", &["--batch 0"]);
+    fails("--seeds 3-", &["--seeds"]);
+    fails("--seeds 9-3", &["backwards"]);
+    fails("--seeds 0-99999999999", &["more than"]);
+}
+
+#[test]
+fn names_of_models_that_are_none() {
+    let dir = Dir::new();
+    let weights = dir.model("run/model.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    dir.run("sample google/ddpm-cifar10-32").fails(2, &["google/ddpm-cifar10-32", "Hub"]);
+    dir.run("sample nothing").fails(2, &["nothing"]);
+    dir.run("sample run@7").fails(2, &["run", "snapshot_every"]);
+    dir.model("run/snapshots/step-500.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    dir.model("run/snapshots/step-1000.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    dir.run("sample run@7").fails(2, &["step 7", "500, 1000"]);
+    dir.run("sample run@last").fails(2, &["last"]);
+    dir.run("sample run@500 -n 1 sampler.steps=2").ok();
+    std::fs::create_dir(dir.path("empty")).unwrap();
+    dir.run("sample empty").fails(2, &["empty", "not a run folder"]);
+    std::fs::write(dir.path("empty/config.toml"), "").unwrap();
+    dir.run("sample empty").fails(1, &["empty", "checkpoint"]);
+
+    let whole = std::fs::read(&weights).unwrap();
+    for (name, bytes) in [("half", &whole[..whole.len() / 2]), ("head", &whole[..100]), ("none", &[][..])] {
+        std::fs::write(dir.path(&format!("{name}.safetensors")), bytes).unwrap();
+        dir.run(&format!("sample {name}.safetensors")).fails(1, &[name]);
+    }
+    common::write_tensors(
+        &dir.path("other.safetensors"),
+        &[("a", Tensor::new(&[1f32], &candle_core::Device::Cpu).unwrap())],
+    );
+    dir.run("sample other.safetensors").fails(1, &["other.safetensors"]);
+    std::fs::write(dir.path("notes.txt"), "not weights").unwrap();
+    dir.run("sample notes.txt").fails(1, &["notes.txt"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_said_and_loses_nothing() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    dir.run("sample m.safetensors -n 1 --out no/where.png").fails(1, &["no/where.png", "no folder"]);
+    std::fs::create_dir(dir.path("folder.png")).unwrap();
+    dir.run("sample m.safetensors -n 1 --out folder.png").fails(1, &["folder.png", "folder"]);
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        dir.run("sample m.safetensors -n 1 sampler.steps=2 --out /dev/full").fails(1, &["/dev/full", "space"]);
+        assert!(std::fs::metadata("/dev/full").unwrap().file_type().is_char_device());
+    }
+}

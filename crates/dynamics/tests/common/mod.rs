@@ -1,0 +1,166 @@
+//! What the tests of samplers share: the mixture, a model that refuses t = 0, and distances between sets of points.
+
+#![allow(dead_code)] // each test file uses its part of it
+
+use candle_core::{Result, Tensor, bail};
+use langevin_dynamics::{Denoiser, Mixture, Process};
+use langevin_ops::shape::to_host;
+use std::fmt;
+
+/// Three separate modes of different weight and shape.
+pub fn mixture() -> Mixture {
+    let means = [vec![-1.8, 0.2], vec![1.4, 1.5], vec![0.9, -1.6]];
+    let covariances = [vec![0.12, 0.05, 0.05, 0.1], vec![0.08, 0., 0., 0.04], vec![0.05, -0.02, -0.02, 0.1]];
+    Mixture::full(&[0.5, 0.3, 0.2], &means, &covariances).unwrap()
+}
+
+/// x0 of that mixture, as [`Mixture::under`] has it, written out for two dimensions to be fast.
+pub struct Fast<'a> {
+    process: &'a dyn Process,
+    parts: Vec<(f64, [f64; 2], [f64; 3])>, // weight, mean, covariance
+}
+
+impl<'a> Fast<'a> {
+    pub fn new(mixture: &Mixture, process: &'a dyn Process) -> Self {
+        let part = |k: usize| {
+            let (m, c) = (mixture.mean_of(k), mixture.covariance_of(k));
+            (mixture.weights()[k], [m[0], m[1]], [c[0], c[1], c[3]])
+        };
+        Self { process, parts: (0..mixture.components()).map(part).collect() }
+    }
+
+    fn point(&self, alpha: f64, sigma: f64, x: [f64; 2]) -> [f64; 2] {
+        let each = |(w, m, c): &(f64, [f64; 2], [f64; 3])| {
+            let [a, b, d] =
+                [alpha * alpha * c[0] + sigma * sigma, alpha * alpha * c[1], alpha * alpha * c[2] + sigma * sigma];
+            let det = a * d - b * b;
+            let far = [x[0] - alpha * m[0], x[1] - alpha * m[1]];
+            let solved = [(d * far[0] - b * far[1]) / det, (a * far[1] - b * far[0]) / det];
+            let log = w.ln() - 0.5 * (det.ln() + far[0] * solved[0] + far[1] * solved[1]);
+            let x0 = [
+                m[0] + alpha * (c[0] * solved[0] + c[1] * solved[1]),
+                m[1] + alpha * (c[1] * solved[0] + c[2] * solved[1]),
+            ];
+            (log, x0)
+        };
+        let mut all = [(f64::NEG_INFINITY, [0.; 2]); 4];
+        self.parts.iter().zip(&mut all).for_each(|(part, to)| *to = each(part));
+        let top = all.iter().fold(f64::NEG_INFINITY, |top, (log, _)| top.max(*log));
+        let (mut sum, mut mean) = (0., [0.; 2]);
+        for (log, x0) in &all[..self.parts.len()] {
+            let r = (log - top).exp();
+            sum += r;
+            mean = [mean[0] + r * x0[0], mean[1] + r * x0[1]];
+        }
+        [mean[0] / sum, mean[1] / sum]
+    }
+}
+
+impl Denoiser for Fast<'_> {
+    fn process(&self) -> &dyn Process {
+        self.process
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
+        let points = to_host(x)?;
+        let x0 = points.chunks(2).enumerate().flat_map(|(i, p)| {
+            let m = m[if m.len() == 1 { 0 } else { i }];
+            self.point(m.alpha, m.sigma, [p[0], p[1]])
+        });
+        Tensor::from_iter(x0, x.device())?.to_dtype(x.dtype())?.reshape(x.shape())
+    }
+}
+
+/// A model that errors where none may be asked: at sigma = 0, or about points that are not finite.
+pub struct Guard<'a>(pub &'a dyn Denoiser);
+
+impl Denoiser for Guard<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let (low, high) = self.process().span();
+        if let Some(t) = t.iter().find(|t| !(low * (1. - 1e-9)..=high * (1. + 1e-9)).contains(*t)) {
+            bail!("asked at t = {t}, outside of the span {low} to {high}");
+        }
+        if !x.flatten_all()?.sum(0)?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?.is_finite() {
+            bail!("asked about points that are not finite at t = {t:?}");
+        }
+        self.0.x0(x, t)
+    }
+}
+
+/// How far the points of each mode are from what they should be, at worst.
+pub struct Found {
+    /// Of the part of all points.
+    pub occupancy: f64,
+    /// Of the mean, in units of the data.
+    pub mean: f64,
+    /// Of an entry of the covariance, relative to its trace.
+    pub covariance: f64,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "occupancy {:.4} mean {:.4} covariance {:.4}", self.occupancy, self.mean, self.covariance)
+    }
+}
+
+/// `x` `[n * 2]` against the modes of `mixture`, each point counted to its nearest mean.
+pub fn compare(x: &[f64], mixture: &Mixture) -> Found {
+    let k = mixture.components();
+    let mut sets: Vec<Vec<&[f64]>> = vec![vec![]; k];
+    for p in x.chunks(2) {
+        let far = |k: &usize| mixture.mean_of(*k).iter().zip(p).map(|(m, p)| (m - p).powi(2)).sum::<f64>();
+        sets[(0..k).min_by(|a, b| far(a).total_cmp(&far(b))).unwrap()].push(p);
+    }
+    let (mut found, n) = (Found { occupancy: 0., mean: 0., covariance: 0. }, x.len() as f64 / 2.);
+    for (k, set) in sets.iter().enumerate() {
+        let count = set.len() as f64;
+        found.occupancy = found.occupancy.max((count / n - mixture.weights()[k]).abs());
+        let mean: Vec<f64> = (0..2).map(|i| set.iter().map(|p| p[i]).sum::<f64>() / count).collect();
+        let truth = mixture.covariance_of(k);
+        for i in 0..2 {
+            found.mean = found.mean.max((mean[i] - mixture.mean_of(k)[i]).abs());
+            for j in 0..2 {
+                let c = set.iter().map(|p| (p[i] - mean[i]) * (p[j] - mean[j])).sum::<f64>() / count;
+                found.covariance = found.covariance.max((c - truth[2 * i + j]).abs() / (truth[0] + truth[3]));
+            }
+        }
+    }
+    found
+}
+
+/// The mean over 8 directions of 2 E|X - Y| - E|X - X'| - E|Y - Y'| of the projections of points `[n * 2]`. [Szekely]
+pub fn energy_distance(x: &[f64], y: &[f64]) -> f64 {
+    let project = |x: &[f64], a: f64| x.chunks(2).map(|p| p[0] * a.cos() + p[1] * a.sin()).collect::<Vec<_>>();
+    let each = (0..8).map(|i| f64::from(i) * std::f64::consts::PI / 8.);
+    // it is twice the integral of the squared difference of the two distribution functions
+    each.map(|a| 2. * cramer(project(x, a), project(y, a))).sum::<f64>() / 8.
+}
+
+fn cramer(x: Vec<f64>, y: Vec<f64>) -> f64 {
+    let (n, m) = (x.len() as f64, y.len() as f64);
+    let mut all: Vec<(f64, f64)> =
+        x.into_iter().map(|v| (v, 1. / n)).chain(y.into_iter().map(|v| (v, -1. / m))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut difference, mut total) = (0., 0.);
+    for pair in all.windows(2) {
+        difference += pair[0].1;
+        total += difference * difference * (pair[1].0 - pair[0].0);
+    }
+    total
+}
+
+/// Steps on the Karras grid by which a sampler must have drawn the mixture.
+pub fn steps_for(name: &str) -> usize {
+    match name {
+        "rk45" => 2,
+        "euler" | "ddim" | "ddpm" | "pndm" => 60,
+        "euler-maruyama" | "reverse-diffusion" | "pc" => 80,
+        "annealed-langevin" => 50,
+        _ => 30,
+    }
+}
