@@ -3,6 +3,7 @@
 mod constant;
 pub mod posthoc;
 mod power;
+pub mod snapshots;
 mod warmup;
 
 pub use constant::Constant;

@@ -172,10 +172,7 @@ mod tests {
         let (betas, eps, weight_decay) = ([0.9, 0.99], 1e-6, 0.05);
         let sgd = Sgd { weight_decay, ..Sgd::default() };
         vec![
-            (
-                AdamW { betas, eps, weight_decay }.into(),
-                [0.4602682158397219, -1.228842380064775, 1.9599725931562113],
-            ),
+            (AdamW { betas, eps, weight_decay }.into(), [0.4602682158397219, -1.228842380064775, 1.9599725931562113]),
             (Adam { betas, eps, weight_decay }.into(), [0.4609109366586813, -1.227208860226856, 1.9599388516279246]),
             (sgd.clone().into(), [0.4890057485001563, -1.249507871125578, 1.9957030989826263]),
             (

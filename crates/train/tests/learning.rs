@@ -1,0 +1,168 @@
+//! The denoising loss at its minimum, under every process, parametrisation and weight; and a network that finds it.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use langevin_data::Batch;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::{Cond, Net, Preconditioned};
+use langevin_models::mlp::MlpConfig;
+use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_ops::grad;
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{combine, per_sample, scale, to_host};
+use langevin_train::ema::WarmUp;
+use langevin_train::level::{Draw, Uniform};
+use langevin_train::{AnyLevel, AnyOptimiser, AnyWeight, Denoising, TrainOptions, Trainer};
+use std::sync::Mutex;
+
+const S: f64 = 0.7; // deviation of the data
+const MU: f64 = 0.3; // their mean
+
+/// The exact F of data N(MU, S^2) at the times that were set, times one variable plus another.
+struct Exact {
+    times: Mutex<Vec<f64>>,
+    process: AnyProcess,
+    predict: AnyParametrisation,
+    theta: [Var; 2],
+}
+
+impl Net for Exact {
+    fn forward(&self, x: &Tensor, _: &Tensor, _: &Cond) -> Result<Tensor> {
+        let (mut of_x, mut constant) = (vec![], vec![]);
+        for &t in self.times.lock().unwrap().iter() {
+            let m = self.process.get().marginal(t);
+            let (c_skip, c_out) = self.predict.get().skip_out(&m, 0.5);
+            let total = (m.alpha * S).powi(2) + m.sigma.powi(2);
+            let gain = m.alpha * S * S / total; // x0-hat = MU + gain (x - alpha MU)
+            let c_in = 1. / (m.alpha * 0.5).hypot(m.sigma);
+            of_x.push((gain - c_skip) / (c_out * c_in));
+            constant.push(MU * (1. - gain * m.alpha) / c_out);
+        }
+        let f = scale(x, &of_x)?.broadcast_add(&per_sample(&constant, x)?)?;
+        f.broadcast_mul(&self.theta[0])?.broadcast_add(&self.theta[1])
+    }
+}
+
+#[test]
+fn the_exact_denoiser_is_the_minimum() -> Result<()> {
+    let n = 20_000;
+    let mut cases = 0;
+    for process in AnyProcess::defaults() {
+        let (low, high) = process.get().span();
+        for predict in AnyParametrisation::defaults() {
+            for (name, _) in AnyWeight::ALL {
+                let theta = [Var::new(1f64, &Device::Cpu)?, Var::new(0f64, &Device::Cpu)?];
+                let net = Exact { times: Mutex::default(), process: process.clone(), predict: predict.clone(), theta };
+                let cond = Cond::default();
+                let Ok(model) = Preconditioned::new(&net, process.get(), predict.get(), 0.5, cond) else { continue };
+                let loss = Denoising { weight: AnyWeight::named(name).unwrap(), level: Uniform {}.into() };
+                // times away from the ends, where some weights make any estimate hopeless
+                let times: Vec<f64> =
+                    (0..n).map(|i| low + (high - low) * (0.2 + 0.6 * (i % 50) as f64 / 50.)).collect();
+                let draws: Vec<Draw> = times.iter().map(|&t| Draw { t, factor: 1., u: 0. }).collect();
+                *net.times.lock().unwrap() = times.clone();
+                let mut z = Noise::of_step(3, 0, n);
+                let x0 = z.normal((n, 1), DType::F64, &Device::Cpu)?.affine(S, MU)?;
+                let mut each = vec![];
+                let (_, g) = grad::value_and_grad(&net.theta, || {
+                    let losses = loss.losses(&model, 0.5, &x0, &draws, &mut z)?;
+                    each = to_host(&losses)?;
+                    losses.mean_all()
+                })?;
+                let m = |t: f64| process.get().marginal(t);
+                let exact = |t: f64| {
+                    let (m, v) = (m(t), S * S);
+                    loss.weight.get().lambda(&m, 0.5) * v * m.sigma.powi(2) / ((m.alpha * S).powi(2) + m.sigma.powi(2))
+                };
+                let total: f64 = each.iter().sum();
+                let expected: f64 = times.iter().map(|&t| exact(t)).sum();
+                // a squared normal number has deviation sqrt(2)
+                let error = (times.iter().map(|&t| 2. * exact(t).powi(2)).sum::<f64>()).sqrt();
+                let what = format!("{} {} {name}", process.name(), predict.name());
+                assert!((total - expected).abs() < 4. * error, "{what}: {total} for {expected} +- {error}");
+                // d/dtheta of w (theta_0 F + theta_1 - target)^2 is 2 w residual (F, 1), whose mean is 0
+                let mut spread = [0., 0.];
+                let f = to_host(&model.output(
+                    &combine(&times.iter().map(|&t| m(t).alpha).collect::<Vec<_>>(), &x0, &[0.], &x0)?,
+                    &times,
+                )?)?;
+                for ((&t, l), f) in times.iter().zip(&each).zip(&f) {
+                    let c = model.coefficients(t);
+                    let w = loss.weight.get().lambda(&m(t), 0.5) * c.c_out * c.c_out;
+                    let scale_of_f = f.abs() + (m(t).sigma * c.c_skip / c.c_out).abs() + 1.;
+                    spread[0] += 4. * w * l * scale_of_f * scale_of_f;
+                    spread[1] += 4. * w * l;
+                }
+                for (g, spread) in g.iter().zip(spread) {
+                    let (g, bound) = (g.to_scalar::<f64>()?, 4. * spread.sqrt() / n as f64);
+                    assert!(g.abs() < bound, "{what}: gradient {g}, should be 0 +- {bound}");
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases > 200, "{cases} cases");
+    Ok(())
+}
+
+#[test]
+fn a_small_energy_learns_a_toy() -> Result<()> {
+    // two points of the plane, blurred: p = (N(-a, s^2) + N(a, s^2)) / 2
+    let (a, s) = ([0.6, 0.3], 0.15);
+    let sigma_data = ((0.36 + 0.09) / 2. + s * s as f64).sqrt();
+    let batch = |n: u64| -> Result<Batch> {
+        let mut z = Noise::of_step(5, n, 128);
+        let sign: Vec<f64> = z.uniform(128)?.into_iter().map(|u| if u < 0.5 { 1. } else { -1. }).collect();
+        let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
+        let centre = Tensor::new(&[a.map(|v| v as f32)], &Device::Cpu)?.broadcast_as((128, 2))?;
+        Ok(Batch { x: (x + scale(&centre, &sign)?)?, labels: None })
+    };
+    let spec = ModelSpec {
+        shape: vec![2],
+        classes: None,
+        head: Head::Energy,
+        form: Form::default(),
+        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
+        process: AnyProcess::named("edm").unwrap(),
+        predict: AnyParametrisation::named("edm").unwrap(),
+        sigma_data,
+    };
+    let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
+    let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };
+    let (weight, level) = (AnyWeight::default(), AnyLevel::default());
+    let optimiser = AnyOptimiser::named("adam").unwrap();
+    let mut trainer = Trainer::new(model, weight, level, optimiser, WarmUp::default().into(), options)?;
+    let mut losses = vec![];
+    for n in 0..400 {
+        losses.push(trainer.step(&[batch(n)?])?.loss);
+    }
+    // the loss of the exact denoiser, on the very levels of training
+    let loss = Denoising::default();
+    let process = AnyProcess::named("edm").unwrap();
+    let mut best = 0.;
+    for n in 0..40 {
+        let mut z = Noise::of_step(11, n, 128);
+        let draws = loss.draws(process.get(), 128, &mut z)?;
+        let (x0, t) = (batch(1000 + n)?.x, draws.iter().map(|d| d.t).collect::<Vec<_>>());
+        let x = combine(&[1.], &x0, &t, &z.normal_like(&x0)?)?.to_vec2::<f32>()?;
+        for ((x, x0), &t) in x.iter().zip(x0.to_vec2::<f32>()?).zip(&t) {
+            let v = s * s + t * t;
+            // x0-hat of either point, mixed by tanh(<x, a> / v)
+            let mix = ((f64::from(x[0]) * a[0] + f64::from(x[1]) * a[1]) / v).tanh();
+            let error = (0..2).map(|i| {
+                let gain = s * s / v;
+                let x0_hat = gain * f64::from(x[i]) + (1. - gain) * a[i] * mix;
+                (x0_hat - f64::from(x0[i])).powi(2)
+            });
+            let m = process.get().marginal(t);
+            best += loss.weight.get().lambda(&m, sigma_data) * error.sum::<f64>() / 2. / (40. * 128.);
+        }
+    }
+    let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
+    let (start, end) = (mean(&losses[..5]), mean(&losses[320..]));
+    println!("loss {start:.4} -> {end:.4}; of the exact denoiser {best:.4}");
+    assert!(end < 1.05 * best && end > 0.97 * best, "{end}, the exact denoiser has {best}");
+    assert!(start > 1.4 * best, "{start} to {end}"); // EDM's loss of a network that gives 0 is 1
+    assert!(trainer.model().energy(&batch(0)?.x, &[0.5], &Cond::default())?.dims() == [128]);
+    Ok(())
+}
