@@ -69,7 +69,10 @@ impl Input {
         };
         let Some(x) = tensors.remove("sample") else {
             let names: Vec<_> = tensors.keys().map(String::as_str).collect();
-            bail!("{file} has no tensor `sample`; it has {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+            bail!(
+                "{file} has no tensor `sample`; it has {}",
+                if names.is_empty() { "none".into() } else { names.join(", ") }
+            );
         };
         if !matches!(x.dtype(), DType::F32 | DType::F64) {
             bail!("{file}: `sample` is {:?}; give f32 or f64", x.dtype());
@@ -151,11 +154,20 @@ impl Source {
             (Self::Network(n), _) => {
                 let c = &n.config;
                 if input.x.rank() != 4 || input.x.dim(1)? != c.inputs {
-                    bail!("{}: `sample` has shape {:?}; the network takes [B, {}, H, W]", input.file, input.x.dims(), c.inputs);
+                    bail!(
+                        "{}: `sample` has shape {:?}; the network takes [B, {}, H, W]",
+                        input.file,
+                        input.x.dims(),
+                        c.inputs
+                    );
                 }
                 input.check_classes(c.classes)?;
                 if form.is_some() && c.inputs != c.outputs {
-                    bail!("--energy: the network has {} channels in and {} out; an energy needs as many", c.inputs, c.outputs);
+                    bail!(
+                        "--energy: the network has {} channels in and {} out; an energy needs as many",
+                        c.inputs,
+                        c.outputs
+                    );
                 }
                 what.iter().map(|what| of_network(&n.net, form, what, input)).collect()
             }
@@ -182,9 +194,15 @@ fn of_network(net: &dyn Net, form: Option<Form>, what: &str, input: &Input) -> R
             grad::gradient(&input.x, |x| raw_energy(net, form, x, &c_noise, &input.cond))?.1.neg()?
         }
         ("energy" | "score", None) => {
-            return usage(format!("--what {what}: this folder is a network alone; say --energy residual, or another form"));
+            return usage(format!(
+                "--what {what}: this folder is a network alone; say --energy residual, or another form"
+            ));
         }
-        _ => return usage(format!("--what {what}: a network without a process has output, and energy and score with --energy")),
+        _ => {
+            return usage(format!(
+                "--what {what}: a network without a process has output, and energy and score with --energy"
+            ));
+        }
     })
 }
 

@@ -5,10 +5,10 @@
 use crate::args::Bench;
 use crate::run::usage;
 use anyhow::{Result, bail};
-use candle_core::{DType, Tensor, Var};
-use langevin_dynamics::process::AnyProcess;
+use candle_core::{DType, Device, Tensor, Var};
 use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::Cond;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::{Cond, Net};
 use langevin_models::energy::raw_energy;
 use langevin_models::unet::UNetConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
@@ -58,7 +58,10 @@ pub fn run(args: &Bench) -> Result<()> {
     let peak = peak_mib().map_or("n/a".into(), |mib| format!("{mib:.0}"));
     println!(
         "{}/{} batch={batch} params={} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
-        args.net, args.case, work.model.parameters(), times[0]
+        args.net,
+        args.case,
+        work.model.parameters(),
+        times[0]
     );
     Ok(())
 }

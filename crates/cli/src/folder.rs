@@ -18,12 +18,16 @@ impl Folder {
     pub fn create(out: Option<&Path>, name: &str) -> Result<Self> {
         let path = match out {
             Some(path) => path.to_path_buf(),
-            None => (1..).map(|n| Path::new("runs").join(if n == 1 { name.into() } else { format!("{name}-{n}") }))
+            None => (1..)
+                .map(|n| Path::new("runs").join(if n == 1 { name.into() } else { format!("{name}-{n}") }))
                 .find(|path| !path.exists())
                 .context("no free name under runs/")?,
         };
         if path.join("config.toml").exists() {
-            return usage(format!("{0} already holds a run; go on with --resume {0}, or give another --out", path.display()));
+            return usage(format!(
+                "{0} already holds a run; go on with --resume {0}, or give another --out",
+                path.display()
+            ));
         }
         if path.exists() && !path.is_dir() {
             return usage(format!("--out {}: this is a file; give a folder", path.display()));
@@ -82,7 +86,8 @@ impl Folder {
     pub fn log(&self, step: u64) -> Result<Log> {
         let path = self.path.join("log.jsonl");
         let old = fs::read_to_string(&path).unwrap_or_default();
-        let kept: String = old.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).flat_map(|line| [line, "\n"]).collect();
+        let kept: String =
+            old.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).flat_map(|line| [line, "\n"]).collect();
         if kept.len() != old.len() {
             crate::output::save(&path, kept.as_bytes())?;
         }

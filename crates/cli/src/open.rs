@@ -98,10 +98,14 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         return Ok(file);
     }
     if folder.join("config.toml").is_file() {
-        bail!("{name} has no model.safetensors: its training has not reached a checkpoint; langevin train --resume {name}");
+        bail!(
+            "{name} has no model.safetensors: its training has not reached a checkpoint; langevin train --resume {name}"
+        );
     }
     if is_network(folder) {
-        bail!("{name} is a network of diffusers without a process: langevin apply evaluates it; sampling from it comes later");
+        bail!(
+            "{name} is a network of diffusers without a process: langevin apply evaluates it; sampling from it comes later"
+        );
     }
     usage(format!("{name} is not a run folder: it has neither model.safetensors nor config.toml"))
 }

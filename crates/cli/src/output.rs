@@ -73,7 +73,9 @@ fn near_square(n: usize) -> usize {
 
 /// Every pixel as a square of `times` pixels a side.
 fn enlarge(picture: &RgbImage, times: u32) -> RgbImage {
-    RgbImage::from_fn(picture.width() * times, picture.height() * times, |x, y| *picture.get_pixel(x / times, y / times))
+    RgbImage::from_fn(picture.width() * times, picture.height() * times, |x, y| {
+        *picture.get_pixel(x / times, y / times)
+    })
 }
 
 /// Writes a PNG; `notes` (keyword, text) go into the file as text chunks.

@@ -156,7 +156,9 @@ impl Drawing {
         for change in overrides {
             let key = change.split(['.', '=']).next().unwrap_or_default().trim();
             if !["sampler", "noise"].contains(&key) {
-                return usage(format!("`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"));
+                return usage(format!(
+                    "`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"
+                ));
             }
             apply(&mut table, change)?;
         }
@@ -357,7 +359,7 @@ fn apply(table: &mut Table, change: &str) -> Result<()> {
     }
     let value = value(text);
     if *last == "name" && at.get("name") != Some(&value) {
-        at.retain(|key, _| COMMON.iter().any(|common| key == common));
+        at.retain(|key, _| COMMON.iter().any(|common| key == *common));
     }
     at.insert(last.to_string(), value);
     Ok(())

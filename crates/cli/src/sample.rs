@@ -179,14 +179,15 @@ impl Job<'_> {
             let first = i * self.batch;
             let labels = labels.map(|labels| &labels[first..first + some.len()]);
             let mut seen = 0;
-            let keep = |t: f64, x: &Tensor, frames: &mut Vec<(f64, Vec<Tensor>)>, at: usize| -> candle_core::Result<()> {
-                let x = x.to_device(&Device::Cpu)?;
-                match frames.get_mut(at) {
-                    Some((_, parts)) => parts.push(x),
-                    None => frames.push((t, vec![x])),
-                }
-                Ok(())
-            };
+            let keep =
+                |t: f64, x: &Tensor, frames: &mut Vec<(f64, Vec<Tensor>)>, at: usize| -> candle_core::Result<()> {
+                    let x = x.to_device(&Device::Cpu)?;
+                    match frames.get_mut(at) {
+                        Some((_, parts)) => parts.push(x),
+                        None => frames.push((t, vec![x])),
+                    }
+                    Ok(())
+                };
             let x = self.one(some, first, seeds.len(), labels, |at| {
                 progress.step();
                 let every = at.steps.div_ceil(FRAMES).max(1);
@@ -204,7 +205,9 @@ impl Job<'_> {
         if bad > 0 {
             bail!(
                 "{bad} of the {} numbers drawn are not finite: the sampler {} with {} steps left the model's range; try more steps, or sampler.clip=true",
-                x.elem_count(), self.drawing.sampler.sampler.name(), self.drawing.sampler.steps
+                x.elem_count(),
+                self.drawing.sampler.sampler.name(),
+                self.drawing.sampler.steps
             );
         }
         let path = frames.into_iter().map(|(t, parts)| Ok((t, Tensor::cat(&parts, 0)?))).collect::<Result<_>>()?;
@@ -250,7 +253,9 @@ impl Job<'_> {
         let draw = |noise: &mut Noise| prior(model.spec.process.get(), &shape, model.dtype(), model.device(), noise);
         let x = match &self.start {
             Start::Noise => draw(&mut noise)?,
-            Start::Image { x0, encode: true, .. } => edit::encode(m, &mut sampler.clone(), &times, &x0.broadcast_as(shape)?)?,
+            Start::Image { x0, encode: true, .. } => {
+                edit::encode(m, &mut sampler.clone(), &times, &x0.broadcast_as(shape)?)?
+            }
             Start::Image { x0, .. } => {
                 let eps = noise.normal(shape.as_slice(), model.dtype(), model.device())?;
                 edit::noised(model.spec.process.get(), &x0.broadcast_as(shape)?.contiguous()?, &times[..1], &eps)?
@@ -276,7 +281,14 @@ impl Job<'_> {
 }
 
 /// Writes everything that was asked for, and says so.
-fn write(args: &Sample, opened: &Opened, drawing: &Drawing, seeds: &[u64], labels: Option<&[u32]>, drawn: &Drawn) -> Result<()> {
+fn write(
+    args: &Sample,
+    opened: &Opened,
+    drawing: &Drawing,
+    seeds: &[u64],
+    labels: Option<&[u32]>,
+    drawn: &Drawn,
+) -> Result<()> {
     let model = &opened.model;
     let notes = [
         ("langevin.model", opened.what.clone()),
@@ -324,9 +336,11 @@ fn show(
         Kind::Image if is_csv => usage("--out FILE.csv: images are not a table; give a .png, or --npz"),
         Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
         Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
-        _ if path.extension().is_some_and(|e| e == "png") => {
-            usage(format!("{}: samples of {} columns are no picture; give --out FILE.csv, or --npz", path.display(), x.dim(1)?))
-        }
+        _ if path.extension().is_some_and(|e| e == "png") => usage(format!(
+            "{}: samples of {} columns are no picture; give --out FILE.csv, or --npz",
+            path.display(),
+            x.dim(1)?
+        )),
         _ => {
             let columns = opened.map(Opened::columns).transpose()?.flatten();
             let (names, rows) = match columns {
@@ -374,7 +388,13 @@ fn frame(model: &Model, t: f64, x: &Tensor, last: &Tensor, labels: Option<&[u32]
 }
 
 /// Points `x` `[N, 2]` over the energy, seen in the frame that `around` needs. At `(t, scale)` they are x_t times scale.
-fn points(model: &Model, at: Option<(f64, f64)>, x: &Tensor, around: &Tensor, labels: Option<&[u32]>) -> Result<RgbImage> {
+fn points(
+    model: &Model,
+    at: Option<(f64, f64)>,
+    x: &Tensor,
+    around: &Tensor,
+    labels: Option<&[u32]>,
+) -> Result<RgbImage> {
     let process = model.spec.process.get();
     // the energy of clean data has walls as steep as the least noise: a little noise shows the landscape
     let soft = process.t_at(-2. * (0.15 * model.spec.sigma_data).ln());

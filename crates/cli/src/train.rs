@@ -32,7 +32,8 @@ pub fn run(args: Train) -> Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
-    let data: Arc<dyn Dataset> = langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
+    let data: Arc<dyn Dataset> =
+        langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
     for note in data.notes() {
         eprintln!("{note}");
     }
@@ -49,14 +50,17 @@ fn configuration(args: &Train) -> Result<Run> {
     if let Some(dir) = &args.resume {
         changes.extend(args.preset.clone()); // with --resume there is no preset: the first word is a change too
         if let Some(other) = changes.iter().find(|c| !c.starts_with("train.steps=")) {
-            return usage(format!("`{other}`: only train.steps can change when a run goes on; start a new run for the rest"));
+            return usage(format!(
+                "`{other}`: only train.steps can change when a run goes on; start a new run for the rest"
+            ));
         }
         if args.seed.is_some() {
             return usage("--seed: a run goes on with the seed that it was started with");
         }
         let path = dir.join("config.toml");
         let text = std::fs::read_to_string(&path);
-        let text = text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
+        let text =
+            text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
         return Run::parse(&text, &changes).with_context(|| path.display().to_string());
     }
     if let Some(seed) = args.seed {
@@ -104,7 +108,14 @@ impl Session {
             model.copy_weights(&open::open(from, device)?.model).with_context(|| format!("model.from = {from}"))?;
         }
         let parameters = model.parameters();
-        let mut trainer = Trainer::new(model, run.loss.weight.clone(), run.loss.level.clone(), run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+        let mut trainer = Trainer::new(
+            model,
+            run.loss.weight.clone(),
+            run.loss.level.clone(),
+            run.optimiser.clone(),
+            run.ema.clone(),
+            run.train.clone(),
+        )?;
         for refused in trainer.resume(&folder.state())? {
             eprintln!("warning: {refused}");
         }
@@ -113,7 +124,12 @@ impl Session {
         output::save(&folder.config(), config.as_bytes())?;
         eprintln!(
             "{}: {} samples {:?}, {} with {} parameters, sigma_data {:.3}",
-            folder.path().display(), data.len(), data.shape(), run.model.net.name(), parameters, run.model.sigma_data.unwrap_or(0.)
+            folder.path().display(),
+            data.len(),
+            data.shape(),
+            run.model.net.name(),
+            parameters,
+            run.model.sigma_data.unwrap_or(0.)
         );
         if done > 0 {
             println!("resumed at step {done}");
@@ -132,7 +148,12 @@ impl Session {
 
     fn train(mut self) -> Result<()> {
         let options = self.run.train.clone();
-        let loader = LoaderOptions { batch: options.batch, seed: options.seed, flip: self.run.data.flip, dequantise: self.run.data.dequantise };
+        let loader = LoaderOptions {
+            batch: options.batch,
+            seed: options.seed,
+            flip: self.run.data.flip,
+            dequantise: self.run.data.dequantise,
+        };
         let loader = Arc::new(Loader::new(self.data.clone(), loader)?);
         let per_step = options.accumulate as u64;
         let mut batches = loader.prefetch(self.trainer.step_number() * per_step);
@@ -223,7 +244,9 @@ impl Session {
     fn record(&mut self, line: &Line) -> Result<()> {
         self.log.line(&line.json())?;
         let step = line.step;
-        for (tag, value) in [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)] {
+        for (tag, value) in
+            [("loss", line.loss), ("grad_norm", line.grad_norm), ("lr", line.lr), ("images_per_s", line.rate)]
+        {
             self.events.scalar(tag, step, value)?;
         }
         for (level, loss, _) in &line.by_level {
@@ -245,7 +268,8 @@ struct Line {
 
 impl Line {
     fn json(&self) -> serde_json::Value {
-        let by_level: Vec<_> = self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
+        let by_level: Vec<_> =
+            self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
         serde_json::json!({
             "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
             "images_per_s": self.rate, "loss_by_log_sigma": by_level,
@@ -296,7 +320,12 @@ impl Seen {
             let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
             eprintln!(
                 "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
-                line.step, line.loss, line.grad_norm, line.lr, line.rate, indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
+                line.step,
+                line.loss,
+                line.grad_norm,
+                line.lr,
+                line.rate,
+                indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
             );
         }
         Some(line)

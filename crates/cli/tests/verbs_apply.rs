@@ -23,7 +23,10 @@ fn the_views_of_a_model_agree() {
     let file = dir.model("m.safetensors", &spec(&[1, 8, 8], Some(3), Head::Energy), &[]);
     let (x, t) = (input(&[2, 1, 8, 8]), [0.3, 2.]);
     let labels = Tensor::new(&[2i64, 0], &Device::Cpu).unwrap();
-    write_tensors(&dir.path("x.safetensors"), &[("sample", x.clone()), ("timestep", one_d(&t)), ("class_labels", labels)]);
+    write_tensors(
+        &dir.path("x.safetensors"),
+        &[("sample", x.clone()), ("timestep", one_d(&t)), ("class_labels", labels)],
+    );
     let args = "apply m.safetensors --input x.safetensors --output y.safetensors --what x0,eps,score,energy,output";
     assert_eq!(dir.run(args).ok(), "y.safetensors\n");
     let y = read_tensors(&dir.path("y.safetensors"));
@@ -132,7 +135,8 @@ fn networks_of_diffusers_are_energies_in_each_form() {
     let mut checked = 0;
     for case in cases("energy") {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let Some(form) = ["residual", "inner-product", "squared-norm"].into_iter().find(|form| name.ends_with(form)) else {
+        let Some(form) = ["residual", "inner-product", "squared-norm"].into_iter().find(|form| name.ends_with(form))
+        else {
             println!("{name}: the name ends in no form");
             continue;
         };

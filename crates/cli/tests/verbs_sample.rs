@@ -31,7 +31,8 @@ fn images_as_a_grid_files_arrays_and_an_animation() {
     }
     assert_ne!(levels(&all.get(0).unwrap()), levels(&all.get(1).unwrap()));
     use image::AnimationDecoder;
-    let gif = image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(dir.path("p.gif")).unwrap()));
+    let gif =
+        image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(dir.path("p.gif")).unwrap()));
     assert_eq!(gif.unwrap().into_frames().count(), 3);
     let png = String::from_utf8_lossy(&std::fs::read(dir.path("g.png")).unwrap()).into_owned();
     assert!(png.contains("m.safetensors") && png.contains("steps = 3"));
@@ -186,7 +187,10 @@ fn names_of_models_that_are_none() {
         std::fs::write(dir.path(&format!("{name}.safetensors")), bytes).unwrap();
         dir.run(&format!("sample {name}.safetensors")).fails(1, &[name]);
     }
-    common::write_tensors(&dir.path("other.safetensors"), &[("a", Tensor::new(&[1f32], &candle_core::Device::Cpu).unwrap())]);
+    common::write_tensors(
+        &dir.path("other.safetensors"),
+        &[("a", Tensor::new(&[1f32], &candle_core::Device::Cpu).unwrap())],
+    );
     dir.run("sample other.safetensors").fails(1, &["other.safetensors"]);
     std::fs::write(dir.path("notes.txt"), "not weights").unwrap();
     dir.run("sample notes.txt").fails(1, &["notes.txt"]);

@@ -2,7 +2,7 @@
 
 use crate::files::{self, MOST_BYTES};
 use crate::{Images, spec::Split};
-use candle_core::{Result, bail};
+use candle_core::Result;
 use std::path::Path;
 
 const SHAPE: [usize; 3] = [3, 32, 32];
@@ -35,7 +35,7 @@ pub(crate) fn open(dir: &Path, split: Split) -> Result<Images> {
 
 /// Adds the images and labels of one file.
 pub(crate) fn parse(bytes: &[u8], name: &str, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         bail!(
             "{name}: {} bytes are not a whole number of CIFAR-10 images of {RECORD}; it is cut short or no binary file \
              of CIFAR-10, fetch it again",

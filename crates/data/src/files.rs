@@ -1,6 +1,6 @@
 //! Reading files that may be gzipped, missing or wrong: every error is one sentence that names the file.
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};

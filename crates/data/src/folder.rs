@@ -3,7 +3,7 @@
 use crate::Images;
 use crate::images::MIN_SIDE;
 use crate::npz::channels_first;
-use candle_core::{Result, bail};
+use candle_core::Result;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
 use rayon::prelude::*;

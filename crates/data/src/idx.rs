@@ -2,7 +2,7 @@
 
 use crate::files::{self, MOST_BYTES};
 use crate::{Images, spec::Split};
-use candle_core::{Result, bail};
+use candle_core::Result;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 

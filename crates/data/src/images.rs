@@ -1,7 +1,7 @@
 //! Images held in memory as bytes: x = v / 127.5 - 1.
 
 use crate::{Batch, Dataset, Kind, check_indices};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 
 /// The smallest side that is still an image: below it no network of ours has anything to see.
@@ -27,7 +27,7 @@ impl Images {
             bail!("{name}: images of {h}x{w} pixels are too small; both sides must be at least {MIN_SIDE}");
         }
         let each = [c, h, w].iter().try_fold(1usize, |n, &side| n.checked_mul(side)).unwrap_or(0);
-        if each == 0 || pixels.len() % each != 0 {
+        if each == 0 || !pixels.len().is_multiple_of(each) {
             bail!("{name}: {} bytes are not a whole number of images of {c}x{h}x{w}; check the file", pixels.len());
         }
         let n = pixels.len() / each;

@@ -3,7 +3,7 @@
 //! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
 
 use crate::{Batch, Dataset, Kind};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use langevin_ops::noise::generator;
 use rand::RngExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

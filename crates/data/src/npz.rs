@@ -2,7 +2,7 @@
 
 use crate::Images;
 use crate::files::{self, read_up_to};
-use candle_core::{Result, bail};
+use candle_core::Result;
 use flate2::read::DeflateDecoder;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;

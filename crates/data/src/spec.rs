@@ -1,7 +1,7 @@
 //! From what a user types to a dataset: `NAME[:SPLIT][=DIR]`, a folder of images, `FILE.npz`, `FILE.csv`, `toy:NAME`.
 
 use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
-use candle_core::{Result, bail};
+use candle_core::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Tables of numbers, each column standardised: x = (value - mean) / std.
 
 use crate::{Batch, Dataset, Kind, check_indices, files};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl Table {
         if d == 0 || values.is_empty() {
             bail!("{name} has no rows of numbers; give a table with at least two");
         }
-        if values.len() % d != 0 {
+        if !values.len().is_multiple_of(d) {
             bail!("{name}: {} values do not fill rows of {d} columns", values.len());
         }
         if values.len() == d {

@@ -3,7 +3,7 @@
 //! Point n is a pure function of n, so any part of the dataset is the same for everybody.
 
 use crate::{Batch, Dataset, Kind, check_indices};
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use langevin_ops::noise::generator;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

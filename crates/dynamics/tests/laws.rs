@@ -3,10 +3,11 @@
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
-use common::{Guard, compare, energy_distance, mixture, steps_for};
-use langevin_dynamics::grid::{AnyGrid, Grid, Karras};
-use langevin_dynamics::process::{AnyProcess, Process};
-use langevin_dynamics::sampler::{AnySampler, prior, run};
+use common::{Fast, Guard, compare, energy_distance, mixture, steps_for};
+use langevin_dynamics::Denoiser;
+use langevin_dynamics::grid::{AnyGrid, Karras};
+use langevin_dynamics::process::{AnyProcess, Flow, Table, TableOptions};
+use langevin_dynamics::sampler::{AnySampler, Rk45, prior, run};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -17,36 +18,62 @@ fn process(name: &str) -> AnyProcess {
 }
 
 fn karras(process: &AnyProcess, steps: usize) -> Vec<f64> {
-    AnyGrid::from(Karras::default()).get().times(process.get(), steps)
+    AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap()
+}
+
+fn uniform(process: &AnyProcess, steps: usize) -> Vec<f64> {
+    AnyGrid::named("uniform").unwrap().get().times(process.get(), steps).unwrap()
 }
 
 /// Samples of `seeds` from the prior of the process, through `times`.
-fn draw(
-    process: &AnyProcess,
-    sampler: &AnySampler,
-    times: &[f64],
-    seeds: std::ops::Range<u64>,
-    dtype: DType,
-) -> Result<Tensor> {
-    let mut z = Noise::seeds(&seeds.clone().collect::<Vec<_>>());
-    let mixture = mixture();
-    let exact = mixture.under(process.get());
-    let x = prior(process.get(), &[seeds.count(), 2], dtype, &Device::Cpu, &mut z)?;
+fn draw(process: &AnyProcess, sampler: &AnySampler, times: &[f64], seeds: &[u64], dtype: DType) -> Result<Tensor> {
+    let mut z = Noise::seeds(seeds);
+    let exact = Fast::new(&mixture(), process.get());
+    let x = prior(process.get(), &[seeds.len(), 2], dtype, &Device::Cpu, &mut z)?;
     run(&Guard(&exact), sampler.clone().get_mut(), times, &x, &mut z, |_| Ok(()))
+}
+
+fn seeds(n: usize) -> Vec<u64> {
+    (0..n as u64).collect()
+}
+
+fn exact_draws(n: usize) -> Vec<f64> {
+    to_host(&mixture().sample(n, &mut Noise::seeds(&(1 << 32..(1 << 32) + n as u64).collect::<Vec<_>>())).unwrap())
+        .unwrap()
+}
+
+fn largest(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
+    a.iter().zip(&b).fold(0f64, |worst, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { worst.max((a - b).abs()) })
+}
+
+/// The oracle of these tests is the library's.
+#[test]
+fn the_fast_mixture_is_the_exact_one() {
+    let mixture = mixture();
+    for process in AnyProcess::defaults() {
+        let (low, high) = process.get().span();
+        let x = Noise::seeds(&seeds(50)).normal((50, 2), DType::F64, &Device::Cpu).unwrap();
+        for part in [0., 0.3, 0.9, 1.] {
+            let t = [low + part * (high - low)];
+            let x = (&x * (2. * process.get().marginal(t[0]).sigma.max(0.5))).unwrap();
+            let fast = Fast::new(&mixture, process.get()).x0(&x, &t).unwrap();
+            assert!(largest(&fast, &mixture.under(process.get()).x0(&x, &t).unwrap()) < 1e-9, "{process:?} {t:?}");
+        }
+    }
 }
 
 /// Mode occupancy, mean and covariance of each mode, and the sliced energy distance to exact draws.
 #[test]
 fn every_sampler_draws_the_mixture_under_every_process() {
     let mixture = mixture();
-    let exact = mixture.sample(N, &mut Noise::seeds(&(1 << 32..(1 << 32) + N as u64).collect::<Vec<_>>())).unwrap();
-    let exact = to_host(&exact).unwrap();
+    let exact = exact_draws(N);
     let mut failed = vec![];
     for process in AnyProcess::defaults() {
         for sampler in AnySampler::defaults() {
             let begun = std::time::Instant::now();
             let times = karras(&process, steps_for(sampler.name()));
-            let x = to_host(&draw(&process, &sampler, &times, 0..N as u64, DType::F32).unwrap()).unwrap();
+            let x = to_host(&draw(&process, &sampler, &times, &seeds(N), DType::F32).unwrap()).unwrap();
             let found = compare(&x, &mixture);
             let distance = energy_distance(&x, &exact);
             let line = format!(
@@ -62,4 +89,140 @@ fn every_sampler_draws_the_mixture_under_every_process() {
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Slope of the error against a fine solution, between t = 0.9 and 0.1 of flow, in even steps of t.
+#[test]
+fn the_ode_solvers_converge_with_their_order() {
+    let process = AnyProcess::from(Flow::default());
+    let even = |n: usize| (0..=n).map(|i| 0.9 - 0.8 * i as f64 / n as f64).collect::<Vec<_>>();
+    let mut fine: AnySampler = Rk45::default().into();
+    if let AnySampler::Rk45(fine) = &mut fine {
+        (fine.atol, fine.rtol, fine.max_steps) = (1e-12, 1e-12, 100_000);
+    }
+    let truth = draw(&process, &fine, &even(1), &seeds(64), DType::F64).unwrap();
+    let mut failed = vec![];
+    for sampler in AnySampler::defaults() {
+        let Some(order) = sampler.get().order() else { continue };
+        let error = |n: usize| largest(&draw(&process, &sampler, &even(n), &seeds(64), DType::F64).unwrap(), &truth);
+        let errors = [error(40), error(80), error(160)];
+        let slopes = [(errors[0] / errors[1]).log2(), (errors[1] / errors[2]).log2()];
+        let line = format!("{:10} order {order}, slopes {slopes:.2?}, errors {errors:?}", sampler.name());
+        println!("{line}");
+        // an adaptive one has its tolerance in place of the slope
+        if !(slopes[1] > f64::from(order) - 0.3 || errors[2] < 1e-5 && sampler.name() == "rk45") {
+            failed.push(line);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn rk45_keeps_its_tolerance() {
+    for process in AnyProcess::defaults() {
+        let solve = |tolerance: f64| {
+            let mut sampler = Rk45::default();
+            (sampler.atol, sampler.rtol, sampler.max_steps) = (tolerance, tolerance, 100_000);
+            draw(&process, &sampler.into(), &karras(&process, 2), &seeds(64), DType::F64).unwrap()
+        };
+        let truth = solve(1e-12);
+        let errors = [1e-3, 1e-5, 1e-7].map(|tolerance| largest(&solve(tolerance), &truth));
+        println!("{}: {errors:?}", process.name());
+        // where the flow divides between modes, an error grows on its way
+        assert!(errors[0] < 0.3 && errors[1] < 3e-3 && errors[2] < 3e-5, "{process:?}: {errors:?}");
+    }
+}
+
+/// The more steps, the nearer to the data, down to the noise of the draws.
+#[test]
+fn the_bias_of_the_stochastic_ones_shrinks() {
+    let exact = exact_draws(N);
+    for name in ["vp", "edm", "flow"] {
+        for sampler in AnySampler::defaults().iter().filter(|s| s.get().order().is_none()) {
+            let distance = |steps: usize| {
+                let x = draw(&process(name), sampler, &karras(&process(name), steps), &seeds(N), DType::F32).unwrap();
+                energy_distance(&to_host(&x).unwrap(), &exact)
+            };
+            let (few, many) = (distance(8), distance(64));
+            println!("{name:5} {:18} {few:.5} {many:.5}", sampler.name());
+            assert!(many < 0.5 * few || many < 3e-4, "{name} {}: {few} {many}", sampler.name());
+        }
+    }
+}
+
+/// Sample n depends on seed n alone: not on its batch, nor on the number of threads.
+#[test]
+fn a_sample_is_its_seeds_own() {
+    let pool = |n: usize| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+    for name in ["vp", "flow"] {
+        for sampler in AnySampler::defaults() {
+            let times = karras(&process(name), 10);
+            let of = |seeds: &[u64]| draw(&process(name), &sampler, &times, seeds, DType::F32).unwrap();
+            let all = pool(1).install(|| of(&seeds(11)));
+            let again = pool(2).install(|| of(&seeds(11)));
+            let parts = Tensor::cat(&[of(&seeds(11)[..4]), of(&seeds(11)[4..])], 0).unwrap();
+            assert!(largest(&all, &again) == 0., "{name} {}: threads", sampler.name());
+            assert!(largest(&all, &parts) == 0., "{name} {}: batch", sampler.name());
+        }
+    }
+}
+
+/// A second run with the same sampler is not haunted by the first.
+#[test]
+fn a_run_forgets_the_last() {
+    let process = process("vp");
+    let mixture = mixture();
+    let exact = Fast::new(&mixture, process.get());
+    for mut sampler in AnySampler::defaults() {
+        let mut go = || {
+            let mut z = Noise::seeds(&seeds(3));
+            let x = prior(process.get(), &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+            run(&exact, sampler.get_mut(), &karras(&process, 7), &x, &mut z, |_| Ok(())).unwrap()
+        };
+        assert!(largest(&go(), &go()) == 0., "{}", sampler.name());
+    }
+}
+
+/// Times of each sample's own give what one time for all gives.
+#[test]
+fn times_may_be_each_samples_own() {
+    for name in ["vp", "flow", "edm"] {
+        let (process, mixture) = (process(name), mixture());
+        let exact = Fast::new(&mixture, process.get());
+        let times = karras(&process, 6);
+        for sampler in AnySampler::defaults() {
+            let go = |wide: bool| {
+                let (mut sampler, mut z) = (sampler.clone(), Noise::seeds(&seeds(3)));
+                let mut x = prior(process.get(), &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+                sampler.get_mut().begin(&times);
+                for pair in times.windows(2) {
+                    let n = if wide { 3 } else { 1 };
+                    x = sampler.get_mut().step(&exact, &x, &vec![pair[0]; n], &vec![pair[1]; n], &mut z).unwrap();
+                }
+                x
+            };
+            assert!(largest(&go(true), &go(false)) < 1e-12, "{name} {}", sampler.name());
+        }
+    }
+}
+
+/// From alpha = 0 every sampler starts cleanly, on a coarse grid even in t too.
+#[test]
+fn pure_noise_is_a_clean_start() {
+    let zero = TableOptions { rescale_betas_zero_snr: true, ..Default::default() };
+    let zero = AnyProcess::from(Table::new(zero).unwrap());
+    for process in [process("flow"), process("cosine"), zero] {
+        let (_, end) = process.get().span();
+        assert!(process.get().marginal(end).alpha < 1e-9);
+        for sampler in AnySampler::defaults() {
+            for times in [uniform(&process, 10), karras(&process, 10), uniform(&process, 1)] {
+                let x = draw(&process, &sampler, &times, &seeds(200), DType::F32).unwrap();
+                let top = to_host(&x)
+                    .unwrap()
+                    .iter()
+                    .fold(0f64, |top, v| if v.is_nan() { f64::NAN } else { top.max(v.abs()) });
+                assert!(top < 6., "{} {} in {} steps: {top}", process.name(), sampler.name(), times.len() - 1);
+            }
+        }
+    }
 }

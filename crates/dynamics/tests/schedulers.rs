@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail, safetensors};
 use langevin_dynamics::Denoiser;
 use langevin_dynamics::process::{AnyProcess, Process};
 use langevin_dynamics::sampler::{AnySampler, run};
+use langevin_dynamics::wrap::Clip;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, to_host};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ struct Recorded<'a> {
     process: &'a dyn Process,
     alpha_bar: Vec<f64>,
     v: bool,
-    clip: Option<f64>,
+    clip: Option<Clip>,
     calls: AtomicUsize,
 }
 
@@ -53,10 +54,7 @@ impl Denoiser for Recorded<'_> {
         } else {
             combine(&[1. / m.alpha], x, &[-m.sigma / m.alpha], &eps)?
         };
-        match self.clip {
-            Some(c) => x0.clamp(-c, c),
-            None => Ok(x0),
-        }
+        self.clip.as_ref().map_or(Ok(x0.clone()), |clip| clip.apply(&x0))
     }
 }
 
@@ -93,7 +91,7 @@ fn json_of(path: PathBuf) -> Value {
 
 /// Options that no sampler or process here stands for.
 fn unsupported(config: &Value) -> Option<String> {
-    for key in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "thresholding"] {
+    for key in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"] {
         if config[key] == true {
             return Some(key.into());
         }
@@ -244,7 +242,13 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
         Ok(plan) => plan,
         Err(what) => return Ok(Err(what)),
     };
-    let clip = (config["clip_sample"] == true).then(|| config["clip_sample_range"].as_f64().unwrap_or(1.));
+    let number = |key: &str, default: f64| config[key].as_f64().unwrap_or(default);
+    let clip = if config["thresholding"] == true {
+        let (quantile, most) = (number("dynamic_thresholding_ratio", 0.995), number("sample_max_value", 1.));
+        Some(Clip { range: 1., quantile: Some(quantile), max_threshold: Some(most) })
+    } else {
+        (config["clip_sample"] == true).then(|| Clip { range: number("clip_sample_range", 1.), ..Default::default() })
+    };
     let v = config["prediction_type"] == "v_prediction";
     let m = Recorded { process, alpha_bar, v, clip, calls: AtomicUsize::new(0) };
     let mut sampler: AnySampler = serde_json::from_value(plan.sampler).map_err(candle_core::Error::wrap)?;

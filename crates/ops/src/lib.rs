@@ -16,6 +16,7 @@ mod kernel;
 pub mod linear;
 pub mod noise;
 pub mod norm;
+mod product;
 pub mod registry;
 pub mod resample;
 pub mod shape;

@@ -67,7 +67,9 @@ impl<T: Float> InplaceOp1 for Nest<'_, '_, T> {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let Some((held, f)) = self.state.take() else { bail!("in-place pass: entered twice") };
-        let Some((from, to)) = layout.contiguous_offsets() else { bail!("in-place pass: the tensor is not contiguous") };
+        let Some((from, to)) = layout.contiguous_offsets() else {
+            bail!("in-place pass: the tensor is not contiguous")
+        };
         let dtype = T::DTYPE;
         let Some(numbers) = T::slice_mut(storage) else { bail!("in-place pass: the tensor is not {dtype:?}") };
         let mut held: Vec<&mut [T]> = held;

@@ -71,11 +71,7 @@ impl View {
 }
 
 /// `samples` `[N, 2]` over `energy` (`[M, 2] -> [M]`), or over plain ground where the model has none.
-pub fn landscape(
-    energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>>,
-    samples: &Tensor,
-    view: View,
-) -> Result<RgbImage> {
+pub fn landscape(energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>>, samples: &Tensor, view: View) -> Result<RgbImage> {
     let mut picture = match energy {
         Some(energy) => relief(energy, samples, view)?,
         None => RgbImage::from_pixel(SIDE, SIDE, Rgb([250, 250, 248])),

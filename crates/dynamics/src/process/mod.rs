@@ -84,18 +84,57 @@ pub trait Process: Send + Sync + std::fmt::Debug {
         self.marginal(t).log_snr()
     }
 
-    /// The time in the span whose log SNR is `log_snr`, by bisection: the nearest end if it lies outside.
+    /// The time in the span whose log SNR is `log_snr`: the nearest end if it lies outside.
     fn t_at(&self, log_snr: f64) -> f64 {
-        let (mut low, mut high) = self.span();
-        for _ in 0..200 {
-            let mid = 0.5 * (low + high);
-            if mid <= low || mid >= high {
-                break;
-            }
-            if self.log_snr(mid) > log_snr { low = mid } else { high = mid }
-        }
-        0.5 * (low + high)
+        invert(self, log_snr)
     }
+}
+
+/// The time at which the angle theta = atan(sigma/alpha) is that of `log_snr`: the root of sin(theta_t - theta), which is
+/// finite everywhere and loses no digits at either end. Regula falsi with the weights of Anderson and Bjorck (1973), and
+/// each third time bisection.
+fn invert<P: Process + ?Sized>(process: &P, log_snr: f64) -> f64 {
+    let ratio = (-0.5 * log_snr).exp(); // sigma/alpha
+    let (sin, cos) = if ratio.is_finite() { (ratio / ratio.hypot(1.), 1. / ratio.hypot(1.)) } else { (1., 0.) };
+    let f = |t: f64| {
+        let m = process.marginal(t);
+        let size = m.alpha.hypot(m.sigma);
+        ((m.sigma * cos - m.alpha * sin) / size, 2. * f64::EPSILON * m.sigma * cos / size) // value, its rounding
+    };
+    let (mut low, mut high) = process.span();
+    let (mut below, mut above) = (f(low).0, f(high).0);
+    if below >= 0. {
+        return low;
+    }
+    if above <= 0. {
+        return high;
+    }
+    for tries in 1..200 {
+        let half = low + 0.5 * (high - low);
+        if half <= low || half >= high {
+            break;
+        }
+        let secant = low - below * (high - low) / (above - below);
+        let mid = if tries % 3 == 0 || secant <= low || secant >= high { half } else { secant };
+        let (at, rounding) = f(mid);
+        if at.abs() <= rounding {
+            return mid;
+        }
+        if at < 0. {
+            above *= weight(at, below);
+            (low, below) = (mid, at);
+        } else {
+            below *= weight(at, above);
+            (high, above) = (mid, at);
+        }
+    }
+    low + 0.5 * (high - low)
+}
+
+/// By how much the end that stays is scaled down, when the other goes from `old` to `new`.
+fn weight(new: f64, old: f64) -> f64 {
+    let m = 1. - new / old;
+    if m > 0. { m } else { 0.5 }
 }
 
 registry! {

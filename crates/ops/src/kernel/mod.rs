@@ -6,17 +6,66 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod act;
 pub(crate) mod conv;
+pub(crate) mod norm;
+pub(crate) mod product;
+pub(crate) mod resample;
 
-use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::ops::Neg;
 
 /// The element types that have kernels.
-pub(crate) trait Real: WithDType + Default {}
-impl Real for f32 {}
-impl Real for f64 {}
+pub(crate) trait Real: WithDType + Default + Neg<Output = Self> {
+    fn exp(self) -> Self;
+    fn abs(self) -> Self;
+}
+
+impl Real for f32 {
+    /// To 2 ulp, without branches so that loops become vectors; the argument is held within (-87, 88). [Cephes, expf]
+    #[inline(always)]
+    #[allow(clippy::excessive_precision)]
+    fn exp(self) -> f32 {
+        const ROUND: f32 = 12_582_912.; // 1.5 2^23: adding it leaves the nearest integer in the low bits
+        let x = self.clamp(-87., 88.);
+        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
+        let r = x - n * 0.693359375 + n * 2.12194440e-4;
+        let p = 1.9875691500e-4 * r + 1.3981999507e-3;
+        let p = p * r + 8.3334519073e-3;
+        let p = p * r + 4.1665795894e-2;
+        let p = p * r + 1.6666665459e-1;
+        let p = p * r + 5.0000001201e-1;
+        let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+        (p * r * r + r + 1.) * f32::from_bits(power)
+    }
+    #[inline(always)]
+    fn abs(self) -> f32 {
+        self.abs()
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        self.exp()
+    }
+    #[inline(always)]
+    fn abs(self) -> f64 {
+        self.abs()
+    }
+}
+
+/// Runs `f` compiled for the widest vectors of this CPU.
+pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Elements of a piece of elementwise work.
+pub(crate) const PIECE: usize = 1 << 13;
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };
@@ -59,6 +108,22 @@ fn gather<T: Copy>(data: &[T], offset: usize, dims: &[usize], stride: &[usize], 
         ([n], [s]) => out.extend((0..*n).map(|i| data[offset + i * s])),
         _ => (0..dims[0]).for_each(|i| gather(data, offset + i * stride[0], &dims[1..], &stride[1..], out)),
     }
+}
+
+/// Reads the numbers of a CPU tensor: outside of an op's own `cpu_fwd`.
+pub(crate) fn with<T: Real, const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[T]; N]) -> Result<R>,
+) -> Result<R> {
+    let stores = tensors.map(|t| t.storage_and_layout());
+    let mut all = Vec::with_capacity(N);
+    for (storage, layout) in &stores {
+        match &**storage {
+            Storage::Cpu(storage) => all.push(dense::<T>(storage, layout)?),
+            _ => bail!("a CPU kernel was given a tensor of another device"),
+        }
+    }
+    f(std::array::from_fn(|i| &*all[i]))
 }
 
 /// A vector of `n` numbers that `fill` writes, without being zeroed before.

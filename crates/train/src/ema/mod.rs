@@ -9,8 +9,8 @@ pub use constant::Constant;
 pub use power::{Power, exponent};
 pub use warmup::WarmUp;
 
-use crate::state::moved;
 use crate::inplace::{self, Float};
+use crate::state::moved;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_ops::registry;
 use std::collections::BTreeMap;

@@ -23,8 +23,7 @@ fn dot((ta, ga): (f64, f64), (tb, gb): (f64, f64)) -> f64 {
 ///
 /// Snapshots later than the target are given no weight. Errors if there is none until then, or the widths make no sense.
 pub fn factors(snapshots: &[Profile], target: Profile) -> Result<Vec<f64>> {
-    let usable: Vec<usize> =
-        (0..snapshots.len()).filter(|&i| (1..=target.step).contains(&snapshots[i].step)).collect();
+    let usable: Vec<usize> = (0..snapshots.len()).filter(|&i| (1..=target.step).contains(&snapshots[i].step)).collect();
     if usable.is_empty() {
         bail!("no snapshot until step {}: an EMA of that step cannot be rebuilt", target.step);
     }
@@ -80,8 +79,7 @@ fn solve(a: Vec<Vec<f64>>, right: [Vec<f64>; 2]) -> Result<[Vec<f64>; 2]> {
     let refined = |b: Vec<f64>| {
         let mut x = substitute(&b);
         for _ in 0..2 {
-            let left: Vec<f64> =
-                (0..n).map(|i| b[i] - a[i].iter().zip(&x).map(|(a, x)| a * x).sum::<f64>()).collect();
+            let left: Vec<f64> = (0..n).map(|i| b[i] - a[i].iter().zip(&x).map(|(a, x)| a * x).sum::<f64>()).collect();
             x.iter_mut().zip(substitute(&left)).for_each(|(x, d)| *x += d);
         }
         x

@@ -22,7 +22,8 @@ impl Default for Discrete {
 
 impl Named for Discrete {
     const NAME: &'static str = "discrete";
-    const ABOUT: &'static str = "the entries of a table with equal chance; elsewhere `steps` evenly spaced times [Ho20]";
+    const ABOUT: &'static str =
+        "the entries of a table with equal chance; elsewhere `steps` evenly spaced times [Ho20]";
 }
 
 impl Level for Discrete {

@@ -42,7 +42,8 @@ impl Default for Importance {
 
 impl Named for Importance {
     const NAME: &'static str = "importance";
-    const ABOUT: &'static str = "levels of another distribution (base) in proportion to their loss, unbiased [Nichol21]";
+    const ABOUT: &'static str =
+        "levels of another distribution (base) in proportion to their loss, unbiased [Nichol21]";
 }
 
 impl Importance {
@@ -60,7 +61,12 @@ impl Importance {
         }
         let part = |root: f64| self.uniform / self.bins as f64 + (1. - self.uniform) * root / total;
         let mut sum = 0.;
-        let mut edges: Vec<f64> = std::iter::once(0.).chain(roots.into_iter().map(|r| { sum += part(r); sum })).collect();
+        let mut edges: Vec<f64> = std::iter::once(0.)
+            .chain(roots.into_iter().map(|r| {
+                sum += part(r);
+                sum
+            }))
+            .collect();
         edges[self.bins] = 1.;
         edges
     }

@@ -123,7 +123,10 @@ mod tests {
     fn normal_mass(m: f64, s: f64, a: f64, b: f64) -> f64 {
         let density = |x: f64| (-0.5 * ((x - m) / s).powi(2)).exp() / (s * (2. * std::f64::consts::PI).sqrt());
         let h = (b - a) / 200.;
-        (0..100).map(|i| a + 2. * h * i as f64).map(|x| (density(x) + 4. * density(x + h) + density(x + 2. * h)) * h / 3.).sum()
+        (0..100)
+            .map(|i| a + 2. * h * i as f64)
+            .map(|x| (density(x) + 4. * density(x + h) + density(x + 2. * h)) * h / 3.)
+            .sum()
     }
 
     #[test]
@@ -147,8 +150,7 @@ mod tests {
         for level in AnyLevel::defaults() {
             for process in AnyProcess::defaults() {
                 let (low, high) = process.get().span();
-                let times: Vec<f64> =
-                    (0..200).map(|i| level.get().draw(process.get(), i as f64 / 200.).t).collect();
+                let times: Vec<f64> = (0..200).map(|i| level.get().draw(process.get(), i as f64 / 200.).t).collect();
                 assert!(times.iter().all(|t| (low..=high).contains(t)), "{level:?} {process:?}");
                 assert!(times.windows(2).all(|w| w[0] <= w[1] + 1e-9), "{level:?} {process:?}");
             }

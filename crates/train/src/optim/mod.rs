@@ -10,8 +10,8 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
-use crate::state::moved;
 use crate::inplace;
+use crate::state::moved;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_ops::registry;
 use std::collections::BTreeMap;

@@ -1,0 +1,148 @@
+//! What kernels promise beyond their values: bits that do not change, extremes, and errors that name what is wrong.
+
+use langevin_ops::conv::{Geometry, conv2d, conv2d_input_grad, conv2d_weight_grad};
+use langevin_ops::noise::Noise;
+use langevin_ops::norm::{group_norm, group_norm_silu};
+use langevin_ops::shape::to_host;
+use langevin_ops::{DType, Device, Result, Tensor, act, attend, grad, linear, resample};
+
+const CPU: &Device = &Device::Cpu;
+
+fn normal(dims: &[usize], seed: u64) -> Tensor {
+    Noise::of_step(seed, 0, dims[0]).normal(dims, DType::F32, CPU).unwrap()
+}
+
+fn bits(x: &Tensor) -> Vec<u64> {
+    to_host(x).unwrap().into_iter().map(f64::to_bits).collect()
+}
+
+/// Runs on a pool of so many threads.
+fn on_threads<R: Send>(n: usize, f: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
+}
+
+#[test]
+fn convolutions_do_not_depend_on_threads_or_batch() {
+    for (size, stride, pad, side) in
+        [(3, 1, [1; 4], 28), (3, 2, [0, 1, 0, 1], 28), (1, 1, [0; 4], 7), (3, 1, [1; 4], 7)]
+    {
+        let geometry = Geometry { stride, pad };
+        let (x, w, b) = (normal(&[9, 12, side, side], 1), normal(&[10, 12, size, size], 2), normal(&[10], 3));
+        let forward = |x: &Tensor| conv2d(x, &w, Some(&b), geometry).unwrap();
+        let y = on_threads(1, || forward(&x));
+        let g = normal(y.dims(), 4);
+        let input = |g: &Tensor| conv2d_input_grad(g, &w, (side, side), geometry).unwrap();
+        let weight = || conv2d_weight_grad(&x, &g, (size, size), geometry).unwrap();
+        let (gx, gw) = on_threads(1, || (input(&g), weight()));
+        for threads in [2, 5] {
+            let all = on_threads(threads, || (forward(&x), input(&g), weight()));
+            assert_eq!(bits(&y), bits(&all.0));
+            assert_eq!(bits(&gx), bits(&all.1));
+            assert_eq!(bits(&gw), bits(&all.2));
+        }
+        let one = x.narrow(0, 4, 1).unwrap();
+        assert_eq!(bits(&y.narrow(0, 4, 1).unwrap()), bits(&forward(&one)));
+        assert_eq!(bits(&gx.narrow(0, 4, 1).unwrap()), bits(&input(&g.narrow(0, 4, 1).unwrap())));
+    }
+}
+
+#[test]
+fn norms_do_not_depend_on_threads_or_batch() {
+    let (x, gamma, beta) = (normal(&[5, 8, 9, 9], 1), normal(&[8], 2), normal(&[8], 3));
+    let y = on_threads(1, || group_norm_silu(&x, &gamma, &beta, 2, 1e-5).unwrap());
+    assert_eq!(bits(&y), bits(&on_threads(3, || group_norm_silu(&x, &gamma, &beta, 2, 1e-5).unwrap())));
+    let one = group_norm_silu(&x.narrow(0, 3, 1).unwrap(), &gamma, &beta, 2, 1e-5).unwrap();
+    assert_eq!(bits(&y.narrow(0, 3, 1).unwrap()), bits(&one));
+}
+
+#[test]
+fn norm_keeps_small_differences_on_a_large_mean() {
+    let x = (normal(&[2, 4, 16, 16], 1).to_dtype(DType::F64).unwrap() * 1e-2).unwrap();
+    let (one, zero) = (Tensor::ones(4, DType::F64, CPU).unwrap(), Tensor::zeros(4, DType::F64, CPU).unwrap());
+    let exact = group_norm(&x, &one, &zero, 2, 1e-12).unwrap();
+    // the same numbers, exact in f32, far from 0
+    let grid = ((&x * 4096.).unwrap().round().unwrap() / 4096.).unwrap();
+    let at = |offset: f64, dtype: DType| {
+        let of = |t: &Tensor| t.to_dtype(dtype).unwrap();
+        group_norm(&of(&(&grid + offset).unwrap()), &of(&one), &of(&zero), 2, 1e-12).unwrap()
+    };
+    let (near, far) = (to_host(&at(0., DType::F64)).unwrap(), to_host(&at(100., DType::F32)).unwrap());
+    let error = near.iter().zip(&far).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+    assert!(error < 1e-3, "{error}");
+    assert_eq!(exact.dims(), x.dims());
+}
+
+/// Value and first and second derivative of `f` at x = +-1e3 in f32.
+fn at_extremes(f: impl Fn(&Tensor) -> Result<Tensor>) -> [Vec<f64>; 3] {
+    let x = Tensor::new(&[-1e3f32, 1e3, -88.5, 88.5], CPU).unwrap();
+    let (_, first) = grad::gradient(&x, |x| f(x)?.sum_all()).unwrap();
+    let second = grad::hvp(&x, &x.ones_like().unwrap(), |x| f(x)?.sum_all()).unwrap();
+    [f(&x).unwrap(), first, second].map(|t| to_host(&t).unwrap())
+}
+
+#[test]
+fn activations_are_right_at_large_arguments() {
+    let line = [0., 1e3, 0., 88.5];
+    let step = [0., 1., 0., 1.];
+    let none = [0.; 4];
+    let close = |got: [Vec<f64>; 3], expected: [[f64; 4]; 3], name: &str| {
+        for (order, (got, expected)) in got.iter().zip(expected).enumerate() {
+            for (a, b) in got.iter().zip(expected) {
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(1.), "{name}, derivative {order}: {a} for {b}");
+            }
+        }
+    };
+    close(at_extremes(act::silu), [line, step, none], "silu");
+    close(at_extremes(act::softplus), [line, step, none], "softplus");
+    close(at_extremes(act::gelu), [line, step, none], "gelu");
+    close(at_extremes(act::sigmoid), [step, none, none], "sigmoid");
+}
+
+#[test]
+fn nan_goes_through() {
+    let x = Tensor::new(&[f32::NAN, 1.], CPU).unwrap();
+    for f in [act::silu, act::sigmoid, act::softplus, act::gelu] {
+        let y = to_host(&f(&x).unwrap()).unwrap();
+        assert!(y[0].is_nan() && y[1].is_finite());
+    }
+}
+
+#[test]
+fn softmax_rows_sum_to_one_at_any_length() {
+    for n in [1, 3, 49, 1024, 9000] {
+        let x = (normal(&[3, n], 5) * 50.).unwrap();
+        let y = attend::softmax(&x).unwrap();
+        for sum in to_host(&y.sum(1).unwrap()).unwrap() {
+            assert!((sum - 1.).abs() < 1e-5, "{sum} for {n}");
+        }
+    }
+}
+
+#[test]
+fn errors_name_what_does_not_fit() {
+    let (x, w) = (normal(&[1, 2, 4, 4], 1), normal(&[3, 2, 3, 3], 2));
+    let says = |result: Result<Tensor>, what: &str| {
+        let message = result.err().expect("an error").to_string();
+        assert!(message.contains(what), "{message}");
+    };
+    let same = Geometry::same(3);
+    says(conv2d(&x, &normal(&[3, 5, 3, 3], 2), None, same), "2 channels, the weight takes 5");
+    says(conv2d(&x, &w, Some(&normal(&[4], 3)), same), "a bias of shape [4]");
+    says(conv2d(&x, &w, None, Geometry { stride: 0, pad: [0; 4] }), "stride is 0");
+    says(conv2d(&normal(&[1, 2, 2, 2], 1), &w, None, Geometry { stride: 1, pad: [0; 4] }), "does not fit");
+    says(conv2d_input_grad(&x, &w, (4, 4), same), "output gradient of shape");
+    says(group_norm(&x, &normal(&[2], 1), &normal(&[2], 1), 3, 1e-5), "3 groups");
+    says(group_norm(&x, &normal(&[3], 1), &normal(&[2], 1), 2, 1e-5), "gamma and beta must be [2]");
+    says(linear::linear(&x, &normal(&[3, 5], 1), None), "[3, 5] on an input of shape [1, 2, 4, 4]");
+    says(resample::downsample_mean(&normal(&[1, 1, 3, 4], 1)), "even, got 3x4");
+    says(attend::softmax(&Tensor::zeros((2, 0), DType::F32, CPU).unwrap()), "nothing to sum over");
+}
+
+#[test]
+fn an_empty_batch_is_no_error() {
+    let x = Tensor::zeros((0, 2, 4, 4), DType::F32, CPU).unwrap();
+    let y = conv2d(&x, &normal(&[3, 2, 3, 3], 2), None, Geometry::same(3)).unwrap();
+    assert_eq!(y.dims(), [0, 3, 4, 4]);
+    assert_eq!(group_norm(&x, &normal(&[2], 1), &normal(&[2], 1), 2, 1e-5).unwrap().dims(), x.dims());
+    assert_eq!(act::silu(&x).unwrap().dims(), x.dims());
+}
