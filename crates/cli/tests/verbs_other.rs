@@ -15,12 +15,18 @@ fn info_says_what_a_file_is() {
     dir.model("run/model.safetensors", &spec(&[2], None, Head::Energy), &extra);
     let ran = dir.run("info run");
     let said = ran.ok();
-    for fact in ["samples      2", "mlp, ", "energy, residual", "edm", "0.5000", "300 of 700 steps", "toy:two-moons", &config] {
+    for fact in
+        ["samples      2", "mlp, ", "energy, residual", "edm", "0.5000", "300 of 700 steps", "toy:two-moons", &config]
+    {
         assert!(said.contains(fact.trim_end()), "no {fact:?} in\n{said}");
     }
     dir.model("m.safetensors", &spec(&[3, 8, 8], Some(4), Head::Denoiser), &[]);
     let ran = dir.run("info m.safetensors");
-    assert!(ran.ok().contains("3 x 8 x 8") && ran.stdout.contains("a plain network") && ran.stdout.contains("classes      4"));
+    assert!(
+        ran.ok().contains("3 x 8 x 8")
+            && ran.stdout.contains("a plain network")
+            && ran.stdout.contains("classes      4")
+    );
     dir.model("bad.safetensors", &spec(&[2], None, Head::Energy), &[("langevin.run", "data = 3".into())]);
     dir.run("info bad.safetensors").fails(2, &["bad.safetensors", "data"]);
     dir.run("info nowhere").fails(2, &["nowhere"]);
@@ -40,7 +46,20 @@ fn the_sampler_of_the_run_is_the_default() {
 fn everything_that_has_a_name_is_listed() {
     let dir = Dir::new();
     let all = dir.run("list");
-    for name in ["digits", "toy:two-moons", "edm", "velocity", "heun", "karras", "min-snr", "log-normal", "adamw", "power", "unet", "residual"] {
+    for name in [
+        "digits",
+        "toy:two-moons",
+        "edm",
+        "velocity",
+        "heun",
+        "karras",
+        "min-snr",
+        "log-normal",
+        "adamw",
+        "power",
+        "unet",
+        "residual",
+    ] {
         assert!(all.ok().contains(&format!("  {name} ")), "{name}");
     }
     let samplers = dir.run("list samplers");
@@ -78,7 +97,10 @@ fn an_average_of_another_length_is_rebuilt_from_snapshots() {
         let found = numbers(model.vars()[0].1.as_tensor())[0];
         let expected = mean(0.07, step);
         assert!((found - expected).abs() < 0.005 * step as f64, "{file}: {found}, not {expected}");
-        assert_eq!((notes["langevin.step"].as_str(), notes["langevin.sigma_rel"].as_str()), (&*step.to_string(), "0.07"));
+        assert_eq!(
+            (notes["langevin.step"].as_str(), notes["langevin.sigma_rel"].as_str()),
+            (&*step.to_string(), "0.07")
+        );
     }
     dir.run("sample b.safetensors -n 2 sampler.steps=2").fails(1, &["not finite"]);
     dir.run("ema run --std 0.07 --step 50").fails(1, &["step 50"]);
