@@ -5,10 +5,10 @@
 use crate::args::Bench;
 use crate::run::usage;
 use anyhow::{Result, bail};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Cond, Net};
+use langevin_dynamics::Cond;
 use langevin_models::energy::raw_energy;
 use langevin_models::unet::UNetConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
