@@ -2,9 +2,9 @@
 
 use crate::args::Train;
 use crate::folder::{Folder, Log};
-use crate::{open, output, sample};
 use crate::run::{Run, usage};
 use crate::tensorboard::Events;
+use crate::{open, output, sample};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};

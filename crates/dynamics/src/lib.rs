@@ -11,6 +11,9 @@
 //! - \[Salimans22\] Progressive distillation (v-prediction), 2202.00512
 //! - \[Karras22\] Elucidating the design space of diffusion-based generative models, 2206.00364
 //! - \[Lu22\] DPM-Solver++, 2211.01095
+//! - \[Song19\] Generative modeling by estimating gradients (NCSN), 1907.05600
+//! - \[Liu22\] Pseudo numerical methods for diffusion models (PNDM), 2202.09778
+//! - \[Zhao23\] UniPC, 2302.04867
 //! - \[Lipman23\] Flow matching for generative modeling, 2210.02747
 //! - \[Liu23\] Flow straight and fast (rectified flow), 2209.03003
 //! - \[Lin23\] Common diffusion noise schedules and sample steps are flawed, 2305.08891

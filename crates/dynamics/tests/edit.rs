@@ -1,5 +1,7 @@
 //! Encoding and its inverse, interpolation of noises, and the start from an image.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use candle_core::{DType, Device, Tensor};

@@ -1,5 +1,7 @@
 //! Laws that every registered sampler obeys, against the exact mixture. A new sampler is tested by being registered.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor};

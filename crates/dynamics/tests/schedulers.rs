@@ -2,6 +2,8 @@
 //!
 //! Every case folder below `$LANGEVIN_REFERENCE/schedulers`, else of the copies beside this file, is run.
 
+#![allow(clippy::print_stdout)]
+
 use candle_core::{DType, Device, Result, Tensor, bail, safetensors};
 use langevin_dynamics::Denoiser;
 use langevin_dynamics::process::{AnyProcess, Process};

@@ -23,9 +23,9 @@ pub struct Langevin {
 impl<M: Score + ?Sized> Kernel<M> for Langevin {
     fn step(&mut self, m: &M, chain: &mut Chain, z: &mut Noise) -> Result<Stats> {
         let proposal = langevin(&chain.x, &m.score(&chain.x)?, &[self.step], &z.normal_like(&chain.x)?)?.detach();
-        // x - x is 0 where x is finite, and NaN elsewhere
+        // 0 x is 0 where x is finite, and NaN elsewhere
         let finite: Vec<bool> =
-            to_host(&sum_per_sample(&(&proposal - &proposal)?)?)?.into_iter().map(|zero| zero == 0.).collect();
+            to_host(&sum_per_sample(&(&proposal * 0.)?)?)?.into_iter().map(|zero| zero == 0.).collect();
         let nan = finite.iter().filter(|&&finite| !finite).count() as u64;
         chain.x = if nan == 0 { proposal } else { choose(&finite, &proposal, &chain.x)? };
         let proposed = finite.len() as u64;

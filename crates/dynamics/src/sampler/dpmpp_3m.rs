@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct Dpmpp3m {
     /// How the first difference enters a 2nd-order step.
     pub second: Second,
-    /// Fresh noise: 0 none (the ODE), 1 as much as the reverse SDE of [Song21].
+    /// Fresh noise: 0 none (the ODE), 1 as much as the reverse SDE of \[Song21\].
     pub eta: f64,
     #[serde(skip)]
     history: History,

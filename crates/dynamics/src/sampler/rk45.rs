@@ -206,7 +206,7 @@ impl Rk45 {
             Some(error) => self.relative(&error, &rows.y, &next)?,
             None => vec![0.; n],
         };
-        let taken: Vec<bool> = error.iter().map(|e| !(*e > 1.)).collect(); // NaN is taken: the sample is lost, not the batch
+        let taken: Vec<bool> = error.iter().map(|e| e.is_nan() || *e <= 1.).collect(); // a NaN is one sample lost, not the batch
         rows.y = choose(&taken, &next, &rows.y)?;
         rows.k = choose(&taken, &k[6], &rows.k)?;
         for i in 0..n {

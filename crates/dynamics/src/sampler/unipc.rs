@@ -169,10 +169,8 @@ fn vandermonde(r: &[f64], b: &[f64]) -> Vec<f64> {
         let pivot = (k..n).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs())).unwrap_or(k);
         a.swap(k, pivot);
         for i in k + 1..n {
-            let f = a[i][k] / a[k][k];
-            for j in k..=n {
-                a[i][j] -= f * a[k][j];
-            }
+            let (f, row) = (a[i][k] / a[k][k], a[k].clone());
+            a[i].iter_mut().zip(row).for_each(|(a, b)| *a -= f * b);
         }
     }
     let mut rho = vec![0.; n];
