@@ -28,8 +28,19 @@ fn main() -> ExitCode {
     match args.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", without_backtrace(&format!("{e:#}")));
             ExitCode::from(if e.is::<run::Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// candle puts a backtrace into the text of an error where RUST_BACKTRACE is set; a sentence needs none.
+fn without_backtrace(text: &str) -> String {
+    let frame = |line: &&str| {
+        let inner = line.trim_start();
+        let number =
+            inner.split_once(": ").is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        line.starts_with("  ") && (number || inner.starts_with("at "))
+    };
+    text.lines().filter(|line| !frame(line)).collect::<Vec<_>>().join("\n").trim_end().to_string()
 }

@@ -120,14 +120,16 @@ fn snapshot(run: &Path, step: &str) -> Result<PathBuf> {
     if file.is_file() {
         return Ok(file);
     }
-    let steps: Vec<_> = snapshots(run)?.into_iter().map(|(step, _)| step.to_string()).collect();
+    let mut steps: Vec<_> = snapshots(run)?.into_iter().map(|(step, _)| step).collect();
+    steps.dedup();
+    let steps: Vec<_> = steps.iter().map(u64::to_string).collect();
     match steps.is_empty() {
         true => usage(format!("{name} has no snapshots; train.snapshot_every=1000 makes them")),
         false => usage(format!("{name} has no snapshot at step {number}; it has {}", steps.join(", "))),
     }
 }
 
-/// Steps and files of the snapshots of a run, in order.
+/// Steps and files of the snapshots of a run, in order; `step-N.2.safetensors` is the second average at step N.
 pub fn snapshots(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut all = tracks(run)?;
     all.retain(|(step, path)| path.file_name().is_some_and(|name| *name == *format!("step-{step}.safetensors")));
@@ -144,7 +146,7 @@ pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors"));
         let step = step.and_then(|step| step.split('.').next());
-        if let Some(step) = step.and_then(|step| step.parse().ok()) {
+        if let Some(step) = step.and_then(|step| step.split('.').next()?.parse().ok()) {
             found.push((step, path));
         }
     }

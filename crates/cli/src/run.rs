@@ -239,10 +239,13 @@ impl<'de> Deserialize<'de> for Sampler {
         use serde::de::Error;
         let mut own = Table::deserialize(from)?;
         let common: Table = COMMON.iter().filter_map(|&key| Some((key.into(), own.remove(key)?))).collect();
-        let common: Common = common.try_into().map_err(|e: toml::de::Error| D::Error::custom(e.message()))?;
+        let common: Common = serde_path_to_error::deserialize(common)
+            .map_err(|e| D::Error::custom(format!("{}: {}", e.path(), e.inner().message().trim())))?;
         own.entry("name").or_insert_with(|| Self::default().sampler.name().into());
         let sampler = own.try_into().map_err(|e: toml::de::Error| {
-            D::Error::custom(format!("{} (beside {} of every sampler)", e.message().trim(), COMMON.join(", ")))
+            let (why, beside) = (e.message().trim(), COMMON.join(", "));
+            let option = why.contains("unknown field");
+            D::Error::custom(if option { format!("{why} (beside {beside} of every sampler)") } else { why.into() })
         })?;
         Ok(Self { sampler, steps: common.steps, grid: common.grid, clip: common.clip })
     }

@@ -271,7 +271,7 @@ fn variance_exploding(config: &Value, tensors: &HashMap<String, Tensor>, z: &mut
     let told = times.iter().copied().zip(to_host(&tensors["sigmas"])?).collect();
     times.push(0.);
     let sampler =
-        json!({"name": "pc", "snr": config["snr"], "corrector_steps": config["correct_steps"], "shared_step": true});
+        json!({"name": "pc", "snr": config["snr"], "corrector_steps": config["correct_steps"], "norms": "batch"});
     let mut sampler: AnySampler = serde_json::from_value(sampler).map_err(candle_core::Error::wrap)?;
     let samples = &tensors["samples"];
     let mut worst = 0f64;

@@ -45,8 +45,11 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
         );
     };
     metadata.remove("format");
-    let spec: ModelSpec = serde_json::from_str(&description)
-        .map_err(|e| Error::Msg(format!("`{file}` describes its model in a way that this version cannot read: {e}")))?;
+    let spec: ModelSpec = serde_json::from_str(&description).map_err(|e| {
+        let e = e.to_string(); // its further lines, if any, are a backtrace
+        let why = e.lines().next().unwrap_or_default();
+        Error::Msg(format!("`{file}` describes its model in a way that this version cannot read: {why}"))
+    })?;
     let params = Params::loaded(tensors);
     let model = Model::from_params(spec, &params, dtype, device);
     let model = model.map_err(|e| Error::Msg(format!("`{file}`: {}", plain(&e))))?;

@@ -182,7 +182,11 @@ impl Model {
                 bail!("the other model has no parameter `{name}`; give one of the same network");
             };
             if source.dims() != var.dims() {
-                bail!("`{name}` has shape {:?} there and {:?} here; give a model of the same network", source.dims(), var.dims());
+                bail!(
+                    "`{name}` has shape {:?} there and {:?} here; give a model of the same network",
+                    source.dims(),
+                    var.dims()
+                );
             }
             pairs.push((var, source.to_dtype(var.dtype())?.to_device(var.device())?));
         }

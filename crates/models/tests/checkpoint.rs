@@ -127,7 +127,7 @@ fn damaged_files_are_one_sentence_each() -> Result<()> {
     Ok(())
 }
 
-/// Thousands of random changes to a good file: each is taken or refused in one sentence, none panics.
+/// A thousand random changes to a good file: each is taken or refused in one sentence, none panics.
 #[test]
 fn random_damage_never_panics() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -139,7 +139,7 @@ fn random_damage_never_panics() -> Result<()> {
     let words: [&[u8]; 8] = [b"0", b"9", b"-", b"\"", b"{", b"1e99", b"null", b"18446744073709551615"];
     let mut draws = langevin_ops::noise::Noise::seeds(&[17]);
     let mut refused = 0;
-    for n in 0..2000 {
+    for n in 0..1000 {
         let u = |d: &mut langevin_ops::noise::Noise, below: usize| {
             Ok::<_, candle_core::Error>((d.uniform(1)?[0] * below as f64) as usize)
         };
@@ -166,7 +166,7 @@ fn random_damage_never_panics() -> Result<()> {
             refused += 1;
         }
     }
-    assert!(refused > 1000, "{refused}");
+    assert!(refused > 500, "{refused}");
     Ok(())
 }
 

@@ -131,8 +131,10 @@ fn norms(all: &mut Vec<Case>) -> Result<()> {
     Ok(())
 }
 
+type Unary = fn(&Tensor) -> Result<Tensor>;
+
 fn activations(all: &mut Vec<Case>) -> Result<()> {
-    let ops: [(&str, fn(&Tensor) -> Result<Tensor>); 5] = [
+    let ops: [(&str, Unary); 5] = [
         ("silu", act::silu),
         ("sigmoid", act::sigmoid),
         ("softplus", act::softplus),

@@ -98,8 +98,8 @@ fn the_gradient_at_a_weight_is_not_skipped() {
     close(&g, &[4., 6., 4., 6., 9., 6., 4., 6., 4.]);
 }
 
-fn message<T>(result: Result<T>) -> String {
-    result.err().expect("an error").to_string()
+fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+    result.expect_err("an error").to_string()
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn softmax_rows_sum_to_one_at_any_length() {
 fn errors_name_what_does_not_fit() {
     let (x, w) = (normal(&[1, 2, 4, 4], 1), normal(&[3, 2, 3, 3], 2));
     let says = |result: Result<Tensor>, what: &str| {
-        let message = result.err().expect("an error").to_string();
+        let message = result.expect_err("an error").to_string();
         assert!(message.contains(what), "{message}");
     };
     let same = Geometry::same(3);

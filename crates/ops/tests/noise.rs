@@ -38,17 +38,17 @@ fn moments_are_those_of_the_distributions() {
     // five standard errors, var(x^k) = E x^2k - (E x^k)^2
     let z = to_host(&noise.normal_like(&x).unwrap()).unwrap();
     for (k, expected, variance) in [(1, 0., 1.), (2, 1., 2.), (3, 0., 15.), (4, 3., 96.)] {
-        assert!((moment(&z, k) - expected).abs() < 5. * (variance / n as f64).sqrt(), "moment {k}");
+        assert!((moment(&z, k) - expected).abs() < 5. * (variance / n).sqrt(), "moment {k}");
     }
     let u = to_host(&noise.uniform_like(&x).unwrap()).unwrap();
     assert!(u.iter().all(|u| (0. ..1.).contains(u)));
-    assert!((moment(&u, 1) - 0.5).abs() < 5. / (12. * n as f64).sqrt());
+    assert!((moment(&u, 1) - 0.5).abs() < 5. / (12. * n).sqrt());
     let signs = to_host(&noise.rademacher_like(&x).unwrap()).unwrap();
     assert!(signs.iter().all(|s| s.abs() == 1.));
-    assert!(moment(&signs, 1).abs() < 5. / (n as f64).sqrt());
+    assert!(moment(&signs, 1).abs() < 5. / (n).sqrt());
     // neighbours are not correlated
     let product = z.windows(2).map(|p| p[0] * p[1]).sum::<f64>() / n;
-    assert!(product.abs() < 5. / (n as f64).sqrt());
+    assert!(product.abs() < 5. / (n).sqrt());
 }
 
 #[test]

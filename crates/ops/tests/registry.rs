@@ -6,7 +6,6 @@ use langevin_ops::registry;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
-
 pub trait Shape {
     fn area(&self) -> f64;
 }

@@ -39,6 +39,10 @@ impl Process for Flow {
         (self.t_min, self.t_max)
     }
 
+    fn t_at(&self, log_snr: f64) -> f64 {
+        (1. / (1. + (0.5 * log_snr).exp())).clamp(self.t_min, self.t_max)
+    }
+
     fn check(&self) -> Result<()> {
         rising(&[("t_min", self.t_min), ("t_max", self.t_max)])?;
         at_most("t_max", self.t_max, 1.)

@@ -45,6 +45,13 @@ impl Process for Vp {
         (self.t_min, 1.)
     }
 
+    fn t_at(&self, log_snr: f64) -> f64 {
+        let integral = (-log_snr).exp().ln_1p().min(1e300); // of beta: -ln alpha^2
+        let slope = self.beta_max - self.beta_min;
+        let t = 2. * integral / (self.beta_min + (self.beta_min.powi(2) + 2. * slope * integral).sqrt());
+        t.clamp(self.t_min, 1.)
+    }
+
     fn check(&self) -> Result<()> {
         check_beta(self.beta_min, self.beta_max)?;
         rising(&[("t_min", self.t_min), ("the end of the span", 1.)])

@@ -1,15 +1,16 @@
 //! Annealed Langevin dynamics: at each noise level some Langevin steps x + eps score + sqrt(2 eps) z with
-//! eps = step sigma^2 / 2, and nothing between the levels; at the end the denoised x0.
+//! eps = step sigma^2 / 2, and nothing between the levels but the scale of the data; at the end the denoised x0.
 //! [Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475]
 
-use super::Sampler;
-use super::transfer::lands;
+use super::transfer::{Ends, ends, lands, of};
+use super::{Sampler, above_zero};
 use crate::Denoiser;
 use crate::denoiser::each;
 use crate::mcmc::langevin;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
+use langevin_ops::shape::scale;
 use serde::{Deserialize, Serialize};
 
 /// `steps_per_level` evaluations a level.
@@ -24,7 +25,7 @@ pub struct AnnealedLangevin {
 
 impl Default for AnnealedLangevin {
     fn default() -> Self {
-        Self { steps_per_level: 5, step: 0.2 }
+        Self { steps_per_level: 10, step: 0.15 }
     }
 }
 
@@ -34,12 +35,26 @@ impl Named for AnnealedLangevin {
 }
 
 impl Sampler for AnnealedLangevin {
+    fn check(&self) -> Result<()> {
+        above_zero("steps_per_level", self.steps_per_level as f64)?;
+        above_zero("step", self.step)?;
+        if self.step >= 4. {
+            bail!("step is {}; it must be below 4, where Langevin dynamics stops being stable", self.step);
+        }
+        Ok(())
+    }
+
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let eps = each(m.process(), t, |m| 0.5 * self.step * m.sigma.powi(2));
         let mut x = x.clone();
         for _ in 0..self.steps_per_level {
             x = langevin(&x, &m.score(&x, t)?, &eps, &z.normal_like(&x)?)?;
         }
-        if lands(s) { m.x0(&x, t) } else { Ok(x) }
+        if lands(s) {
+            return m.x0(&x, t);
+        }
+        // x/alpha stays; where there is next to no signal, x/sigma does
+        let carry = |e: &Ends| if e.t.sigma < 1e3 * e.t.alpha { e.s.alpha / e.t.alpha } else { e.keep() };
+        scale(&x, &of(&ends(m.process(), t, s)?, carry))
     }
 }

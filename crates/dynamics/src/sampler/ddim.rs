@@ -1,10 +1,10 @@
 //! DDIM: x_s = alpha_s x0 + sqrt(sigma_s^2 - v) eps + sqrt(v) z with v = eta^2 times the variance of q(x_s | x_t, x0).
 //! [SongDDIM, eq. 12 and 16]
 
-use super::Sampler;
 use super::transfer::{Ends, ends, lands, of, sum};
+use super::{Sampler, not_negative};
 use crate::Denoiser;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,14 @@ impl Named for Ddim {
 }
 
 impl Sampler for Ddim {
+    fn check(&self) -> Result<()> {
+        not_negative("eta", self.eta)?;
+        if self.eta > 1. {
+            bail!("eta is {}; it must be at most 1, which is DDPM", self.eta);
+        }
+        Ok(())
+    }
+
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, t)?;
         if lands(s) {

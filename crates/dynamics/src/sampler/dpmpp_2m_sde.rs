@@ -1,7 +1,7 @@
 //! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. [Lu22, eq. 18]
 
-use super::Sampler;
 use super::multistep::{Dpmpp, History, Second};
+use super::{Sampler, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -32,6 +32,10 @@ impl Named for Dpmpp2mSde {
 }
 
 impl Sampler for Dpmpp2mSde {
+    fn check(&self) -> Result<()> {
+        not_negative("eta", self.eta)
+    }
+
     fn begin(&mut self, times: &[f64]) {
         self.history.begin(times);
     }

@@ -3,9 +3,9 @@
 //! The paper's sigma is sigma/alpha for processes that scale the data; raising it from t to t' is the forward step
 //! x_t' = r x + S_noise sqrt(sigma_t'^2 - r^2 sigma_t^2) z, r = alpha_t'/alpha_t.
 
-use super::Sampler;
 use super::heun::correct;
 use super::transfer::{Ends, ends, lands, of, sum, towards};
+use super::{Sampler, not_negative};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -40,6 +40,13 @@ impl Named for EdmStochastic {
 }
 
 impl Sampler for EdmStochastic {
+    fn check(&self) -> Result<()> {
+        not_negative("s_churn", self.s_churn)?;
+        not_negative("s_min", self.s_min)?;
+        not_negative("s_max", self.s_max)?;
+        not_negative("s_noise", self.s_noise)
+    }
+
     fn begin(&mut self, times: &[f64]) {
         self.steps = times.len().saturating_sub(1);
     }

@@ -33,7 +33,7 @@ pub use euler::Euler;
 pub use euler_maruyama::EulerMaruyama;
 pub use heun::Heun;
 pub use multistep::Second;
-pub use pc::Pc;
+pub use pc::{Norms, Pc};
 pub use pndm::Pndm;
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
@@ -46,6 +46,11 @@ use langevin_ops::registry;
 
 /// A rule that moves x from time `t` to a less noisy `s`. It owns what it remembers between steps.
 pub trait Sampler: Send + Sync + std::fmt::Debug {
+    /// Errors, naming the option, if one is out of its range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A run through `times` begins: what is remembered of the last one is forgotten.
     fn begin(&mut self, _times: &[f64]) {}
 
@@ -65,7 +70,23 @@ registry! {
     pub enum AnySampler: Sampler = "sampler" {
         Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
         AnnealedLangevin, EdmStochastic
+    } check Sampler::check
+}
+
+/// Errors, naming the option, unless `value` is a number above 0.
+fn above_zero(name: &str, value: f64) -> Result<()> {
+    if !(value.is_finite() && value > 0.) {
+        bail!("{name} is {value}; it must be a number above 0");
     }
+    Ok(())
+}
+
+/// Errors, naming the option, unless `value` is a number of at least 0.
+fn not_negative(name: &str, value: f64) -> Result<()> {
+    if !(value.is_finite() && value >= 0.) {
+        bail!("{name} is {value}; it must be a number of at least 0");
+    }
+    Ok(())
 }
 
 /// Where a run is: after step `step` of `steps`, at time `t`.
@@ -92,6 +113,7 @@ pub fn run(
     if times.iter().any(|t| !t.is_finite()) {
         bail!("the grid of times {times:?} is not finite; look at the span of the process {:?}", m.process());
     }
+    sampler.check()?;
     sampler.begin(times);
     let mut x = x.detach();
     for (i, pair) in times.windows(2).enumerate() {

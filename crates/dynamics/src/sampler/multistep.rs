@@ -2,7 +2,7 @@
 //!
 //! With lambda = ln(alpha/sigma), h its gain and H = (1 + eta) h, variation of constants gives
 //! x_s = (sigma_s/sigma_t) e^(-eta h) x + alpha_s [(1 - e^-H) D0 + phi2 D1 - phi3 D2] + sigma_s sqrt(1 - e^(-2 eta h)) z
-//! where D1, D2 are h and h^2/2... times the derivatives of x0 in lambda, by differences of what is remembered, and
+//! where D1 and D2 are h and h^2/2 times the derivatives of x0 in lambda, by differences of what is remembered, and
 //! phi2 = (e^-H - 1)/H + 1, phi3 = phi2/H - 1/2. Where h is infinite (from alpha = 0, to sigma = 0) D0 is all there is.
 
 use super::transfer::{Ends, ends, of, sum};

@@ -1,11 +1,11 @@
 //! Predictor-corrector: Langevin steps at the noise level t, then any sampler's step to s. [Song21, Alg. 2 to 5]
 //!
 //! The step size of the Langevin dynamics is eps = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 (1 where data
-//! are not scaled), with the norms of each sample itself; near a stationary point of the density, where the score
-//! vanishes, it is held at 4 times 2 a (snr sigma)^2, its value for a sample of pure noise.
+//! are not scaled). In many dimensions |z| / |score| is nearly sigma; in few it varies from point to point, and a step
+//! size that depends on x draws from another density (near p / eps): hence the choice of [`Norms`].
 
-use super::transfer::{Ends, ends, lands, of};
-use super::{AnySampler, ReverseDiffusion, Sampler};
+use super::transfer::{Ends, ends, lands};
+use super::{AnySampler, ReverseDiffusion, Sampler, above_zero};
 use crate::Denoiser;
 use crate::mcmc::langevin;
 use candle_core::{Result, Tensor};
@@ -13,6 +13,19 @@ use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::norm_per_sample;
 use serde::{Deserialize, Serialize};
+
+/// The norms that make the step size of the corrector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norms {
+    /// |z| / |score| = sigma, as it is in many dimensions: the same for all samples, and no bias beyond Langevin's own.
+    #[default]
+    Level,
+    /// Each sample's own; at most 2 sigma, since the score vanishes at a mode.
+    Sample,
+    /// Means over the batch, as the authors' code has it: a sample then depends on its batch.
+    Batch,
+}
 
 /// One evaluation a corrector step, and those of the predictor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,14 +37,14 @@ pub struct Pc {
     pub corrector_steps: usize,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
-    /// One step size for the whole batch, by mean norms, as the authors' code has it; a sample then depends on its batch.
-    pub shared_step: bool,
+    /// The norms that make the step size.
+    pub norms: Norms,
 }
 
 impl Default for Pc {
     fn default() -> Self {
         let predictor = Box::new(ReverseDiffusion::default().into());
-        Self { predictor, corrector_steps: 1, snr: 0.16, shared_step: false }
+        Self { predictor, corrector_steps: 1, snr: 0.16, norms: Norms::default() }
     }
 }
 
@@ -45,13 +58,18 @@ impl Sampler for Pc {
         self.predictor.get_mut().begin(times);
     }
 
+    fn check(&self) -> Result<()> {
+        above_zero("snr", self.snr)?;
+        self.predictor.get().check()
+    }
+
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let ends = ends(m.process(), t, s)?;
         let mut x = x.clone();
         for _ in 0..self.corrector_steps {
             let score = m.score(&x, t)?;
             let noise = z.normal_like(&x)?;
-            let eps = self.step_size(&ends, &norm_per_sample(&score)?, &norm_per_sample(&noise)?);
+            let eps = self.step_size(&ends, &score, &noise)?;
             x = langevin(&x, &score, &eps, &noise)?;
         }
         if lands(s) { m.x0(&x, t) } else { self.predictor.get_mut().step(m, &x, t, s, z) }
@@ -59,17 +77,25 @@ impl Sampler for Pc {
 }
 
 impl Pc {
-    fn step_size(&self, ends: &[Ends], score: &[f64], noise: &[f64]) -> Vec<f64> {
-        let a = of(ends, |e| if e.s.sigma == 0. { 1. } else { e.ratio().powi(2) });
-        let size = |a: f64, score: f64, noise: f64| 2. * a * (self.snr * noise / score).powi(2);
-        let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
-        if self.shared_step {
-            let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
-            return a.iter().map(|&a| size(a, mean(score), mean(noise))).collect();
-        }
-        let sigma = of(ends, |e| e.t.sigma);
-        (0..score.len())
-            .map(|i| size(at(&a, i), score[i], noise[i]).min(8. * at(&a, i) * (self.snr * at(&sigma, i)).powi(2)))
-            .collect()
+    fn step_size(&self, ends: &[Ends], score: &Tensor, noise: &Tensor) -> Result<Vec<f64>> {
+        let sigma = |i: usize| ends[if ends.len() == 1 { 0 } else { i }].t.sigma;
+        let ratios: Vec<f64> = match self.norms {
+            Norms::Level => (0..ends.len()).map(sigma).collect(),
+            Norms::Sample => {
+                let norms = norm_per_sample(noise)?.into_iter().zip(norm_per_sample(score)?);
+                norms.enumerate().map(|(i, (noise, score))| (noise / score).min(2. * sigma(i))).collect()
+            }
+            Norms::Batch => {
+                let sum = |v: Vec<f64>| v.iter().sum::<f64>();
+                vec![sum(norm_per_sample(noise)?) / sum(norm_per_sample(score)?)]
+            }
+        };
+        let n = ends.len().max(ratios.len());
+        let at = |i: usize| {
+            let (e, ratio) = (&ends[i.min(ends.len() - 1)], ratios[i.min(ratios.len() - 1)]);
+            let a = if e.s.sigma == 0. { 1. } else { e.ratio().powi(2) };
+            2. * a * (self.snr * ratio).powi(2)
+        };
+        Ok((0..n).map(at).collect())
     }
 }

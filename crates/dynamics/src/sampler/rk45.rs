@@ -5,7 +5,7 @@
 //! dy/dtheta = cos(theta) eps - sin(theta) x0. It is smooth and finite from pure noise (pi/2) to data (0), and the same
 //! curve for every process. Sample n has its own theta, and steps by its own error.
 
-use super::Sampler;
+use super::{Sampler, above_zero};
 use crate::mcmc::choose;
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
@@ -54,6 +54,12 @@ const A: [&[f64]; 7] = [
 const E: [f64; 7] = [71. / 57600., 0., -71. / 16695., 71. / 1920., -17253. / 339200., 22. / 525., -1. / 40.];
 
 impl Sampler for Rk45 {
+    fn check(&self) -> Result<()> {
+        above_zero("atol", self.atol)?;
+        above_zero("rtol", self.rtol)?;
+        above_zero("max_steps", self.max_steps as f64)
+    }
+
     fn begin(&mut self, _: &[f64]) {
         self.pace.clear();
     }

@@ -8,7 +8,7 @@ use super::Sampler;
 use super::multistep::History;
 use super::transfer::{Ends, ends, of, sum};
 use crate::Denoiser;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,13 @@ impl Named for UniPc {
 }
 
 impl Sampler for UniPc {
+    fn check(&self) -> Result<()> {
+        if !(1..=3).contains(&self.order) {
+            bail!("order is {}; it must be 1, 2 or 3", self.order);
+        }
+        Ok(())
+    }
+
     fn begin(&mut self, times: &[f64]) {
         self.history.begin(times);
         self.last = None;
@@ -82,7 +89,8 @@ impl Sampler for UniPc {
     }
 
     fn order(&self) -> Option<u32> {
-        Some(self.order.clamp(1, 3) as u32 + u32::from(self.corrector))
+        // the last step is not corrected, and of order 1
+        Some(if self.order > 1 || self.corrector { 2 } else { 1 })
     }
 }
 

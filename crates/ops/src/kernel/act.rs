@@ -3,9 +3,8 @@
 //! With e = exp(-|x|): s = sigmoid(x), q = s (1 - s) and u = 1 - 2 s have no cancellation anywhere, and
 //! s' = q, s'' = q u, s''' = q (1 - 6 q), s'''' = q u (1 - 12 q).
 
-use super::{PIECE, Real, wide, written};
+use super::{PIECE, Real, pieces, wide, written};
 use candle_core::cpu::erf::erfc_f64;
-use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
 /// A smooth function of one number.
@@ -90,10 +89,9 @@ fn by_logistic<T: Real>(a: [f64; 5], b: [f64; 5], x: &[T], g: Option<&[T]>) -> V
 
 fn map<T: Real>(x: &[T], g: Option<&[T]>, f: impl Fn(T) -> T + Sync) -> Vec<T> {
     let fill = |y: &mut [MaybeUninit<T>]| {
-        y.par_chunks_mut(PIECE).enumerate().for_each(|(i, y)| {
-            let range = i * PIECE..i * PIECE + y.len();
-            let x = &x[range.clone()];
-            match g.map(|g| &g[range]) {
+        pieces(y, PIECE, |from, y| {
+            let x = &x[from..from + y.len()];
+            match g.map(|g| &g[from..from + y.len()]) {
                 None => wide(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = MaybeUninit::new(f(x)))),
                 Some(g) => wide(|| {
                     y.iter_mut().zip(x).zip(g).for_each(|((y, &x), &g)| *y = MaybeUninit::new(g * f(x)));

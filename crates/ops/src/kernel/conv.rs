@@ -3,8 +3,7 @@
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
 //! enough that its columns stay in the cache. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, gemm, scratch, written};
-use rayon::prelude::*;
+use super::{Matrix, Real, Shared, collect, each, gemm, scratch, written};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -143,7 +142,7 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> 
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
         let y = Shared(y.as_mut_ptr().cast::<T>());
-        (0..plan.batch * tiles).into_par_iter().for_each(|job| {
+        each(plan.batch * tiles, size * k, |job| {
             let (n, rows) = (job / tiles, plan.rows(job % tiles));
             let x = sample(x, n, plan.batch);
             let width = rows.len() * plan.out[1];
@@ -182,7 +181,10 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T]) -> Vec<T> {
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     let size = plan.channels * plan.height * plan.width;
     let mut out = vec![T::zero(); plan.batch * size];
-    out.par_chunks_mut(size.max(1)).enumerate().for_each(|(n, x)| {
+    let place = Shared(out.as_mut_ptr());
+    each(plan.batch, plan.batch * size * o, |n| {
+        // SAFETY: each job has its own sample.
+        let x = unsafe { std::slice::from_raw_parts_mut(place.at(n * size), size) };
         let g = sample(g, n, plan.batch);
         for rows in (0..plan.tiles()).map(|tile| plan.rows(tile)) {
             let width = rows.len() * plan.out[1];
@@ -207,30 +209,30 @@ pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     // Each part sums some samples; parts and their order depend on the sizes alone.
     let parts = ((1 << 21) / (o * k).max(1)).clamp(4, 16).min(plan.batch.max(1));
-    let sums: Vec<Vec<T>> = (0..parts)
-        .into_par_iter()
-        .map(|part| {
-            let mut sum = vec![T::zero(); k * o]; // [K, O]
-            for n in part * plan.batch / parts..(part + 1) * plan.batch / parts {
-                let (x, g) = (sample(x, n, plan.batch), sample(g, n, plan.batch));
-                for rows in (0..plan.tiles()).map(|tile| plan.rows(tile)) {
-                    let width = rows.len() * plan.out[1];
-                    let from = rows.start * plan.out[1];
-                    with_columns(plan, x, &rows, |col| {
-                        // SAFETY: `sum` is k x o, `col` k x width, `g` o x width with its rows `pixels` apart.
-                        unsafe {
-                            let c = Matrix { at: sum.as_mut_ptr().cast_const(), row: o, col: 1 };
-                            let b = Matrix { at: g[from..].as_ptr(), row: 1, col: pixels };
-                            gemm((k, o, width), c, true, col, b);
-                        }
-                    });
-                }
+    let sums: Vec<Vec<T>> = collect(parts, plan.batch * pixels * o * k, |part| {
+        let mut sum = vec![T::zero(); k * o]; // [K, O]
+        for n in part * plan.batch / parts..(part + 1) * plan.batch / parts {
+            let (x, g) = (sample(x, n, plan.batch), sample(g, n, plan.batch));
+            for rows in (0..plan.tiles()).map(|tile| plan.rows(tile)) {
+                let width = rows.len() * plan.out[1];
+                let from = rows.start * plan.out[1];
+                with_columns(plan, x, &rows, |col| {
+                    // SAFETY: `sum` is k x o, `col` k x width, `g` o x width with its rows `pixels` apart.
+                    unsafe {
+                        let c = Matrix { at: sum.as_mut_ptr().cast_const(), row: o, col: 1 };
+                        let b = Matrix { at: g[from..].as_ptr(), row: 1, col: pixels };
+                        gemm((k, o, width), c, true, col, b);
+                    }
+                });
             }
-            sum
-        })
-        .collect();
+        }
+        sum
+    });
     let mut out = vec![T::zero(); o * k];
-    out.par_chunks_mut(k.max(1)).enumerate().for_each(|(o_i, row)| {
+    let place = Shared(out.as_mut_ptr());
+    each(o, o * k, |o_i| {
+        // SAFETY: each job has its own row of the output.
+        let row = unsafe { std::slice::from_raw_parts_mut(place.at(o_i * k), k) };
         for sum in &sums {
             row.iter_mut().enumerate().for_each(|(k_i, w)| *w += sum[k_i * o + o_i]);
         }
@@ -273,7 +275,7 @@ fn flip<T: Real>(plan: &Plan, w: &[T]) -> Vec<T> {
 
 /// Sums over pixels, and over samples too unless `per_sample`: `[B, C, P] -> [C]` or `[B, C]`.
 pub(crate) fn channel_sum<T: Real>(x: &[T], (b, c, p): (usize, usize, usize), per_sample: bool) -> Vec<T> {
-    let rows: Vec<f64> = (0..b * c).into_par_iter().with_min_len(16).map(|i| sum(&x[i * p..(i + 1) * p])).collect();
+    let rows = collect(b * c, x.len(), |i| sum(&x[i * p..(i + 1) * p]));
     if per_sample {
         return rows.into_iter().map(T::from_f64).collect();
     }
@@ -295,7 +297,9 @@ pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
 pub(crate) fn channel_spread<T: Real>(v: &[T], (b, c, p): (usize, usize, usize), per_sample: bool) -> Vec<T> {
     let fill = |out: &mut [MaybeUninit<T>]| {
         let of = |i: usize| MaybeUninit::new(v[if per_sample { i } else { i % c }]);
-        out.par_chunks_mut(p.max(1)).with_min_len(16).enumerate().for_each(|(i, row)| row.fill(of(i)));
+        let place = Shared(out.as_mut_ptr());
+        // SAFETY: each job has its own row.
+        each(b * c, b * c * p, |i| unsafe { std::slice::from_raw_parts_mut(place.at(i * p), p) }.fill(of(i)));
     };
     // SAFETY: the rows cover the output.
     unsafe { written(b * c * p, fill) }

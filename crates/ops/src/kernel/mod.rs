@@ -13,6 +13,7 @@ pub(crate) mod product;
 pub(crate) mod resample;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -63,6 +64,30 @@ impl Real for f64 {
 pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
+
+/// Runs jobs 0..count on all cores, or here if their `work` (numbers touched, multiplied) would not pay for waking them.
+pub(crate) fn each(count: usize, work: usize, job: impl Fn(usize) + Sync + Send) {
+    if count == 1 || work < SMALL { (0..count).for_each(job) } else { (0..count).into_par_iter().for_each(job) }
+}
+
+/// As [`each`], collecting what the jobs return in their order.
+pub(crate) fn collect<R: Send>(count: usize, work: usize, job: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    if count == 1 || work < SMALL {
+        return (0..count).map(job).collect();
+    }
+    (0..count).into_par_iter().map(job).collect()
+}
+
+/// Gives `y` to `f` in pieces of `size` (the last may be shorter), each with the index where it begins.
+pub(crate) fn pieces<T: Send>(y: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
+    if y.len() < SMALL {
+        return y.chunks_mut(size).enumerate().for_each(|(i, y)| f(i * size, y));
+    }
+    y.par_chunks_mut(size).enumerate().for_each(|(i, y)| f(i * size, y));
+}
+
+/// Work that one core does in about the time that waking another takes.
+const SMALL: usize = 1 << 15;
 
 /// Elements of a piece of elementwise work.
 pub(crate) const PIECE: usize = 1 << 13;

@@ -6,8 +6,7 @@
 //! H = -r^2 (n (<q u> - <q><u> - 3 <q n><u n>) + <u n> (q - <q>) + <q n> (u - <u>)).
 
 use super::act::logistic;
-use super::{Real, Shared, wide};
-use rayon::prelude::*;
+use super::{Real, Shared, collect, wide};
 use std::mem::MaybeUninit;
 
 /// Sizes and options of a group norm.
@@ -44,6 +43,7 @@ const BLOCK: usize = 16 * LANES;
 
 /// N sums over i < n at once: in the element type within blocks of 256, across blocks in f64.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // this nesting of plain loops is what becomes vectors
 fn sums<T: Real, const N: usize>(n: usize, f: impl Fn(usize) -> [T; N]) -> [f64; N] {
     let mut total = [0f64; N];
     let blocks = n / BLOCK;
@@ -119,12 +119,11 @@ fn units<T: Real, const K: usize>(
     let (count, size) = (op.batch * op.groups, op.size());
     let mut outputs: [Vec<T>; K] = std::array::from_fn(|_| Vec::with_capacity(count * size));
     let places = outputs.each_mut().map(|v| Shared(v.spare_capacity_mut().as_mut_ptr()));
-    let sums = (0..count).into_par_iter().map(|unit| {
+    let sums = collect(count, count * size, |unit| {
         // SAFETY: units are disjoint and inside the capacity.
         let parts = places.map(|p| unsafe { std::slice::from_raw_parts_mut(p.at(unit * size), size) });
         f(unit, parts)
     });
-    let sums = sums.collect();
     // SAFETY: the functions below write all of their parts.
     outputs.iter_mut().for_each(|v| unsafe { v.set_len(count * size) });
     (outputs, sums)

@@ -1,8 +1,7 @@
 //! CPU kernels of batched matrix products and of softmax over rows.
 
-use super::{Matrix, Real, Shared, gemm, wide, written};
+use super::{Matrix, Real, Shared, each, gemm, pieces, wide, written};
 use candle_core::Layout;
-use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
 /// A batch of matrices in memory: where each begins, and the steps inside.
@@ -46,11 +45,11 @@ pub(crate) fn product<T: Real>(
     if size == 0 || k == 0 {
         return vec![T::zero(); size];
     }
-    let pieces = m.div_ceil(ROWS);
+    let parts = m.div_ceil(ROWS);
     let fill = |c: &mut [MaybeUninit<T>]| {
         let c = Shared(c.as_mut_ptr().cast::<T>());
-        (0..batch * pieces).into_par_iter().for_each(|job| {
-            let (i, row) = (job / pieces, job % pieces * ROWS);
+        each(batch * parts, size * k, |job| {
+            let (i, row) = (job / parts, job % parts * ROWS);
             let (a, b) = (a.get(i), b.get(i));
             // SAFETY: the layouts say where the matrices lie; each job writes its own rows.
             unsafe {
@@ -70,12 +69,12 @@ fn rows<T: Real, const N: usize>(
     inputs: [&[T]; N],
     f: impl Fn([&[T]; N], &mut [MaybeUninit<T>]) + Sync,
 ) -> Vec<T> {
-    let each = (super::PIECE / n.max(1)).max(1) * n.max(1);
+    let size = (super::PIECE / n.max(1)).max(1) * n.max(1);
     let fill = |y: &mut [MaybeUninit<T>]| {
-        y.par_chunks_mut(each).enumerate().for_each(|(i, y)| {
+        pieces(y, size, |start, y| {
             wide(|| {
                 for (row, y) in y.chunks_exact_mut(n).enumerate() {
-                    let from = i * each + row * n;
+                    let from = start + row * n;
                     f(inputs.map(|x| &x[from..from + n]), y);
                 }
             });
