@@ -45,11 +45,12 @@ impl Float for f64 {
 }
 
 type Then<'f, T> = &'f mut dyn FnMut(Vec<&mut [T]>);
+type Held<'h, 'f, T> = (Vec<&'h mut [T]>, Then<'f, T>);
 
 /// Locks the tensors one inside the other, then runs the function on all of their numbers.
 struct Nest<'h, 'f, T> {
     rest: &'f [&'f Tensor],
-    state: RefCell<Option<(Vec<&'h mut [T]>, Then<'f, T>)>>,
+    state: RefCell<Option<Held<'h, 'f, T>>>,
 }
 
 fn nest<T: Float>(held: Vec<&mut [T]>, tensors: &[&Tensor], f: Then<T>) -> Result<()> {

@@ -109,7 +109,7 @@ fn the_exact_denoiser_is_the_minimum() -> Result<()> {
 fn a_small_energy_learns_a_toy() -> Result<()> {
     // two points of the plane, blurred: p = (N(-a, s^2) + N(a, s^2)) / 2
     let (a, s) = ([0.6, 0.3], 0.15);
-    let sigma_data = ((0.36 + 0.09) / 2. + s * s as f64).sqrt();
+    let sigma_data = f64::sqrt((0.36 + 0.09) / 2. + s * s);
     let batch = |n: u64| -> Result<Batch> {
         let mut z = Noise::of_step(5, n, 128);
         let sign: Vec<f64> = z.uniform(128)?.into_iter().map(|u| if u < 0.5 { 1. } else { -1. }).collect();
@@ -160,7 +160,6 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
     }
     let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
     let (start, end) = (mean(&losses[..5]), mean(&losses[320..]));
-    println!("loss {start:.4} -> {end:.4}; of the exact denoiser {best:.4}");
     assert!(end < 1.05 * best && end > 0.97 * best, "{end}, the exact denoiser has {best}");
     assert!(start > 1.4 * best, "{start} to {end}"); // EDM's loss of a network that gives 0 is 1
     assert!(trainer.model().energy(&batch(0)?.x, &[0.5], &Cond::default())?.dims() == [128]);

@@ -37,7 +37,7 @@ impl Sgd {
     fn numbers<T: Float>(&self, at: &Update, theta: &mut [T], g: &[T], slots: &mut [&mut [T]]) {
         let (lr, scale, decay) = (T::from_f64(at.lr), T::from_f64(at.scale), T::from_f64(self.weight_decay));
         let [b] = slots else {
-            let plain = |(theta, &g): (&mut T, &T)| *theta = *theta - lr * (g * scale + *theta * decay);
+            let plain = |(theta, &g): (&mut T, &T)| *theta -= lr * (g * scale + *theta * decay);
             return theta.iter_mut().zip(g).for_each(plain);
         };
         let (into_b, direction) = self.factors(at);
@@ -45,7 +45,7 @@ impl Sgd {
         for ((theta, &g), b) in theta.iter_mut().zip(g).zip(b.iter_mut()) {
             let g = g * scale + *theta * decay;
             *b = into_b[0] * *b + into_b[1] * g;
-            *theta = *theta - lr * (direction[0] * *b + direction[1] * g);
+            *theta -= lr * (direction[0] * *b + direction[1] * g);
         }
     }
 }
