@@ -3,7 +3,7 @@
 mod landscape;
 mod npz;
 
-pub use landscape::{View, landscape};
+pub use landscape::{Energy, View, landscape};
 pub use npz::npz;
 
 use anyhow::{Context, Result, bail};

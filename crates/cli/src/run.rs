@@ -323,7 +323,7 @@ fn source(name: &str) -> Result<(String, String)> {
         apply(&mut table, &format!("data.spec={name}"))?;
         return Ok(("preset toy".into(), table.to_string()));
     }
-    if !Path::new(name).extension().is_some_and(|e| e == "toml") {
+    if Path::new(name).extension().is_none_or(|e| e != "toml") {
         let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
         return usage(format!("no preset `{name}`; one of: {}, toy:NAME, or a FILE.toml", names.join(", ")));
     }
@@ -362,7 +362,7 @@ fn apply(table: &mut Table, change: &str) -> Result<()> {
     }
     let value = value(text);
     if *last == "name" && at.get("name") != Some(&value) {
-        at.retain(|key, _| COMMON.iter().any(|common| key == *common));
+        at.retain(|key, _| COMMON.contains(&key));
     }
     at.insert(last.to_string(), value);
     Ok(())

@@ -39,12 +39,31 @@ pub fn run(args: &Sample) -> Result<()> {
         output::writable(path)?;
     }
     let opened = open(&args.model, &device)?;
+    suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;
     let labels = labels(&opened.model, args.class, &seeds)?;
     let job = Job { model: &opened.model, drawing: &drawing, start, batch: args.batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     write(args, &opened, &drawing, &seeds, labels.as_deref(), &drawn)
+}
+
+/// Errors if samples of this kind cannot be written as asked: before they are drawn, not after.
+fn suits(args: &Sample, kind: Kind) -> Result<()> {
+    let ends = |ending: &str| args.out.as_ref().is_some_and(|out| out.extension().is_some_and(|e| e == ending));
+    match kind {
+        Kind::Image if ends("csv") => usage("--out FILE.csv: images are not a table; give a .png, or --npz"),
+        Kind::Table if ends("png") => {
+            usage("--out FILE.png: rows of a table are no picture; give --out FILE.csv, or --npz")
+        }
+        Kind::Table if args.gif.is_some() => {
+            usage("--gif: rows of a table are no picture; give --out FILE.csv, or --npz")
+        }
+        Kind::Points | Kind::Table if args.images.is_some() => {
+            usage("--images: this model is not one of images; give --out, or --npz")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the usual picture of samples of a model to `path`; a table goes to a CSV file beside it. Says where it is.
@@ -307,7 +326,7 @@ fn write(
         println!("{}", path.display());
     }
     if let Some(folder) = &args.images {
-        each(opened.kind(), &drawn.x, seeds, folder)?;
+        each(&drawn.x, seeds, folder)?;
         println!("{}", folder.display());
     }
     if let Some(path) = &args.npz {
@@ -333,14 +352,8 @@ fn show(
 ) -> Result<()> {
     let is_csv = path.extension().is_some_and(|e| e == "csv");
     match open::kind(model) {
-        Kind::Image if is_csv => usage("--out FILE.csv: images are not a table; give a .png, or --npz"),
         Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
         Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
-        _ if path.extension().is_some_and(|e| e == "png") => usage(format!(
-            "{}: samples of {} columns are no picture; give --out FILE.csv, or --npz",
-            path.display(),
-            x.dim(1)?
-        )),
         _ => {
             let columns = opened.map(Opened::columns).transpose()?.flatten();
             let (names, rows) = match columns {
@@ -353,10 +366,7 @@ fn show(
 }
 
 /// Each image as FOLDER/SEED.png.
-fn each(kind: Kind, x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
-    if kind != Kind::Image {
-        return usage("--images: this model is not one of images; give --npz or --out FILE.csv");
-    }
+fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for (picture, seed) in output::pictures(x)?.iter().zip(seeds) {
         output::save_png(&folder.join(format!("{seed}.png")), picture, &[])?;
@@ -383,7 +393,7 @@ fn frame(model: &Model, t: f64, x: &Tensor, last: &Tensor, labels: Option<&[u32]
     match open::kind(model) {
         Kind::Image => output::grid(&x, None),
         Kind::Points => points(model, (t > 0.).then_some((t, scale)), &x, last, labels),
-        Kind::Table => usage("--gif: samples of a table are no picture; give --out FILE.csv, or --npz"),
+        Kind::Table => bail!("rows of a table have no animation"),
     }
 }
 
@@ -408,7 +418,6 @@ fn points(
         };
         Ok(model.energy(&x, &[t], &Cond { labels, dropout: None })?.to_device(&Device::Cpu)?)
     };
-    let energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>> =
-        if model.spec.head == Head::Energy { Some(&energy) } else { None };
+    let energy: Option<&output::Energy> = if model.spec.head == Head::Energy { Some(&energy) } else { None };
     output::landscape(energy, x, output::View::around(around)?)
 }

@@ -1,5 +1,7 @@
 //! `langevin apply`, on our models and on networks of diffusers: its numbers, and what it refuses.
 
+#![allow(clippy::print_stdout)] // a line a case
+
 mod common;
 
 use candle_core::{DType, Device, Tensor};

@@ -141,7 +141,10 @@ fn points_are_drawn_over_the_energy_and_tables_are_text() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!((lines.len(), lines[0]), (5, "age,kg, h"));
     assert!(lines[1..].iter().all(|line| line.ends_with(",1000")), "{text}");
-    dir.run("sample t.safetensors --out t.png").fails(2, &["t.png", "CSV"]);
+    dir.run("sample t.safetensors --out t.png").fails(2, &["--out FILE.png", ".csv"]);
+    dir.run("sample t.safetensors --gif t.gif").fails(2, &["--gif"]);
+    dir.run("sample p.safetensors --images each").fails(2, &["--images"]);
+    dir.run("sample p.safetensors --out p.csv sampler.steps=2").ok();
 }
 
 #[test]

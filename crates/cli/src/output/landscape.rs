@@ -27,6 +27,9 @@ const VIRIDIS: [[u8; 3]; 10] = [
     [253, 231, 37],
 ];
 
+/// An energy of points, `[M, 2] -> [M]`.
+pub type Energy<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
+
 /// The square that is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
@@ -71,7 +74,7 @@ impl View {
 }
 
 /// `samples` `[N, 2]` over `energy` (`[M, 2] -> [M]`), or over plain ground where the model has none.
-pub fn landscape(energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>>, samples: &Tensor, view: View) -> Result<RgbImage> {
+pub fn landscape(energy: Option<&Energy>, samples: &Tensor, view: View) -> Result<RgbImage> {
     let mut picture = match energy {
         Some(energy) => relief(energy, samples, view)?,
         None => RgbImage::from_pixel(SIDE, SIDE, Rgb([250, 250, 248])),
@@ -90,7 +93,7 @@ pub fn landscape(energy: Option<&dyn Fn(&Tensor) -> Result<Tensor>>, samples: &T
 }
 
 /// The energy as colours with contour lines.
-fn relief(energy: &dyn Fn(&Tensor) -> Result<Tensor>, samples: &Tensor, view: View) -> Result<RgbImage> {
+fn relief(energy: &Energy, samples: &Tensor, view: View) -> Result<RgbImage> {
     let levels = to_host(&energy(&view.lattice(samples.device())?)?)?;
     let mut at_samples = to_host(&energy(samples)?)?;
     at_samples.retain(|e| e.is_finite());
