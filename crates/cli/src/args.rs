@@ -57,12 +57,10 @@ pub struct Machine {
 impl Machine {
     /// Sets the number of threads and opens the device.
     pub fn open(&self) -> Result<Device> {
-        if let Some(threads) = self.threads {
-            if threads == 0 {
-                return usage("--threads 0: give at least 1");
-            }
-            langevin_ops::threads::set(threads)?;
+        if self.threads == Some(0) {
+            return usage("--threads 0: give at least 1");
         }
+        langevin_ops::threads::set(self.threads)?;
         let (kind, index) = self.device.split_once(':').unwrap_or((&self.device, "0"));
         let Ok(index) = index.parse() else {
             return usage(format!("--device {}: `{index}` is no number of a device", self.device));

@@ -90,7 +90,6 @@ struct Session {
     data: Arc<dyn Dataset>,
     folder: Folder,
     trainer: Trainer,
-    device: Device,
     log: Log,
     events: Events,
     /// Set by Ctrl-C.
@@ -143,7 +142,7 @@ impl Session {
         })
         .context("cannot listen for Ctrl-C")?;
         let (log, events) = (folder.log(done)?, Events::create(&folder.tensorboard())?);
-        Ok(Self { run, data, folder, trainer, device: device.clone(), log, events, stop })
+        Ok(Self { run, data, folder, trainer, log, events, stop })
     }
 
     fn train(mut self) -> Result<()> {

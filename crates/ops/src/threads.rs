@@ -2,15 +2,25 @@
 
 use candle_core::{Result, bail};
 
-/// Uses `n` threads from now on, in candle, gemm and here. Once, before any work: errors if a pool is already running.
-pub fn set(n: usize) -> Result<()> {
-    // SAFETY: called by programs at their start, before other threads; candle reads this variable, and has no setter.
+/// Uses `n` threads from now on, or all cores. For programs to call first, before any work: errors if it is too late.
+///
+/// candle's own elementwise operations are held to one thread: they wait for each other in spin loops on pinned threads,
+/// which takes the cores from the kernels here and doubled the time of a training step. `CANDLE_NUM_THREADS` overrides.
+pub fn set(n: Option<usize>) -> Result<()> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    // SAFETY: called at a program's start, before other threads; candle reads these variables and has no setter.
     #[allow(unsafe_code)]
     unsafe {
-        std::env::set_var("RAYON_NUM_THREADS", n.to_string());
+        if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+            std::env::set_var("CANDLE_NUM_THREADS", "1");
+        }
+        if let Some(n) = n {
+            std::env::set_var("RAYON_NUM_THREADS", n.to_string());
+            pool = pool.num_threads(n);
+        }
     }
-    match rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
+    match pool.build_global() {
         Ok(()) => Ok(()),
-        Err(e) => bail!("cannot use {n} threads: {e}; set the number of threads before anything else is computed"),
+        Err(e) => bail!("cannot choose the number of threads: {e}; choose it before anything else is computed"),
     }
 }
