@@ -36,7 +36,7 @@ pub fn run(args: &Apply) -> Result<()> {
     let named: HashMap<String, Tensor> = args.what.iter().cloned().zip(results).collect();
     let bytes = safetensors::serialize(named.iter().map(|(name, t)| (name.clone(), t)), None)?;
     output::save(&args.output, &bytes)?;
-    println!("{}", args.output.display());
+    crate::say!("{}", args.output.display())?;
     Ok(())
 }
 

@@ -56,13 +56,13 @@ pub fn run(args: &Bench) -> Result<()> {
     times.sort_by(f64::total_cmp);
     let median = 0.5 * (times[(times.len() - 1) / 2] + times[times.len() / 2]);
     let peak = peak_mib().map_or("n/a".into(), |mib| format!("{mib:.0}"));
-    println!(
+    crate::say!(
         "{}/{} batch={batch} params={} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
         args.net,
         args.case,
         work.model.parameters(),
         times[0]
-    );
+    )?;
     Ok(())
 }
 

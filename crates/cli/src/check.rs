@@ -20,7 +20,7 @@ pub fn run(args: &Check) -> Result<()> {
             Err(e) => (false, e.to_string()),
         };
         failed += usize::from(!passed);
-        println!("{:<6} {:<width$}  {found}", if passed { "ok" } else { "FAILED" }, case.name);
+        crate::say!("{:<6} {:<width$}  {found}", if passed { "ok" } else { "FAILED" }, case.name)?;
     }
     if all == 0 || failed > 0 {
         bail!("{failed} of {all} ops have wrong derivatives on {}", args.machine.device);

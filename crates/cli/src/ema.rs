@@ -39,7 +39,7 @@ pub fn run(args: &Ema) -> Result<()> {
     notes.insert(SIGMA_REL.into(), target.sigma_rel.to_string());
     checkpoint::save(&out, &model.spec, &weights, &notes)?;
     eprintln!("from {} snapshots, until step {}", snapshots.len(), target.step);
-    println!("{}", out.display());
+    crate::say!("{}", out.display())?;
     Ok(())
 }
 

@@ -15,10 +15,10 @@ pub fn run(args: &Info) -> Result<()> {
     }
     let opened = open::open(&args.model, &Device::Cpu)?;
     for (what, value) in facts(&opened)? {
-        println!("{what:<12} {value}");
+        crate::say!("{what:<12} {value}")?;
     }
     if let Some(run) = &opened.run {
-        println!("\n{}", run.to_toml()?.trim_end());
+        crate::say!("\n{}", run.to_toml()?.trim_end())?;
     }
     Ok(())
 }
@@ -80,14 +80,14 @@ fn network(folder: &Path) -> Result<()> {
     let network = open::network(folder, DType::F32, &Device::Cpu)?;
     let c = &network.config;
     let parameters = network.vars.iter().map(|(_, var)| var.elem_count()).sum();
-    println!("{:<12} {}", "folder", folder.display());
-    println!("{:<12} UNet2DModel of diffusers, {} parameters", "network", thousands(parameters));
-    println!("{:<12} {} in, {} out", "channels", c.inputs, c.outputs);
+    crate::say!("{:<12} {}", "folder", folder.display())?;
+    crate::say!("{:<12} UNet2DModel of diffusers, {} parameters", "network", thousands(parameters))?;
+    crate::say!("{:<12} {} in, {} out", "channels", c.inputs, c.outputs)?;
     if let Some([h, w]) = c.size {
-        println!("{:<12} {h} x {w}", "trained on");
+        crate::say!("{:<12} {h} x {w}", "trained on")?;
     }
     if let Some(n) = c.classes {
-        println!("{:<12} {n}", "classes");
+        crate::say!("{:<12} {n}", "classes")?;
     }
     Ok(())
 }

@@ -36,16 +36,13 @@ pub fn run(args: &List) -> Result<()> {
     let all = kinds();
     let Some(kind) = &args.kind else {
         for (i, (kind, place, names)) in all.iter().enumerate() {
-            println!("{}{kind} ({place})", if i > 0 { "\n" } else { "" });
-            show(names, "  ");
+            crate::say!("{}{kind} ({place})", if i > 0 { "\n" } else { "" })?;
+            show(names, "  ")?;
         }
         return Ok(());
     };
     match all.iter().find(|(name, ..)| *name == kind.to_lowercase()) {
-        Some((_, _, names)) => {
-            show(names, "");
-            Ok(())
-        }
+        Some((_, _, names)) => show(names, ""),
         None => {
             let kinds: Vec<_> = all.iter().map(|(name, ..)| *name).collect();
             usage(format!("no kind `{kind}`; one of: {}", kinds.join(", ")))
@@ -53,11 +50,12 @@ pub fn run(args: &List) -> Result<()> {
     }
 }
 
-fn show(names: &Names, margin: &str) {
+fn show(names: &Names, margin: &str) -> Result<()> {
     let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, about) in names {
-        println!("{margin}{name:<width$}  {about}");
+        crate::say!("{margin}{name:<width$}  {about}")?;
     }
+    Ok(())
 }
 
 /// The presets, each with the first comment line of its file.
@@ -68,10 +66,10 @@ fn presets() -> Names {
 
 /// The licences of the program and of the data inside it.
 pub fn licences() -> Result<()> {
-    println!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n");
-    println!("{}\n", include_str!("../../../LICENSE-MIT").trim_end());
-    println!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end());
-    println!("{}", langevin_data::digits::NOTICE.trim_end());
+    crate::say!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n")?;
+    crate::say!("{}\n", include_str!("../../../LICENSE-MIT").trim_end())?;
+    crate::say!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end())?;
+    crate::say!("{}", langevin_data::digits::NOTICE.trim_end())?;
     Ok(())
 }
 

@@ -4,6 +4,12 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one crate that talks to people
 
+/// A line of results on stdout; a reader that has seen enough (`| head`) is no error.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::say(format_args!($($text)*)) };
+}
+
 mod apply;
 mod args;
 mod bench;
@@ -20,8 +26,17 @@ mod sample;
 mod tensorboard;
 mod train;
 
+use anyhow::Context;
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
+
+fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
+}
 
 fn main() -> ExitCode {
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage

@@ -323,20 +323,20 @@ fn write(
     };
     if let Some(path) = out {
         show(model, Some(opened), &drawn.x, labels, &path, &notes)?;
-        println!("{}", path.display());
+        crate::say!("{}", path.display())?;
     }
     if let Some(folder) = &args.images {
         each(&drawn.x, seeds, folder)?;
-        println!("{}", folder.display());
+        crate::say!("{}", folder.display())?;
     }
     if let Some(path) = &args.npz {
         output::save(path, &arrays(opened.kind(), &drawn.x, labels)?)?;
-        println!("{}", path.display());
+        crate::say!("{}", path.display())?;
     }
     if let Some(path) = &args.gif {
         let frames = drawn.path.iter().map(|(t, x)| frame(model, *t, x, &drawn.x, labels)).collect::<Result<_>>()?;
         output::save_gif(path, frames)?;
-        println!("{}", path.display());
+        crate::say!("{}", path.display())?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub fn run(args: Train) -> Result<()> {
     let device = args.machine.open()?;
     let run = configuration(&args)?;
     if args.dry_run {
-        print!("{}", run.to_toml()?);
+        crate::say!("{}", run.to_toml()?.trim_end())?;
         return Ok(());
     }
     if cfg!(debug_assertions) {
@@ -131,7 +131,7 @@ impl Session {
             run.model.sigma_data.unwrap_or(0.)
         );
         if done > 0 {
-            println!("resumed at step {done}");
+            crate::say!("resumed at step {done}")?;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
@@ -183,13 +183,13 @@ impl Session {
         let dir = self.folder.path().display().to_string();
         if step < options.steps {
             self.checkpoint()?;
-            println!("stopped at step {step} of {}; go on with: langevin train --resume {dir}", options.steps);
+            crate::say!("stopped at step {step} of {}; go on with: langevin train --resume {dir}", options.steps)?;
             return Ok(());
         }
         self.checkpoint()?; // a run killed between its last state and its weights has only the first
         let picture = self.picture()?;
-        println!("model: {}", self.folder.model().display());
-        println!("samples: {picture}");
+        crate::say!("model: {}", self.folder.model().display())?;
+        crate::say!("samples: {picture}")?;
         Ok(())
     }
 
