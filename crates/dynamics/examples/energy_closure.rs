@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p langevin-dynamics --example energy_closure`
 
+#![allow(clippy::print_stdout)] // an example talks
+
 use langevin_dynamics::mcmc::{Chain, Kernel, Langevin};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::sum_per_sample;

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p langevin-dynamics --example own_process`
 
+#![allow(clippy::print_stdout)] // an example talks
+
 use langevin_dynamics::exact::Mixture;
 use langevin_dynamics::grid::{Grid, LogSnr};
 use langevin_dynamics::process::{Marginal, Process};

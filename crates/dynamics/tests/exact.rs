@@ -1,5 +1,7 @@
 //! The exact mixture against recorded figures, its own finite differences and its own draws.
 
+#![allow(clippy::print_stdout)] // errors of the reference cases
+
 use candle_core::{DType, Device, Tensor, safetensors};
 use langevin_dynamics::process::{AnyProcess, Vp};
 use langevin_dynamics::{Denoiser, Marginal, Mixture};

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p langevin-train --example hand_written_loop`
 
+#![allow(clippy::print_stdout)] // an example talks
+
 use candle_core::{DType, Device, Result, Var};
 use langevin_data::{Loader, LoaderOptions, Options};
 use langevin_dynamics::Cond;

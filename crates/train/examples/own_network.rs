@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p langevin-train --example own_network`
 
+#![allow(clippy::print_stdout)] // an example talks
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_dynamics::predict::Edm as EdmPrediction;
 use langevin_dynamics::process::Edm;
