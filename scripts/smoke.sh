@@ -5,7 +5,7 @@ langevin=$(realpath "$1")
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
 
-ok() { echo "+ langevin $*"; "$langevin" "$@"; }
+ok() { echo "+ langevin $*" >&2; "$langevin" "$@"; }
 fails() { # STATUS TEXT ARGS...: must end with that status and one sentence that has that text
     local want=$1 text=$2 got=0 said
     shift 2
@@ -50,7 +50,7 @@ fails 2 'train.lr' train digits train.lr=fast
 fails 2 'heun' train digits sampler.name=huen
 fails 2 'already holds a run' train digits --out runs/digits
 fails 1 'nowhere' train digits --data nowhere
-fails 1 'nothing' sample nothing
+fails 2 'nothing' sample nothing
 mkdir empty; fails 1 'empty' train digits --data empty
 head -c 5000 runs/digits/model.safetensors > half.safetensors; fails 1 'half.safetensors' sample half.safetensors
 echo 'the program works end to end'

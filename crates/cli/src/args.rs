@@ -61,6 +61,7 @@ impl Machine {
             return usage("--threads 0: give at least 1");
         }
         langevin_ops::threads::set(self.threads)?;
+        langevin_ops::grad::init()?;
         let (kind, index) = self.device.split_once(':').unwrap_or((&self.device, "0"));
         let Ok(index) = index.parse() else {
             return usage(format!("--device {}: `{index}` is no number of a device", self.device));
@@ -223,8 +224,8 @@ pub struct List {
 #[derive(Parser)]
 #[command(after_long_help = "\
 Example:
-  langevin train digits ema.name=power train.snapshot_every=100
-  langevin ema runs/digits --std 0.10 --out digits-ema-0.10.safetensors
+  langevin train digits ema.name=power train.snapshot_every=100 --out runs/power
+  langevin ema runs/power --std 0.10 --out digits-ema-0.10.safetensors
   langevin sample digits-ema-0.10.safetensors")]
 pub struct Ema {
     /// The run folder
@@ -300,8 +301,9 @@ impl Args {
             Some(Verb::Check(args)) => crate::check::run(&args),
             Some(Verb::Bench(args)) => crate::bench::run(&args),
             Some(Verb::Completions(args)) => {
-                clap_complete::generate(args.shell, &mut Args::command(), "langevin", &mut std::io::stdout());
-                Ok(())
+                let mut script = vec![];
+                clap_complete::generate(args.shell, &mut Args::command(), "langevin", &mut script);
+                crate::say!("{}", String::from_utf8_lossy(&script).trim_end())
             }
             None => usage("nothing to do; see langevin --help"),
         }

@@ -25,7 +25,7 @@ const LR: f64 = 2e-4;
 pub fn run(args: &Bench) -> Result<()> {
     let device = args.machine.open()?;
     if cfg!(debug_assertions) {
-        eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
+        crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
     let dtype = if args.dtype == "f64" { DType::F64 } else { DType::F32 };
     let (net, shape, usual) = network(&args.net)?;

@@ -25,6 +25,6 @@ pub fn run(args: &Check) -> Result<()> {
     if all == 0 || failed > 0 {
         bail!("{failed} of {all} ops have wrong derivatives on {}", args.machine.device);
     }
-    eprintln!("all {all} are right; the numbers are errors of the first, second, ... derivative");
+    crate::talk!("all {all} are right; the numbers are errors of the first, second, ... derivative");
     Ok(())
 }

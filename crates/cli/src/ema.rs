@@ -38,7 +38,7 @@ pub fn run(args: &Ema) -> Result<()> {
     notes.insert(STEP.into(), target.step.to_string());
     notes.insert(SIGMA_REL.into(), target.sigma_rel.to_string());
     checkpoint::save(&out, &model.spec, &weights, &notes)?;
-    eprintln!("from {} snapshots, until step {}", snapshots.len(), target.step);
+    crate::talk!("from {} snapshots, until step {}", snapshots.len(), target.step);
     crate::say!("{}", out.display())?;
     Ok(())
 }

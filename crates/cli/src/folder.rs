@@ -14,13 +14,13 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A new folder at `out`, or the first free one of runs/NAME, runs/NAME-2, ...
-    pub fn create(out: Option<&Path>, name: &str) -> Result<Self> {
+    /// A new folder at `out`, or the first free one of runs/NAME, runs/NAME-2, ..., with the configuration of its run.
+    pub fn create(out: Option<&Path>, name: &str, config: &str) -> Result<Self> {
         let path = match out {
             Some(path) => path.to_path_buf(),
             None => (1..)
                 .map(|n| Path::new("runs").join(if n == 1 { name.into() } else { format!("{name}-{n}") }))
-                .find(|path| !path.exists())
+                .find(|path| !path.join("config.toml").exists())
                 .context("no free name under runs/")?,
         };
         if path.join("config.toml").exists() {
@@ -33,15 +33,24 @@ impl Folder {
             return usage(format!("--out {}: this is a file; give a folder", path.display()));
         }
         fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
-        Self::lock(path)
+        let folder = Self::lock(path)?;
+        crate::output::save(&folder.config(), config.as_bytes())?;
+        Ok(folder)
     }
 
     /// The folder of a run to go on with.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.join("config.toml").is_file() {
+        Self::config_of(path)?;
+        Self::lock(path.to_path_buf())
+    }
+
+    /// The configuration of the run in `path`.
+    pub fn config_of(path: &Path) -> Result<PathBuf> {
+        let config = path.join("config.toml");
+        if !config.is_file() {
             return usage(format!("--resume {}: no run lies there (no config.toml)", path.display()));
         }
-        Self::lock(path.to_path_buf())
+        Ok(config)
     }
 
     /// The lock belongs to the process, not to the file: one left by a killed process blocks nobody.

@@ -2,12 +2,19 @@
 //!
 //! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // the one crate that talks to people
-
 /// A line of results on stdout; a reader that has seen enough (`| head`) is no error.
 #[macro_export]
 macro_rules! say {
     ($($text:tt)*) => { $crate::say(format_args!($($text)*)) };
+}
+
+/// A line of talk on stderr; nothing depends on whether anybody reads it.
+#[macro_export]
+macro_rules! talk {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
 }
 
 mod apply;
@@ -43,7 +50,7 @@ fn main() -> ExitCode {
     match args.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", without_backtrace(&format!("{e:#}")));
+            crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));
             ExitCode::from(if e.is::<run::Usage>() { 2 } else { 1 })
         }
     }

@@ -38,7 +38,7 @@ impl Progress {
                 self.told = Instant::now();
                 let rate = self.done as f64 / self.start.elapsed().as_secs_f64();
                 let left = HumanDuration(Duration::from_secs_f64(self.all.saturating_sub(self.done) as f64 / rate));
-                eprintln!("{} of {} {}, {rate:.1} a second, {left} left", self.done, self.all, self.unit);
+                crate::talk!("{} of {} {}, {rate:.1} a second, {left} left", self.done, self.all, self.unit);
             }
             None => {}
         }

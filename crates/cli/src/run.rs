@@ -70,6 +70,9 @@ pub struct Data {
     /// Side in pixels that images of a folder are resized and cropped to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// The number of samples that the run began with: it cannot go on with another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
     /// Mirror images left to right at random.
     #[serde(default)]
     pub flip: bool,
@@ -260,7 +263,10 @@ impl Run {
 
     /// The configuration in `text`, changed by `overrides`.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: Table = text.parse().map_err(|e: toml::de::Error| Usage(e.to_string()))?;
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
+            let line = e.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|&b| b == b'\n').count());
+            Usage(format!("line {line}: {}", e.message()))
+        })?;
         for change in overrides {
             apply(&mut table, change)?;
         }

@@ -10,7 +10,7 @@ use crate::run::{Drawing, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use langevin_data::Kind;
+use langevin_data::{Columns, Kind};
 use langevin_dynamics::sampler::{At, edit, prior, run as steps_of};
 use langevin_dynamics::wrap::{Clamped, Clip};
 use langevin_dynamics::{Cond, Denoiser};
@@ -67,7 +67,13 @@ fn suits(args: &Sample, kind: Kind) -> Result<()> {
 }
 
 /// Writes the usual picture of samples of a model to `path`; a table goes to a CSV file beside it. Says where it is.
-pub fn picture(model: &Model, sampler: &crate::run::Sampler, seeds: &[u64], path: &Path) -> Result<PathBuf> {
+pub fn picture(
+    model: &Model,
+    sampler: &crate::run::Sampler,
+    seeds: &[u64],
+    columns: Option<&Columns>,
+    path: &Path,
+) -> Result<PathBuf> {
     let drawing = Drawing { sampler: sampler.clone(), ..Drawing::default() };
     let labels = labels(model, None, seeds)?;
     let job = Job { model, drawing: &drawing, start: Start::Noise, batch: NUMBER };
@@ -79,7 +85,7 @@ pub fn picture(model: &Model, sampler: &crate::run::Sampler, seeds: &[u64], path
         Kind::Table => path.with_extension("csv"),
         _ => path.to_path_buf(),
     };
-    show(model, None, &drawn.x, labels.as_deref(), &path, &[])?;
+    show(model, columns, &drawn.x, labels.as_deref(), &path, &[])?;
     Ok(path)
 }
 
@@ -269,7 +275,8 @@ impl Job<'_> {
         let mut sampler = self.drawing.sampler.sampler.clone();
         let mut shape = vec![seeds.len()];
         shape.extend_from_slice(&model.spec.shape);
-        let draw = |noise: &mut Noise| prior(model.spec.process.get(), &shape, model.dtype(), model.device(), noise);
+        let draw =
+            |noise: &mut Noise| prior(model.spec.process.get(), times[0], &shape, model.dtype(), model.device(), noise);
         let x = match &self.start {
             Start::Noise => draw(&mut noise)?,
             Start::Image { x0, encode: true, .. } => {
@@ -322,7 +329,7 @@ fn write(
         (None, false) => Some("samples.png".into()),
     };
     if let Some(path) = out {
-        show(model, Some(opened), &drawn.x, labels, &path, &notes)?;
+        show(model, opened.columns()?.as_ref(), &drawn.x, labels, &path, &notes)?;
         crate::say!("{}", path.display())?;
     }
     if let Some(folder) = &args.images {
@@ -344,7 +351,7 @@ fn write(
 /// The samples as one file to look at: a grid of images, points over the energy, a table.
 fn show(
     model: &Model,
-    opened: Option<&Opened>,
+    columns: Option<&Columns>,
     x: &Tensor,
     labels: Option<&[u32]>,
     path: &Path,
@@ -355,7 +362,6 @@ fn show(
         Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
         Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
         _ => {
-            let columns = opened.map(Opened::columns).transpose()?.flatten();
             let (names, rows) = match columns {
                 Some(columns) => (columns.names.clone(), columns.restore(x)?),
                 None => ((1..=x.dim(1)?).map(|i| format!("x{i}")).collect(), x.to_dtype(DType::F64)?.to_vec2()?),

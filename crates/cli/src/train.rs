@@ -5,7 +5,7 @@ use crate::folder::{Folder, Log};
 use crate::run::{Run, usage};
 use crate::tensorboard::Events;
 use crate::{open, output, sample};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};
 use langevin_data::{Dataset, Loader, LoaderOptions};
@@ -30,18 +30,38 @@ pub fn run(args: Train) -> Result<()> {
         return Ok(());
     }
     if cfg!(debug_assertions) {
-        eprintln!("warning: this is a build without optimisation, many times slower; use cargo run --release");
+        crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
     let data: Arc<dyn Dataset> =
         langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size })?.into();
     for note in data.notes() {
-        eprintln!("{note}");
+        crate::talk!("{note}");
     }
+    // weights to start from are not needed again once there is a state
+    let resumed = args.resume.as_ref().is_some_and(|dir| dir.join("model.safetensors").exists());
+    let (run, trainer) = prepare(run, data.as_ref(), resumed, &device)?; // before there is a folder: a mistake leaves none
     let folder = match &args.resume {
         Some(dir) => Folder::open(dir)?,
-        None => Folder::create(args.out.as_deref(), &name(&args))?,
+        None => Folder::create(args.out.as_deref(), &name(&args), &run.to_toml()?)?,
     };
-    Session::start(run, data, folder, &device)?.train()
+    Session::start(run, data, folder, trainer)?.train()
+}
+
+/// The run with all that is measured filled in, and its trainer at step 0.
+fn prepare(mut run: Run, data: &dyn Dataset, resumed: bool, device: &Device) -> Result<(Run, Trainer)> {
+    let spec = run.model_spec(data)?;
+    run.model.sigma_data = Some(spec.sigma_data);
+    if let Some(before) = run.data.samples.replace(data.len()).filter(|&before| before != data.len()) {
+        let spec = &run.data.spec;
+        bail!("{spec} has {} samples, but the run began with {before}; give it the data it had", data.len());
+    }
+    let model = Model::new(spec, run.train.seed, DType::F32, device)?;
+    if let Some(from) = run.model.from.as_ref().filter(|_| !resumed) {
+        model.copy_weights(&open::open(from, device)?.model).with_context(|| format!("model.from = {from}"))?;
+    }
+    let (weight, level) = (run.loss.weight.clone(), run.loss.level.clone());
+    let trainer = Trainer::new(model, weight, level, run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+    Ok((run, trainer))
 }
 
 /// What the run computes: the preset or file with its changes, or what the folder's run was started with.
@@ -57,10 +77,8 @@ fn configuration(args: &Train) -> Result<Run> {
         if args.seed.is_some() {
             return usage("--seed: a run goes on with the seed that it was started with");
         }
-        let path = dir.join("config.toml");
-        let text = std::fs::read_to_string(&path);
-        let text =
-            text.with_context(|| format!("no run to go on with in {}: cannot read its config.toml", dir.display()))?;
+        let path = Folder::config_of(dir)?;
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         return Run::parse(&text, &changes).with_context(|| path.display().to_string());
     }
     if let Some(seed) = args.seed {
@@ -97,38 +115,24 @@ struct Session {
 }
 
 impl Session {
-    /// Builds the model anew or takes the state of the folder; writes the configuration.
-    fn start(run: Run, data: Arc<dyn Dataset>, folder: Folder, device: &Device) -> Result<Self> {
-        let spec = run.model_spec(data.as_ref())?;
-        let mut run = run;
-        run.model.sigma_data = Some(spec.sigma_data);
-        let model = Model::new(spec, run.train.seed, DType::F32, device)?;
-        if let Some(from) = &run.model.from {
-            model.copy_weights(&open::open(from, device)?.model).with_context(|| format!("model.from = {from}"))?;
-        }
-        let parameters = model.parameters();
-        let mut trainer = Trainer::new(
-            model,
-            run.loss.weight.clone(),
-            run.loss.level.clone(),
-            run.optimiser.clone(),
-            run.ema.clone(),
-            run.train.clone(),
-        )?;
+    /// Takes the state of the folder, if there is one, and opens its log.
+    fn start(run: Run, data: Arc<dyn Dataset>, folder: Folder, mut trainer: Trainer) -> Result<Self> {
         for refused in trainer.resume(&folder.state())? {
-            eprintln!("warning: {refused}");
+            crate::talk!("warning: {refused}");
         }
-        let done = trainer.step_number();
-        let config = run.to_toml()?;
-        output::save(&folder.config(), config.as_bytes())?;
-        eprintln!(
+        let (done, steps) = (trainer.step_number(), run.train.steps);
+        if steps < done {
+            return usage(format!("train.steps = {steps}: the run is at step {done} already; give at least that"));
+        }
+        output::save(&folder.config(), run.to_toml()?.as_bytes())?;
+        crate::talk!(
             "{}: {} samples {:?}, {} with {} parameters, sigma_data {:.3}",
             folder.path().display(),
             data.len(),
             data.shape(),
             run.model.net.name(),
-            parameters,
-            run.model.sigma_data.unwrap_or(0.)
+            trainer.model().parameters(),
+            trainer.model().spec.sigma_data
         );
         if done > 0 {
             crate::say!("resumed at step {done}")?;
@@ -168,14 +172,15 @@ impl Session {
             if let Some(line) = seen.add(report, last || step.is_multiple_of(options.log_every)) {
                 self.record(&line)?;
             }
-            if last || step.is_multiple_of(options.checkpoint_every) {
-                self.checkpoint()?;
-            }
             if options.snapshot_every > 0 && (last || step.is_multiple_of(options.snapshot_every)) {
                 self.snapshot()?;
             }
             if !last && options.sample_every > 0 && step.is_multiple_of(options.sample_every) {
                 self.picture()?;
+            }
+            // the state comes last: a run killed before it makes this step again, with its snapshot and its picture
+            if last || step.is_multiple_of(options.checkpoint_every) {
+                self.checkpoint()?;
             }
         }
         seen.bar.finish_and_clear();
@@ -186,7 +191,7 @@ impl Session {
             crate::say!("stopped at step {step} of {}; go on with: langevin train --resume {dir}", options.steps)?;
             return Ok(());
         }
-        self.checkpoint()?; // a run killed between its last state and its weights has only the first
+        self.save(&self.folder.model(), 0)?; // a run that is only resumed to be finished may lack them
         let picture = self.picture()?;
         crate::say!("model: {}", self.folder.model().display())?;
         crate::say!("samples: {picture}")?;
@@ -202,10 +207,10 @@ impl Session {
         anyhow::anyhow!("{e}; {good}. Try a lower train.lr, train.clip = 1, or a longer train.warmup")
     }
 
-    /// The state to go on from, then the averaged weights that others read.
+    /// The averaged weights that others read, then the state to go on from.
     fn checkpoint(&mut self) -> Result<()> {
-        self.trainer.save_state(&self.folder.state())?;
         self.save(&self.folder.model(), 0)?;
+        self.trainer.save_state(&self.folder.state())?;
         self.events.flush()
     }
 
@@ -236,7 +241,7 @@ impl Session {
         let seeds: Vec<u64> = (0..PICTURE as u64).collect();
         let path = self.folder.samples(self.trainer.step_number());
         let model = self.trainer.averaged_model()?;
-        Ok(sample::picture(&model, &self.run.sampler, &seeds, &path)?.display().to_string())
+        Ok(sample::picture(&model, &self.run.sampler, &seeds, self.data.columns(), &path)?.display().to_string())
     }
 
     /// One line of the log, to the file and to TensorBoard.
@@ -317,7 +322,7 @@ impl Seen {
         self.bar.set_message(format!("loss {:.4}", line.loss));
         if self.bar.is_hidden() {
             let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
-            eprintln!(
+            crate::talk!(
                 "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
                 line.step,
                 line.loss,

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let data = Mixture::isotropic(&[0.3, 0.7], &[vec![-2.], vec![1.]], &[0.05, 0.1])?;
     let seeds: Vec<u64> = (0..4000).collect();
     let mut noise = Noise::seeds(&seeds);
-    let start = prior(&Circle, &[seeds.len(), 1], DType::F64, &Device::Cpu, &mut noise)?;
+    let start = prior(&Circle, 1.57, &[seeds.len(), 1], DType::F64, &Device::Cpu, &mut noise)?;
     let times = LogSnr::default().times(&Circle, 20)?;
     let x = run(&data.under(&Circle), &mut Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
 

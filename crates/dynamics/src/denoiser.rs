@@ -3,6 +3,7 @@
 use crate::predict::{Coefficients, Parametrisation};
 use crate::process::Process;
 use candle_core::{Result, Tensor, bail};
+use langevin_ops::grad;
 use langevin_ops::shape::{combine, scale};
 
 /// What a network is told beside x and the time.
@@ -132,7 +133,9 @@ impl<'a> Preconditioned<'a> {
         let c_noise: Vec<f64> = (0..batch).map(|i| at(i).c_noise).collect();
         let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
         let c_in: Vec<f64> = t.iter().map(|&t| self.coefficients(t).c_in).collect();
-        self.net.forward(&scale(x, &c_in)?, &c_noise, &self.cond)
+        let output = self.net.forward(&scale(x, &c_in)?, &c_noise, &self.cond)?;
+        // the weights are variables: unless a gradient is wanted, samplers must not keep the graph of every evaluation
+        Ok(if grad::recording() { output } else { output.detach() })
     }
 }
 

@@ -31,7 +31,7 @@ fn uniform(process: &AnyProcess, steps: usize) -> Vec<f64> {
 fn draw(process: &AnyProcess, sampler: &AnySampler, times: &[f64], seeds: &[u64], dtype: DType) -> Result<Tensor> {
     let mut z = Noise::seeds(seeds);
     let exact = Fast::new(&mixture(), process.get());
-    let x = prior(process.get(), &[seeds.len(), 2], dtype, &Device::Cpu, &mut z)?;
+    let x = prior(process.get(), process.get().span().1, &[seeds.len(), 2], dtype, &Device::Cpu, &mut z)?;
     run(&Guard(&exact), sampler.clone().get_mut(), times, &x, &mut z, |_| Ok(()))
 }
 
@@ -180,7 +180,7 @@ fn a_run_forgets_the_last() {
     for mut sampler in AnySampler::defaults() {
         let mut go = || {
             let mut z = Noise::seeds(&seeds(3));
-            let x = prior(process.get(), &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+            let x = prior(process.get(), process.get().span().1, &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
             run(&exact, sampler.get_mut(), &karras(&process, 7), &x, &mut z, |_| Ok(())).unwrap()
         };
         assert!(largest(&go(), &go()) == 0., "{}", sampler.name());
@@ -197,7 +197,8 @@ fn times_may_be_each_samples_own() {
         for sampler in AnySampler::defaults() {
             let go = |wide: bool| {
                 let (mut sampler, mut z) = (sampler.clone(), Noise::seeds(&seeds(3)));
-                let mut x = prior(process.get(), &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+                let mut x =
+                    prior(process.get(), process.get().span().1, &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
                 sampler.get_mut().begin(&times);
                 for pair in times.windows(2) {
                     let n = if wide { 3 } else { 1 };

@@ -60,6 +60,19 @@ pub(crate) fn wants(w: &Tensor) -> bool {
     w.track_op() && (!w.is_variable() || mode().only.is_none_or(|leaf| leaf == w.id()))
 }
 
+/// Whether what is computed now will be differentiated: inside the closure of [`value_and_grad`] or [`gradient`].
+///
+/// Elsewhere, results computed from weights are better detached: they hold the whole graph of their computation.
+pub fn recording() -> bool {
+    DEPTH.get() > 0
+}
+
+/// Starts the threads of the backward passes. Programs call it first: it sets an environment variable for an instant,
+/// which is unsound beside C code that reads the environment on another thread. Otherwise the first gradient does it.
+pub fn init() -> Result<()> {
+    workers().map(|_| ())
+}
+
 /// Inside it, what is built will be differentiated; ends when dropped, on the thread that made it.
 struct Scope(PhantomData<*const ()>);
 

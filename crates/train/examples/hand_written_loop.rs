@@ -13,13 +13,14 @@ use langevin_models::mlp::MlpConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
+use langevin_train::Denoising;
 use langevin_train::level::LogNormal;
 use langevin_train::optim::{AdamW, Optim};
 use langevin_train::weight::UnitEdm;
-use langevin_train::Denoising;
 
 fn main() -> Result<()> {
-    let data: std::sync::Arc<dyn langevin_data::Dataset> = langevin_data::open("toy:pinwheel", &Options::default())?.into();
+    let data: std::sync::Arc<dyn langevin_data::Dataset> =
+        langevin_data::open("toy:pinwheel", &Options::default())?.into();
     let sigma_data = langevin_data::std(data.as_ref())?;
     let options = LoaderOptions { batch: 128, seed: 0, flip: false, dequantise: false };
     let loader = Loader::new(data, options)?;
@@ -45,9 +46,8 @@ fn main() -> Result<()> {
         let mut noise = Noise::of_step(0, step, x0.dim(0)?);
         let denoiser = model.denoiser(Cond::default())?;
         let draws = loss.draws(model.spec.process.get(), x0.dim(0)?, &mut noise)?;
-        let (value, grads) = grad::value_and_grad(&vars, || {
-            loss.losses(&denoiser, sigma_data, &x0, &draws, &mut noise)?.mean_all()
-        })?;
+        let (value, grads) =
+            grad::value_and_grad(&vars, || loss.losses(&denoiser, sigma_data, &x0, &draws, &mut noise)?.mean_all())?;
         optim.step(&grads, 2e-3, 1.)?;
         losses.push(value.to_scalar::<f32>()?);
     }

@@ -1,4 +1,4 @@
-//! A network of one's own, trained as an energy: anything that is a [`Net`] has every process, loss and sampler.
+//! A network of one's own, trained as an energy: a `Potential` (or a plain `Net`) has every process, loss and sampler.
 //!
 //! `cargo run --release -p langevin-train --example own_network`
 
@@ -8,11 +8,12 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_dynamics::predict::Edm as EdmPrediction;
 use langevin_dynamics::process::Edm;
 use langevin_dynamics::sampler::{Heun, prior, run};
-use langevin_dynamics::{Cond, Net, Preconditioned, Process};
+use langevin_dynamics::{Cond, Preconditioned};
 use langevin_models::{GradNet, Potential};
 use langevin_ops::act::softplus;
 use langevin_ops::noise::Noise;
-use langevin_ops::{grad, linear::linear, shape::sum_per_sample};
+use langevin_ops::shape::{combine, scale, sum_per_sample};
+use langevin_ops::{grad, linear::linear};
 
 /// h(x, c) = w3 . softplus(W2 softplus(W1 [x, c])): a scalar, so its gradient is a network with an energy.
 struct Bowl(Vec<Var>);
@@ -50,7 +51,7 @@ fn main() -> Result<()> {
         let sign = noise.rademacher_like(&Tensor::zeros((batch, 1), DType::F32, &Device::Cpu)?)?;
         let x0 = (sign + (noise.normal((batch, 1), DType::F32, &Device::Cpu)? * 0.2)?)?;
         let sigma: Vec<f64> = noise.gaussian(batch)?.iter().map(|z| (-0.5 + z).exp()).collect();
-        let (loss, grads) = grad::value_and_grad(&vars, || train_loss(&denoiser, &net, &x0, &sigma, &mut noise))?;
+        let (loss, grads) = grad::value_and_grad(&vars, || denoising_loss(&denoiser, &x0, &sigma, &mut noise))?;
         for (var, grad) in vars.iter().zip(&grads) {
             var.set(&(var.as_tensor() - (grad * 0.05)?)?)?; // plain gradient descent
         }
@@ -61,7 +62,7 @@ fn main() -> Result<()> {
     let seeds: Vec<u64> = (0..1000).collect();
     let mut noise = Noise::seeds(&seeds);
     let times: Vec<f64> = (0..20).map(|i| 80. * (0.002f64 / 80.).powf(i as f64 / 19.)).chain([0.]).collect();
-    let start = prior(&process as &dyn Process, &[seeds.len(), 1], DType::F32, &Device::Cpu, &mut noise)?;
+    let start = prior(&process, times[0], &[seeds.len(), 1], DType::F32, &Device::Cpu, &mut noise)?;
     let x = run(&denoiser, &mut Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
     let right = x.gt(0.)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
     println!("loss {first:.3} -> {last:.3}; {:.0}% of the samples lie right of 0", 100. * right);
@@ -70,10 +71,10 @@ fn main() -> Result<()> {
 }
 
 /// The denoising loss of EDM: |F - (x0 - c_skip x) / c_out|^2. [Karras22]
-fn train_loss(d: &Preconditioned, _net: &impl Net, x0: &Tensor, sigma: &[f64], noise: &mut Noise) -> Result<Tensor> {
-    let x = (x0 + langevin_ops::shape::scale(&noise.normal_like(x0)?, sigma)?)?;
+fn denoising_loss(d: &Preconditioned, x0: &Tensor, sigma: &[f64], noise: &mut Noise) -> Result<Tensor> {
+    let x = (x0 + scale(&noise.normal_like(x0)?, sigma)?)?;
     let c: Vec<_> = sigma.iter().map(|&s| d.coefficients(s)).collect();
     let (skip, out): (Vec<_>, Vec<_>) = c.iter().map(|c| (-c.c_skip / c.c_out, 1. / c.c_out)).unzip();
-    let target = langevin_ops::shape::combine(&skip, &x, &out, x0)?;
+    let target = combine(&skip, &x, &out, x0)?;
     (d.output(&x, sigma)? - target)?.sqr()?.mean_all()
 }

@@ -26,6 +26,11 @@ impl Trainer {
         let made = fs::create_dir_all(dir);
         made.map_err(|e| Error::Msg(format!("cannot make the folder `{}`: {e}", dir.display())))?;
         let tensors = self.state_tensors()?;
+        for (name, t) in &tensors {
+            if !inplace::sum_of_squares(std::slice::from_ref(t))?.is_finite() {
+                bail!("step {}: `{name}` is not finite, so this state is not saved over good ones", self.step);
+            }
+        }
         let mut metadata = self.identity()?;
         metadata.insert(STEP.into(), self.step.to_string());
         let sum = checksum(tensors.iter().map(|(name, t)| (name, t)), &metadata)?;

@@ -33,6 +33,9 @@ pub struct Report {
     pub lr: f64,
 }
 
+/// Keeps the streams of dropout apart from those of the noise ("dropout" in ASCII).
+const DROPOUT: u64 = 0x0064_726f_706f_7574;
+
 /// A training run in memory.
 pub struct Trainer {
     pub(crate) model: Model,
@@ -152,8 +155,8 @@ impl Trainer {
         let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
         let mut z = Noise::of_step(self.options.seed, n, x0.dim(0)?);
         let draws = self.loss.draws(spec.process.get(), x0.dim(0)?, &mut z)?;
-        // an odd factor: no two (seed, n) of a run share a key
-        let key = self.options.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
+        // an odd factor: no two (seed, n) of a run share a key, and none is the seed of the noise itself
+        let key = (self.options.seed ^ DROPOUT).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
         let denoiser = model.denoiser(Cond { labels, dropout: Some(key) })?;
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;

@@ -199,6 +199,37 @@ fn what_is_not_finite_stops_with_step_and_level() -> Result<()> {
 
 #[test]
 fn accumulated_batches_are_averaged() -> Result<()> {
+    // plain gradient descent from the same weights: the move of both batches is the mean of the moves of each
+    let descent = Sgd { momentum: 0., ..Sgd::default() };
+    let run = |accumulate| {
+        let decay = langevin_train::schedule::Decay::Constant;
+        let options = TrainOptions { accumulate, lr: 1e-2, warmup: 0, clip: 0., decay, ..options() };
+        trainer(descent.clone().into(), Constant::default().into(), AnyLevel::default(), options)
+    };
+    let weights = |run: &Trainer| -> Result<Vec<f64>> {
+        let all =
+            run.model().vars().iter().map(|(_, v)| langevin_ops::shape::to_host(v)).collect::<Result<Vec<_>>>()?;
+        Ok(all.concat())
+    };
+    let moved = |run: &mut Trainer, batches: &[Batch]| -> Result<Vec<f64>> {
+        let kept = run.model().vars().iter().map(|(_, v)| v.copy()).collect::<Result<Vec<_>>>()?;
+        let before = weights(run)?;
+        run.step(batches)?;
+        let after = weights(run)?;
+        for ((_, var), t) in run.model().vars().iter().zip(&kept) {
+            var.set(t)?;
+        }
+        Ok(after.iter().zip(&before).map(|(after, before)| after - before).collect())
+    };
+    let (mut single, mut double) = (run(1)?, run(2)?);
+    let (a, b) = (moved(&mut single, &[batch(0)?])?, moved(&mut single, &[batch(1)?])?);
+    let both = moved(&mut double, &[batch(0)?, batch(1)?])?;
+    let largest = both.iter().fold(0f64, |m, d| m.max(d.abs()));
+    assert!(largest > 0.);
+    for ((a, b), both) in a.iter().zip(&b).zip(&both) {
+        assert!((both - 0.5 * (a + b)).abs() < 1e-3 * largest, "{both} is not the mean of {a} and {b}");
+    }
+
     // a rate too small to change a weight: the two runs see the same losses one by one and together
     let with = |accumulate| {
         let options = TrainOptions { accumulate, lr: 1e-30, clip: 0., ..options() };

@@ -69,6 +69,9 @@ pub(super) fn check_beta(beta_min: f64, beta_max: f64) -> Result<()> {
         rising(&[("beta_min", beta_min)])?;
     }
     rising(&[("beta_max", beta_max)])?;
+    if beta_max < beta_min {
+        bail!("beta_max = {beta_max} is below beta_min = {beta_min}; beta grows with time");
+    }
     // past this, alpha at t = 1 is below the smallest number
     if beta_max + beta_min > 1000. {
         bail!("beta_min + beta_max is {}; above 1000 nothing of the data is left: 20 is usual", beta_min + beta_max);

@@ -123,7 +123,14 @@ pub fn run(
     Ok(x)
 }
 
-/// A draw from the prior at the end of the span, sigma z, `[B, ...]`.
-pub fn prior(process: &dyn Process, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-    z.normal(shape, dtype, device)?.affine(process.marginal(process.span().1).sigma, 0.)
+/// A draw from the prior, sigma(t) z, `[B, ...]`; `t` is where the grid begins, mostly the end of the span.
+pub fn prior(
+    process: &dyn Process,
+    t: f64,
+    shape: &[usize],
+    dtype: DType,
+    device: &Device,
+    z: &mut Noise,
+) -> Result<Tensor> {
+    z.normal(shape, dtype, device)?.affine(process.marginal(t).sigma, 0.)
 }

@@ -211,7 +211,7 @@ impl Rk45 {
         rows.k = choose(&taken, &k[6], &rows.k)?;
         for i in 0..n {
             let e = error[i].max(1e-10);
-            if !error[i].is_finite() {
+            if error[i].is_nan() {
                 rows.theta[i] = rows.end[i];
             } else if taken[i] {
                 let factor = (0.9 * e.powf(-0.7 / 5.) * rows.last[i].powf(0.4 / 5.)).clamp(0.2, 10.);

@@ -1,7 +1,7 @@
 //! Adam: m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, theta <- theta - lr (m / (1-b1^k)) / (sqrt(v / (1-b2^k)) + eps).
 //! [Kingma14, Alg. 1]; weight decay adds to the gradient.
 
-use super::{Optimiser, Piece, Update, fraction, not_negative};
+use super::{Optimiser, Piece, Update, fraction, not_negative, positive_eps};
 use crate::inplace::Float;
 use candle_core::{Result, Tensor};
 use langevin_ops::registry::Named;
@@ -46,7 +46,7 @@ impl Optimiser for Adam {
     fn check(&self) -> Result<()> {
         fraction("optimiser.betas[0]", self.betas[0])?;
         fraction("optimiser.betas[1]", self.betas[1])?;
-        not_negative("optimiser.eps", self.eps)?;
+        positive_eps(self.eps)?;
         not_negative("optimiser.weight_decay", self.weight_decay)
     }
 }

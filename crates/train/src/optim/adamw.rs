@@ -2,7 +2,7 @@
 //! [Loshchilov19, Alg. 2]
 
 use super::adam::{Moments, compose, fused};
-use super::{Optimiser, Piece, Update, fraction, not_negative};
+use super::{Optimiser, Piece, Update, fraction, not_negative, positive_eps};
 use candle_core::{Result, Tensor};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Optimiser for AdamW {
     fn check(&self) -> Result<()> {
         fraction("optimiser.betas[0]", self.betas[0])?;
         fraction("optimiser.betas[1]", self.betas[1])?;
-        not_negative("optimiser.eps", self.eps)?;
+        positive_eps(self.eps)?;
         not_negative("optimiser.weight_decay", self.weight_decay)
     }
 }

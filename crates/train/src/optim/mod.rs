@@ -64,6 +64,14 @@ pub(crate) fn fraction(what: &str, value: f64) -> Result<()> {
 }
 
 /// `option` must be finite and not negative.
+/// A parameter whose gradient was always 0 is moved by 0 / eps.
+pub(crate) fn positive_eps(eps: f64) -> Result<()> {
+    if !(eps as f32 > 0. && eps.is_finite()) {
+        bail!("optimiser.eps is {eps}; it must be above 0 in 32 bits, such as 1e-8");
+    }
+    Ok(())
+}
+
 pub(crate) fn not_negative(what: &str, value: f64) -> Result<()> {
     if !(value >= 0. && value.is_finite()) {
         bail!("{what} is {value}; it must be a finite number, 0 or above");
