@@ -12,7 +12,14 @@ const STEPS: u64 = 120;
 
 fn langevin(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
-    command.args(args).args(["--threads", "2"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let [verb, options @ ..] = args else { return command };
+    command
+        .arg(verb)
+        .args(["--threads", "2"])
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -160,8 +167,9 @@ fn ctrl_c_saves_and_says_how_to_go_on() -> Result {
     let run = folder.path().join("run");
     let mut command = start(&run);
     command.args(["train.checkpoint_every=1000", "train.steps=100000"]);
-    let child = command.spawn()?;
+    let mut child = command.spawn()?;
     while !fs::read_to_string(run.join("log.jsonl")).is_ok_and(|log| !log.is_empty()) {
+        assert!(child.try_wait()?.is_none(), "the run ended by itself");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
