@@ -2,6 +2,8 @@
 //!
 //! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+#![allow(rustdoc::broken_intra_doc_links)] // the texts of --help, not markdown
+
 /// A line of results on stdout; a reader that has seen enough (`| head`) is no error.
 #[macro_export]
 macro_rules! say {

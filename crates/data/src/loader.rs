@@ -28,7 +28,7 @@ pub struct LoaderOptions {
     pub flip: bool,
     /// Uniform dequantisation: x = (v + u) / 256 * 2 - 1 with u uniform on (0, 1), in place of v / 127.5 - 1.
     ///
-    /// The density of such x bounds the likelihood of the pixel values v [Theis16].
+    /// The density of such x bounds the likelihood of the pixel values v \[Theis16\].
     pub dequantise: bool,
 }
 

@@ -41,7 +41,7 @@ pub trait Denoiser {
         combine(&of(|a, s| a / (s * s)), &x0, &of(|_, s| -1. / (s * s)), x)
     }
 
-    /// dx/dt of the probability-flow ODE = alpha' x0 + sigma' eps; finite where alpha = 0 too. [Song21, eq. 13]
+    /// dx/dt of the probability-flow ODE = alpha' x0 + sigma' eps; finite where alpha = 0 too. \[Song21, eq. 13\]
     fn velocity(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
     }

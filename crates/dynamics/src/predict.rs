@@ -1,4 +1,4 @@
-//! What a network predicts, as four numbers: x0-hat = c_skip x_t + c_out F(c_in x_t, c_noise). [Karras22, eq. 7]
+//! What a network predicts, as four numbers: x0-hat = c_skip x_t + c_out F(c_in x_t, c_noise). \[Karras22, eq. 7\]
 //!
 //! One denoising loss serves them all: its target is (x_0 - c_skip x_t) / c_out.
 //! With `sigma_data` the standard deviation of the data, c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2) keeps the
@@ -60,7 +60,7 @@ macro_rules! parametrisation {
 }
 
 parametrisation! {
-    /// F = (x_0 - c_skip x) / c_out with unit variance at every noise level. [Karras22, table 1], for any alpha.
+    /// F = (x_0 - c_skip x) / c_out with unit variance at every noise level. \[Karras22, table 1\], for any alpha.
     Edm = "edm", "a mix of x0 and eps that has unit variance at every noise level [Karras22]"
 }
 impl Parametrisation for Edm {

@@ -16,7 +16,7 @@ pub struct Clip {
     /// Data lie in [-range, range].
     pub range: f64,
     /// Dynamic thresholding: clip each sample at this quantile of its own |x0| (0.995 is usual) if that is beyond the
-    /// range, and scale it back into the range. [Saharia22, section 2.3]
+    /// range, and scale it back into the range. \[Saharia22, section 2.3\]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
     /// Most that a dynamic threshold may be; no bound if not given.

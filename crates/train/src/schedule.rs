@@ -1,5 +1,5 @@
 //! The learning rate at step n: linear warm-up, then constant or along a cosine to 0.
-//! lr(n) = lr min(1, (n+1)/warmup) * (1 + cos(pi (n-warmup)/(steps-warmup))) / 2. [Loshchilov17]
+//! lr(n) = lr min(1, (n+1)/warmup) * (1 + cos(pi (n-warmup)/(steps-warmup))) / 2. \[Loshchilov17\]
 
 use serde::{Deserialize, Serialize};
 

@@ -62,12 +62,12 @@ fn snr(m: &Marginal) -> f64 {
 }
 
 weight! {
-    /// (sigma^2 + alpha^2 sigma_data^2) / (sigma sigma_data)^2. [Karras22, table 1], for any alpha.
+    /// (sigma^2 + alpha^2 sigma_data^2) / (sigma sigma_data)^2. \[Karras22, table 1\], for any alpha.
     Edm = "edm", "(sigma^2 + alpha^2 sigma_data^2) / (sigma sigma_data)^2: unit variance of target and output [Karras22]",
     |m, sigma_data| (m.sigma.powi(2) + (m.alpha * sigma_data).powi(2)) / (m.sigma * sigma_data).powi(2)
 }
 weight! {
-    /// 1 on |eps-hat - eps|^2, the SNR. [Ho20, eq. 14]
+    /// 1 on |eps-hat - eps|^2, the SNR. \[Ho20, eq. 14\]
     UnitEps = "unit-eps", "1 on the error of eps, DDPM's simple loss [Ho20]", |m, s| unit(&predict::Eps {}, m, s)
 }
 weight! {
@@ -75,15 +75,15 @@ weight! {
     UnitX0 = "unit-x0", "1 on the error of x0", |m, s| unit(&predict::X0 {}, m, s)
 }
 weight! {
-    /// 1 on |v-hat - v|^2. [Salimans22]
+    /// 1 on |v-hat - v|^2. \[Salimans22\]
     UnitV = "unit-v", "1 on the error of v [Salimans22]", |m, s| unit(&predict::V {}, m, s)
 }
 weight! {
-    /// 1 on |score-hat - score|^2, alpha^2 / sigma^4. [Vincent11]
+    /// 1 on |score-hat - score|^2, alpha^2 / sigma^4. \[Vincent11\]
     UnitScore = "unit-score", "1 on the error of the score: alpha^2 / sigma^4 [Vincent11]", |m, s| unit(&predict::Score {}, m, s)
 }
 weight! {
-    /// 1 on the error of dx/dt. [Lipman23]
+    /// 1 on the error of dx/dt. \[Lipman23\]
     UnitVelocity = "unit-velocity", "1 on the error of the velocity, flow matching's loss [Lipman23]",
     |m, s| unit(&predict::Velocity {}, m, s)
 }
@@ -96,11 +96,11 @@ weight! {
     Snr = "snr", "alpha^2 / sigma^2; the same as unit-eps", |m, _s| snr(m)
 }
 weight! {
-    /// max(SNR, 1). [Salimans22]
+    /// max(SNR, 1). \[Salimans22\]
     TruncatedSnr = "truncated-snr", "max(SNR, 1) [Salimans22]", |m, _s| snr(m).max(1.)
 }
 weight! {
-    /// g^2 on the error of the score, g^2 alpha^2 / sigma^4: the bound on the likelihood. [Song21b, eq. 7]
+    /// g^2 on the error of the score, g^2 alpha^2 / sigma^4: the bound on the likelihood. \[Song21b, eq. 7\]
     Likelihood = "likelihood", "g^2 on the error of the score: trains the likelihood [Song21b]",
     |m, _s| {
         // g^2 alpha^2 = 2 sigma alpha (alpha sigma' - alpha' sigma): no division by an alpha of 0
@@ -108,7 +108,7 @@ weight! {
     }
 }
 
-/// min(SNR, gamma), so that low noise does not take all the learning. [Hang23, eq. 8]
+/// min(SNR, gamma), so that low noise does not take all the learning. \[Hang23, eq. 8\]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MinSnr {

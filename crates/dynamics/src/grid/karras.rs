@@ -1,4 +1,4 @@
-//! sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho. [Karras22, eq. 5]
+//! sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho. \[Karras22, eq. 5\]
 
 use super::{Grid, at_log_snrs, line, noise_ratios};
 use crate::Process;

@@ -1,4 +1,4 @@
-//! log SNR evenly spaced: the grid in which the solution of the ODE is smoothest. [Lu22, section 5]
+//! log SNR evenly spaced: the grid in which the solution of the ODE is smoothest. \[Lu22, section 5\]
 
 use super::{Grid, at_log_snrs, line, noise_ratios};
 use crate::Process;

@@ -1,5 +1,5 @@
 //! Cosine: alpha = cos(a) / cos(b), a = (t + s) / (1 + s) pi/2, b = a at t = 0; sigma^2 = 1 - alpha^2.
-//! [Nichol21, eq. 17], in continuous time.
+//! \[Nichol21, eq. 17\], in continuous time.
 
 use super::{Marginal, Process, at_most, rising};
 use candle_core::Result;

@@ -1,4 +1,4 @@
-//! EDM: x_t = x_0 + t eps, time is the standard deviation of the noise. [Karras22, table 1]
+//! EDM: x_t = x_0 + t eps, time is the standard deviation of the noise. \[Karras22, table 1\]
 
 use super::{Marginal, Process, rising};
 use candle_core::Result;

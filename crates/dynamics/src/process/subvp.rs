@@ -1,5 +1,5 @@
 //! Sub-VP: the mean of VP with less noise, alpha = exp(-B/2), sigma = 1 - exp(-B), B the integral of beta.
-//! [Song21, eq. 29 and 34]: f = -beta/2, g^2 = beta (1 - exp(-2B)).
+//! \[Song21, eq. 29 and 34\]: f = -beta/2, g^2 = beta (1 - exp(-2B)).
 
 use super::vp::{check_beta, linear_beta};
 use super::{Marginal, Process, rising};

@@ -1,5 +1,5 @@
 //! The discrete DDPM: abar_k = prod_(j <= k) (1 - beta_j), k = 0, ..., T - 1; x = sqrt(abar) x_0 + sqrt(1 - abar) eps.
-//! [Ho20, eq. 4]
+//! \[Ho20, eq. 4\]
 //!
 //! Time t = k + 1 is entry k, and networks are told k = t - 1, so t = 0 is clean data. Between entries log SNR is a
 //! straight line and the variance is kept at 1; on the way to an alpha of 0, alpha is the straight line instead.
@@ -43,7 +43,7 @@ pub struct TableOptions {
     /// The betas themselves, T of them, in place of a schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f64>>,
-    /// Shifts and scales sqrt(abar) so that it ends at 0. [Lin23, Alg. 1]
+    /// Shifts and scales sqrt(abar) so that it ends at 0. \[Lin23, Alg. 1\]
     pub rescale_betas_zero_snr: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Variance exploding: x_t = x_0 + sigma eps, sigma = sigma_min (sigma_max / sigma_min)^t. [Song21, eq. 9 and 30]
+//! Variance exploding: x_t = x_0 + sigma eps, sigma = sigma_min (sigma_max / sigma_min)^t. \[Song21, eq. 9 and 30\]
 //!
 //! g^2 = d sigma^2 / dt = 2 ln(sigma_max / sigma_min) sigma^2. As t goes to 0, sigma goes to sigma_min, not to 0;
 //! t = 0 itself is clean data, as for every process.

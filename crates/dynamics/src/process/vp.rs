@@ -1,5 +1,5 @@
 //! Variance preserving, linear beta: alpha = exp(-1/4 t^2 (b1 - b0) - 1/2 t b0), sigma^2 = 1 - alpha^2.
-//! [Song21, eq. 29 and 33]
+//! \[Song21, eq. 29 and 33\]
 
 use super::{Marginal, Process, rising};
 use candle_core::{Result, bail};

@@ -1,6 +1,6 @@
 //! Annealed Langevin dynamics: at each noise level some Langevin steps x + eps score + sqrt(2 eps) z with
 //! eps = step sigma^2 / 2, and nothing between the levels but the scale of the data; at the end the denoised x0.
-//! [Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475]
+//! \[Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475\]
 
 use super::transfer::{Ends, ends, lands, of};
 use super::{Sampler, above_zero};

@@ -1,6 +1,6 @@
 //! Ancestral sampling, the exact posterior q(x_s | x_t, x0) with the model's x0:
 //! x_s = r (sigma_s/sigma_t)^2 x + alpha_s (beta/sigma_t^2) x0 + sqrt(var) z, with r = alpha_t/alpha_s and
-//! beta = sigma_t^2 - r^2 sigma_s^2 the variance of q(x_t | x_s). [Ho20, eq. 6, 7 and section 3.2]
+//! beta = sigma_t^2 - r^2 sigma_s^2 the variance of q(x_t | x_s). \[Ho20, eq. 6, 7 and section 3.2\]
 //!
 //! For a variance exploding process it is the "ancestral Euler" of k-diffusion.
 

@@ -1,4 +1,4 @@
-//! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. [Lu22, Alg. 2]
+//! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. \[Lu22, Alg. 2\]
 
 use super::Sampler;
 use super::multistep::{Dpmpp, History, Second};

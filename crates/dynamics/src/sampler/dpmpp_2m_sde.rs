@@ -1,4 +1,4 @@
-//! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. [Lu22, eq. 18]
+//! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. \[Lu22, eq. 18\]
 
 use super::multistep::{Dpmpp, History, Second};
 use super::{Sampler, not_negative};

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, norm_per_sample, sum_per_sample, to_host};
 
-/// Data to noise: the ODE from the last time of `times` that is above 0, back to `times[0]`. [Song21, section 4.3]
+/// Data to noise: the ODE from the last time of `times` that is above 0, back to `times[0]`. \[Song21, section 4.3\]
 ///
 /// `x` `[B, ...]` is clean data and enters as alpha x. `times` is the falling grid that would sample it. Errors if the
 /// sampler is not one for the ODE.

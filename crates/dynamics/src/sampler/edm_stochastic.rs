@@ -1,4 +1,4 @@
-//! EDM's stochastic sampler: raise the noise a little, then Heun from there. [Karras22, Alg. 2]
+//! EDM's stochastic sampler: raise the noise a little, then Heun from there. \[Karras22, Alg. 2\]
 //!
 //! The paper's sigma is sigma/alpha for processes that scale the data; raising it from t to t' is the forward step
 //! x_t' = r x + S_noise sqrt(sigma_t'^2 - r^2 sigma_t^2) z, r = alpha_t'/alpha_t.

@@ -1,6 +1,6 @@
 //! Euler on the probability-flow ODE in the variables x/alpha, sigma/alpha: x_s = (sigma_s/sigma_t) x + gain x0.
 //!
-//! There dx/dsigma = eps [Karras22, Alg. 1 without its correction], so a step is exact for a constant x0; it is DDIM
+//! There dx/dsigma = eps \[Karras22, Alg. 1 without its correction\], so a step is exact for a constant x0; it is DDIM
 //! with eta = 0 [SongDDIM, eq. 13]. Written in x and x0 it starts from alpha = 0 as from anywhere else.
 
 use super::Sampler;

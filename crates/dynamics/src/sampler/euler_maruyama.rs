@@ -1,4 +1,4 @@
-//! Euler-Maruyama on the reverse SDE dx = [f x - g^2 score] dt + g dw, in the process's own time. [Song21, eq. 6]
+//! Euler-Maruyama on the reverse SDE dx = [f x - g^2 score] dt + g dw, in the process's own time. \[Song21, eq. 6\]
 //!
 //! f = alpha'/alpha is infinite at alpha = 0; the step from there is the exact one, alpha_s x0 + sigma_s z.
 

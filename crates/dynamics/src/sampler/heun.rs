@@ -1,4 +1,4 @@
-//! Heun, 2nd order, on the probability-flow ODE: x_s = x + (s-t)/2 (d_t + d_s), Euler to s = 0. [Karras22, Alg. 1]
+//! Heun, 2nd order, on the probability-flow ODE: x_s = x + (s-t)/2 (d_t + d_s), Euler to s = 0. \[Karras22, Alg. 1\]
 //!
 //! The paper's variables are x/alpha and sigma/alpha, with slope d = eps. The same step in x and x0 is
 //! x_s = euler + 1/2 k gain (x0_s - x0_t), k = (sigma_t/alpha_t) / (sigma_s/alpha_s), whose k is infinite from alpha = 0.

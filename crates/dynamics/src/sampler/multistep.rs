@@ -1,4 +1,4 @@
-//! What multistep samplers remember, and the step of DPM-Solver++ of order 1 to 3, as an ODE or an SDE. [Lu22, Alg. 2]
+//! What multistep samplers remember, and the step of DPM-Solver++ of order 1 to 3, as an ODE or an SDE. \[Lu22, Alg. 2\]
 //!
 //! With lambda = ln(alpha/sigma), h its gain and H = (1 + eta) h, variation of constants gives
 //! x_s = (sigma_s/sigma_t) e^(-eta h) x + alpha_s [(1 - e^-H) D0 + phi2 D1 - phi3 D2] + sigma_s sqrt(1 - e^(-2 eta h)) z

@@ -1,4 +1,4 @@
-//! Predictor-corrector: Langevin steps at the noise level t, then any sampler's step to s. [Song21, Alg. 2 to 5]
+//! Predictor-corrector: Langevin steps at the noise level t, then any sampler's step to s. \[Song21, Alg. 2 to 5\]
 //!
 //! The step size of the Langevin dynamics is eps = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 (1 where data
 //! are not scaled). In many dimensions |z| / |score| is nearly sigma; in few it varies from point to point, and a step

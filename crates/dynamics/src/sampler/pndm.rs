@@ -1,5 +1,5 @@
 //! PNDM: linear multistep on eps, with DDIM's step as the transfer: x_s = r (x - sigma_t e) + sigma_s e, r = alpha_s/alpha_t,
-//! e = (55 e_t - 59 e_1 + 37 e_2 - 9 e_3)/24. [Liu22, "PNDM", 2202.09778, eq. 9, 11 and 12; Alg. 2]
+//! e = (55 e_t - 59 e_1 + 37 e_2 - 9 e_3)/24. \[Liu22, "PNDM", 2202.09778, eq. 9, 11 and 12; Alg. 2\]
 //!
 //! It needs times evenly spaced in t, and divides by alpha: a step from alpha = 0 is DDIM's, and is not remembered.
 

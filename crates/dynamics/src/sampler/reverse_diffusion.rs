@@ -1,5 +1,5 @@
 //! Reverse diffusion: the reverse SDE in the very discretisation of the forward chain x_t = r x_s + G z,
-//! x_s = (2 - r) x + G^2 score + G z, with r = alpha_t/alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2. [Song21, eq. 46]
+//! x_s = (2 - r) x + G^2 score + G z, with r = alpha_t/alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2. \[Song21, eq. 46\]
 
 use super::Sampler;
 use super::transfer::{Ends, ends, lands, of, sum};

@@ -45,7 +45,7 @@ impl Ends {
         (self.t.sigma.powi(2) - (self.ratio() * self.s.sigma).powi(2)).max(0.)
     }
 
-    /// The variance of q(x_s | x_t, x_0). [Ho20, eq. 7]
+    /// The variance of q(x_s | x_t, x_0). \[Ho20, eq. 7\]
     pub fn posterior(&self) -> f64 {
         self.variance() * self.keep().powi(2)
     }

@@ -1,5 +1,5 @@
 //! UniPC: a multistep predictor whose result is corrected by the model's next x0, at no extra evaluation.
-//! [Zhao23, "UniPC", 2302.04867, Alg. 1 and 2 with B(h), data prediction]
+//! \[Zhao23, "UniPC", 2302.04867, Alg. 1 and 2 with B(h), data prediction\]
 //!
 //! x_s = keep x + gain m0 - alpha_s B(h) sum_k rho_k (m_k - m0) / r_k, where m_k are remembered x0 at lambda_k,
 //! r_k = (lambda_k - lambda_t)/h, and rho solves R rho = b (their eq. 8); the corrector has the new x0 among them, r = 1.

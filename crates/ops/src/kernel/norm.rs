@@ -1,9 +1,9 @@
 //! CPU kernels of group norm (+ SiLU): value, first derivative and second derivative, a group of a sample at a time.
 //!
 //! n = (x - mean) r with r = 1 / sqrt(var + eps), z = gamma n + beta, y = f(z) with f = SiLU or the identity.
-//! J h = r (h - <h> - <h n> n) is the symmetric Jacobian of n, <.> being the mean over the group. Then
+//! `J h = r (h - <h> - <h n> n)` is the symmetric Jacobian of n, `<.>` being the mean over the group. Then
 //! dx = J (gamma g f'(z)), and for a cotangent u of dx = J q: d/dq = J u, d/dx = H(q, u) with
-//! H = -r^2 (n (<q u> - <q><u> - 3 <q n><u n>) + <u n> (q - <q>) + <q n> (u - <u>)).
+//! `H = -r^2 (n (<q u> - <q><u> - 3 <q n><u n>) + <u n> (q - <q>) + <q n> (u - <u>))`.
 
 use super::act::logistic;
 use super::{Real, Shared, collect, wide};

@@ -1,5 +1,5 @@
 //! An average of any length, after training: the combination of snapshots whose profile is nearest to the wanted one.
-//! With p_i(t) the profile of snapshot i, x solves <p_i, p_j> x_j = <p_i, p_target>. [Karras24, sec. 3.2, alg. 3]
+//! With p_i(t) the profile of snapshot i, x solves <p_i, p_j> x_j = <p_i, p_target>. \[Karras24, sec. 3.2, alg. 3\]
 
 use super::exponent;
 use candle_core::{Result, Tensor, bail};

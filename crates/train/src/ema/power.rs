@@ -1,5 +1,5 @@
 //! The power profile: weight t^gamma on the weights of step t, from beta_k = (1 - 1/k)^(gamma+1).
-//! Its width relative to the run is sigma_rel = sqrt(gamma+1) / ((gamma+2) sqrt(gamma+3)). [Karras24, sec. 3.1]
+//! Its width relative to the run is sigma_rel = sqrt(gamma+1) / ((gamma+2) sqrt(gamma+3)). \[Karras24, sec. 3.1\]
 
 use super::Profile;
 use candle_core::{Result, bail};

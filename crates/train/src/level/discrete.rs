@@ -1,4 +1,4 @@
-//! T evenly spaced times with equal chance: the entries 1, ..., T of a table. [Ho20, Alg. 1]
+//! T evenly spaced times with equal chance: the entries 1, ..., T of a table. \[Ho20, Alg. 1\]
 
 use super::Level;
 use candle_core::{Result, bail};

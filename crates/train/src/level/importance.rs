@@ -1,5 +1,5 @@
 //! Levels drawn in proportion to sqrt(E[L^2]), the density of least variance; the loss is divided by it again.
-//! [Nichol21, eq. 18], in bins of equal probability of another distribution.
+//! \[Nichol21, eq. 18\], in bins of equal probability of another distribution.
 
 use super::{AnyLevel, Draw, Level, LogSnr};
 use candle_core::{Result, bail};

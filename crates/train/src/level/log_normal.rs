@@ -1,4 +1,4 @@
-//! ln(sigma / alpha) normal with mean P_mean and deviation P_std. [Karras22, table 1]
+//! ln(sigma / alpha) normal with mean P_mean and deviation P_std. \[Karras22, table 1\]
 
 use super::{Level, normal_quantile};
 use candle_core::{Result, bail};

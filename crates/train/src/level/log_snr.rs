@@ -1,4 +1,4 @@
-//! ln(sigma / alpha) uniform between the ends of the span. [Kingma21]
+//! ln(sigma / alpha) uniform between the ends of the span. \[Kingma21\]
 
 use super::{Level, log_ratio};
 use langevin_dynamics::Process;

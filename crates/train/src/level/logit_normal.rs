@@ -1,4 +1,4 @@
-//! logit(u) normal, with u the part of the span: t = low + (high - low) / (1 + exp(-mean - std n)). [Esser24, eq. 19]
+//! logit(u) normal, with u the part of the span: t = low + (high - low) / (1 + exp(-mean - std n)). \[Esser24, eq. 19\]
 
 use super::{Level, normal_quantile};
 use candle_core::{Result, bail};

@@ -1,6 +1,6 @@
 //! Which noise levels a batch is trained at: t = Q(u), u uniform, with Q the quantile function of their distribution.
 //!
-//! The u of a batch are stratified, u_i = (i + U_i) / B, so that each batch sees all levels [Kingma21, app. I.1].
+//! The u of a batch are stratified, u_i = (i + U_i) / B, so that each batch sees all levels \[Kingma21, app. I.1\].
 
 mod discrete;
 mod importance;

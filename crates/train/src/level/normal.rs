@@ -1,4 +1,4 @@
-//! The quantile function of the standard normal distribution, to about 1e-16. [Wichura88, PPND16]
+//! The quantile function of the standard normal distribution, to about 1e-16. \[Wichura88, PPND16\]
 
 /// Phi^-1(p), for 0 < p < 1; outside, the value at the nearest f64 inside.
 pub fn quantile(p: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! t uniform on the span. [Song21, eq. 7]
+//! t uniform on the span. \[Song21, eq. 7\]
 
 use super::Level;
 use langevin_dynamics::Process;

@@ -1,5 +1,5 @@
 //! Adam: m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, theta <- theta - lr (m / (1-b1^k)) / (sqrt(v / (1-b2^k)) + eps).
-//! [Kingma14, Alg. 1]; weight decay adds to the gradient.
+//! \[Kingma14, Alg. 1\]; weight decay adds to the gradient.
 
 use super::{Optimiser, Piece, Update, fraction, not_negative, positive_eps};
 use crate::inplace::Float;

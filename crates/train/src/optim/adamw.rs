@@ -1,5 +1,5 @@
 //! AdamW: Adam whose weight decay stands beside the moments: theta <- (1 - lr wd) theta, then Adam's step.
-//! [Loshchilov19, Alg. 2]
+//! \[Loshchilov19, Alg. 2\]
 
 use super::adam::{Moments, compose, fused};
 use super::{Optimiser, Piece, Update, fraction, not_negative, positive_eps};

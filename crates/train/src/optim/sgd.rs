@@ -1,5 +1,5 @@
 //! Gradient descent with momentum: b <- mu b + (1-damp) g, theta <- theta - lr b (Nesterov: lr (g + mu b)).
-//! [Sutskever13], in PyTorch's form: the first b is g itself.
+//! \[Sutskever13\], in PyTorch's form: the first b is g itself.
 
 use super::{Optimiser, Piece, Update, fraction, not_negative};
 use crate::inplace::Float;
