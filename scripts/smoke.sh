@@ -40,7 +40,7 @@ ok train digits.toml --dry-run train.steps=5 | grep -q '^steps = 5'
 ok check > check.txt; tail -1 check.txt
 ok bench --net mnist --case forward --batch 2 --runs 1
 ok completions bash > completions.bash; grep -q langevin completions.bash
-ok --licences > licences.txt; grep -q 'CC BY-SA' licences.txt
+ok --licences > licences.txt; grep -q 'Attribution-Share Alike 3.0' licences.txt
 
 fails 2 'one of: digits' train digts
 fails 2 'steps' train digits train.stpes=3
