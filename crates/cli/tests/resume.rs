@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const STEPS: u64 = 120;
+const STEPS: u64 = 200;
 
 fn langevin(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
@@ -99,7 +99,7 @@ fn a_killed_run_ends_with_the_same_weights() -> Result {
         while reached(&torn) < from + 12 && child.try_wait()?.is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_micros(seed.wrapping_mul(kills * 7919 + 1) % 40_000));
+        std::thread::sleep(Duration::from_micros(seed.wrapping_mul(kills * 7919 + 1) % 25_000));
         if child.try_wait()?.is_some() {
             return Err("the run ended before it was killed; make it longer".into());
         }
