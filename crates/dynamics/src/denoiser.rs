@@ -5,6 +5,7 @@ use crate::process::Process;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::shape::{combine, scale};
+use langevin_ops::tape::Value;
 
 /// What a network is told beside x and the time.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,12 @@ pub struct Cond {
 pub trait Net: Send + Sync {
     /// `x` `[B, ...]`, `c_noise` `[B]` of the dtype of `x`.
     fn forward(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;
+
+    /// The same inside a larger computation on the tape. Networks that compute with values have their pass here, and
+    /// `tape::run` of it as `forward`.
+    fn trace(&self, x: &Value, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
+        Ok(Value::of(&self.forward(&x.clone().tensor()?, c_noise, cond)?))
+    }
 }
 
 /// A model of E[x_0 | x_t] under a process. Times are one for all samples or one a sample.

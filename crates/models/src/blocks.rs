@@ -5,15 +5,17 @@
 
 use crate::params::Affine;
 use crate::unet::UNetConfig;
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use langevin_ops::attend::attention;
-use langevin_ops::conv::Geometry;
-use langevin_ops::linear::linear;
+use langevin_ops::act::silu;
+use langevin_ops::attend::attention_of_channels;
+use langevin_ops::conv::{Geometry, conv2d, conv2d_add};
 use langevin_ops::noise::Noise;
 use langevin_ops::norm::{group_norm, group_norm_silu};
 use langevin_ops::resample::{downsample_mean, upsample_nearest};
+use langevin_ops::tape::{Value, part};
 use std::cell::Cell;
+use std::sync::Arc;
 
 /// What the layers are built with.
 pub(crate) struct Build<'a> {
@@ -27,7 +29,7 @@ pub(crate) struct Build<'a> {
 /// What every layer is told in one pass.
 pub(crate) struct Pass {
     /// SiLU of the embedding of time and class, `[B, width]`.
-    pub embedding: Tensor,
+    pub embedding: Value,
     pub dropout: Option<u64>,
 }
 
@@ -49,12 +51,12 @@ impl Norm {
         Ok(Self { gamma, beta: vb.get_with_hints(channels, "bias", Init::Const(0.))?, groups, eps })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, &self.gamma, &self.beta, self.groups, self.eps)
+    pub fn forward(&self, x: &Value) -> Result<Value> {
+        group_norm(x, &Value::of(&self.gamma), &Value::of(&self.beta), self.groups, self.eps)
     }
 
-    pub fn silu(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm_silu(x, &self.gamma, &self.beta, self.groups, self.eps)
+    pub fn silu(&self, x: &Value) -> Result<Value> {
+        group_norm_silu(x, &Value::of(&self.gamma), &Value::of(&self.beta), self.groups, self.eps)
     }
 }
 
@@ -101,42 +103,49 @@ impl ResBlock {
         })
     }
 
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    pub fn forward(self: &Arc<Self>, x: &Value, pass: &Pass) -> Result<Value> {
+        let (block, dropout) = (self.clone(), pass.dropout);
+        part(&[x, &pass.embedding], move |inputs| block.compute(&inputs[0], &inputs[1], dropout))
+    }
+
+    fn compute(&self, x: &Value, embedding: &Value, dropout: Option<u64>) -> Result<Value> {
         let h = self.norm1.silu(x)?;
         let (x, h) = match self.turn {
             None => (x.clone(), h),
             Some(Turn::Up) => (upsample_nearest(x)?, upsample_nearest(&h)?),
             Some(Turn::Down) => (downsample_mean(x)?, downsample_mean(&h)?),
         };
-        let h = self.conv1.conv(&h, Geometry::same(3))?;
-        let e = self.time.linear(&pass.embedding)?.unsqueeze(2)?.unsqueeze(3)?; // [B, C or 2C, 1, 1]
+        let e = self.time.linear(embedding)?; // [B, C or 2C]
         let h = if self.scale_shift {
-            let e = e.chunk(2, 1)?;
-            let h = self.norm2.forward(&h)?.broadcast_mul(&(&e[0] + 1.)?)?.broadcast_add(&e[1])?;
-            langevin_ops::act::silu(&h)?
+            let h = self.norm2.forward(&self.conv1.conv(&h, Geometry::same(3))?)?;
+            let [batch, channels] = [h.dims()[0], h.dims()[1]];
+            let part = |i: usize| e.narrow(1, i * channels, channels)?.reshape((batch, channels, 1, 1));
+            let all = |v: Value| v.broadcast(h.shape().clone());
+            silu(&h.mul(&all(part(0)?.affine(1., 1.)?)?)?.add(&all(part(1)?)?)?)?
         } else {
-            self.norm2.silu(&h.broadcast_add(&e)?)?
+            self.norm2.silu(&self.conv1.conv_shifted(&h, &e, Geometry::same(3))?)?
         };
-        let h = drop(&h, self.dropout, pass.dropout, self.layer)?;
-        let h = self.conv2.conv(&h, Geometry::same(3))?;
+        let h = drop(&h, self.dropout, dropout, self.layer)?;
         let x = match &self.shortcut {
-            Some(shortcut) => shortcut.conv(&x, Geometry { stride: 1, pad: [0; 4] })?,
+            Some(shortcut) => shortcut.conv(&x, POINT)?,
             None => x,
         };
-        divided(&(x + h)?, self.divide)
+        divided(self.conv2.conv_add(&h, &x, Geometry::same(3))?, self.divide)
     }
 }
 
-fn divided(x: &Tensor, by: f64) -> Result<Tensor> {
-    if by == 1. { Ok(x.clone()) } else { x.affine(1. / by, 0.) }
+const POINT: Geometry = Geometry { stride: 1, pad: [0; 4] };
+
+fn divided(x: Value, by: f64) -> Result<Value> {
+    if by == 1. { Ok(x) } else { x.affine(1. / by, 0.) }
 }
 
 /// Each number to 0 with probability `p`, the others times 1 / (1 - p): a mask that is a pure function of (key, layer,
 /// place in the batch), so that a resumed run has the same.
-pub(crate) fn drop(x: &Tensor, p: f64, key: Option<u64>, layer: u64) -> Result<Tensor> {
+pub(crate) fn drop(x: &Value, p: f64, key: Option<u64>, layer: u64) -> Result<Value> {
     let Some(key) = key.filter(|_| p > 0.) else { return Ok(x.clone()) };
-    let u = Noise::of_step(key, layer, x.dim(0)?).uniform_like(x)?;
-    x * u.ge(p)?.to_dtype(x.dtype())?.affine(1. / (1. - p), 0.)?
+    let u = Noise::of_step(key, layer, x.dims()[0]).uniform_like(&x.data()?)?;
+    x.mul(&Value::of(&u.ge(p)?.to_dtype(x.dtype())?.affine(1. / (1. - p), 0.)?))
 }
 
 /// Self-attention over pixels, with its residual: diffusers' `Attention` as the 2-D blocks use it.
@@ -171,23 +180,31 @@ impl Attention {
         })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, channels, height, width) = x.dims4()?;
+    pub fn forward(self: &Arc<Self>, x: &Value) -> Result<Value> {
+        let attention = self.clone();
+        part(&[x], move |inputs| attention.compute(&inputs[0]))
+    }
+
+    fn compute(&self, x: &Value) -> Result<Value> {
+        let &[batch, _, height, width] = x.dims() else { bail!("attention over {:?}", x.dims()) };
         let h = match &self.norm {
             Some(norm) => norm.forward(x)?,
             None => x.clone(),
         };
-        let tokens = h.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // [B, N, C]
-        let split = |t: Tensor| t.reshape((batch, height * width, self.heads, ()))?.transpose(1, 2); // [B, heads, N, dim]
-        let q = split(self.q.linear(&tokens)?)?;
+        let map = |affine: &Affine, biased: bool| {
+            let (w, b) = affine.pointwise()?;
+            let y = conv2d(&h, &w, biased.then_some(&b), POINT)?;
+            let inner = y.dims()[1];
+            y.reshape((batch, self.heads, inner / self.heads, height * width)) // [B, heads, dim, N]
+        };
         // a bias of k adds the same to every score of a query, which softmax forgets: without it its gradient is exactly
         // the 0 that it should be, not rounding errors that an optimiser scales up
-        let k = split(linear(&tokens, &self.k.weight, None)?)?;
-        let v = split(self.v.linear(&tokens)?)?;
-        let scale = 1. / (q.dim(D::Minus1)? as f64).sqrt();
-        let h = attention(&q, &k, &v, scale)?.transpose(1, 2)?.flatten_from(2)?; // [B, N, heads dim]
-        let h = self.out.linear(&h)?.transpose(1, 2)?.reshape((batch, channels, height, width))?;
-        divided(&(x + h)?, self.divide)
+        let (q, k, v) = (map(&self.q, true)?, map(&self.k, false)?, map(&self.v, true)?);
+        let dim = q.dims()[2];
+        let h = attention_of_channels(&q, &k, &v, 1. / (dim as f64).sqrt())?;
+        let h = h.reshape((batch, self.heads * dim, height, width))?;
+        let (w, b) = self.out.pointwise()?;
+        divided(conv2d_add(&h, &w, Some(&b), x, POINT)?, self.divide)
     }
 }
 
@@ -198,13 +215,13 @@ pub(crate) enum Resampler {
     /// Each pixel twice, then a convolution.
     ConvUp(Affine),
     /// A residual block that changes the resolution inside.
-    Block(Box<ResBlock>),
+    Block(Arc<ResBlock>),
 }
 
 impl Resampler {
     pub fn new(b: &Build, channels: usize, turn: Turn, vb: VarBuilder) -> Result<Self> {
         if b.config.residual_resampling {
-            return Ok(Self::Block(Box::new(ResBlock::new(b, channels, channels, Some(turn), 1., vb)?)));
+            return Ok(Self::Block(Arc::new(ResBlock::new(b, channels, channels, Some(turn), 1., vb)?)));
         }
         let conv = Affine::new((channels, channels, 3, 3), vb.pp("conv"))?;
         Ok(match turn {
@@ -214,7 +231,7 @@ impl Resampler {
         })
     }
 
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    pub fn forward(&self, x: &Value, pass: &Pass) -> Result<Value> {
         match self {
             Self::ConvDown(conv, pad) => conv.conv(x, Geometry { stride: 2, pad: *pad }),
             Self::ConvUp(conv) => conv.conv(&upsample_nearest(x)?, Geometry::same(3)),
@@ -225,7 +242,7 @@ impl Resampler {
 
 /// One resolution on the way down or up: residual blocks, each with attention or none, then a resampler.
 pub(crate) struct Level {
-    pub blocks: Vec<(ResBlock, Option<Attention>)>,
+    pub blocks: Vec<(Arc<ResBlock>, Option<Arc<Attention>>)>,
     pub resampler: Option<Resampler>,
 }
 
@@ -244,7 +261,7 @@ impl Level {
             let attention = attention
                 .then(|| Attention::new(b, to, Some(b.config.groups), 1., vb.pp("attentions").pp(j)))
                 .transpose()?;
-            Ok((resnet, attention))
+            Ok((Arc::new(resnet), attention.map(Arc::new)))
         };
         let blocks = from.iter().enumerate().map(block).collect::<Result<_>>()?;
         let name = if turn == Some(Turn::Up) { "upsamplers.0" } else { "downsamplers.0" };

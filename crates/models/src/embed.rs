@@ -8,6 +8,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use langevin_dynamics::Cond;
 use langevin_ops::act::silu;
+use langevin_ops::tape::Value;
 
 /// Fixed features of the time, `[B] -> [B, channels]`.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +52,9 @@ impl Embedding {
         })
     }
 
-    pub fn forward(&self, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
-        let e = silu(&self.linear_1.linear(&self.sinusoid.forward(c_noise)?)?)?;
+    pub fn forward(&self, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
+        let features = Value::of(&self.sinusoid.forward(c_noise)?);
+        let e = silu(&self.linear_1.linear(&features)?)?;
         let e = self.linear_2.linear(&e)?;
         match (&self.classes, &cond.labels) {
             (None, None) => Ok(e),
@@ -66,7 +68,7 @@ impl Embedding {
                 if let Some(wrong) = labels.to_vec1::<u32>()?.into_iter().find(|&label| label as usize >= *n) {
                     bail!("class {wrong} asked of a model with {n} classes, 0 to {}", n - 1);
                 }
-                e + table.index_select(&labels, 0)?
+                e.add(&Value::of(&table.index_select(&labels, 0)?))
             }
         }
     }

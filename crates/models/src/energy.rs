@@ -6,7 +6,7 @@
 use candle_core::{Result, Tensor};
 use langevin_dynamics::{Cond, Net};
 use langevin_ops::grad;
-use langevin_ops::shape::sum_per_sample;
+use langevin_ops::tape::{self, Value};
 use serde::{Deserialize, Serialize};
 
 /// A scalar for each sample, with a gradient in x.
@@ -63,13 +63,13 @@ impl Form {
     }
 
     /// h from the input `x` and the output `f` of the network, `[B]`.
-    pub fn h(self, x: &Tensor, f: &Tensor) -> Result<Tensor> {
+    pub fn h(self, x: &Value, f: &Value) -> Result<Value> {
         match self {
             // -1/2 |x - f|^2 + 1/2 |x|^2 without its cancellation
-            Self::Residual => sum_per_sample(&(f * (x - (f * 0.5)?)?)?),
-            Self::InnerProduct => sum_per_sample(&(x * f)?),
-            Self::SquaredNorm => sum_per_sample(&f.sqr()?)? * 0.5,
-            Self::Scalar => sum_per_sample(f),
+            Self::Residual => f.mul(&x.sub(&f.affine(0.5, 0.)?)?)?.sum_per_sample(),
+            Self::InnerProduct => x.mul(f)?.sum_per_sample(),
+            Self::SquaredNorm => f.mul(f)?.sum_per_sample()?.affine(0.5, 0.),
+            Self::Scalar => f.sum_per_sample(),
         }
     }
 }
@@ -84,15 +84,20 @@ pub struct Shaped {
 
 impl Potential for Shaped {
     fn h(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
-        self.form.h(x, &self.net.forward(x, c_noise, cond)?)
+        tape::run(x, |x| self.form.h(x, &self.net.trace(x, c_noise, cond)?))
     }
 }
 
 /// The energy that a plain network gives in its own inputs, `[B]`: 1/2 |x - f|^2, x . f, 1/2 |f|^2, or the sum of f.
 pub fn raw_energy(net: &dyn Net, form: Form, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
-    let f = net.forward(x, c_noise, cond)?;
-    match form {
-        Form::Residual => sum_per_sample(&(x - f)?.sqr()?)? * 0.5,
-        other => other.h(x, &f),
-    }
+    tape::run(x, |x| {
+        let f = net.trace(x, c_noise, cond)?;
+        match form {
+            Form::Residual => {
+                let rest = x.sub(&f)?;
+                rest.mul(&rest)?.sum_per_sample()?.affine(0.5, 0.)
+            }
+            other => other.h(x, &f),
+        }
+    })
 }

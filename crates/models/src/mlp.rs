@@ -12,6 +12,7 @@ use candle_nn::VarBuilder;
 use langevin_dynamics::{Cond, Net};
 use langevin_ops::act::silu;
 use langevin_ops::registry::Named;
+use langevin_ops::tape::{self, Value};
 use serde::{Deserialize, Serialize};
 
 /// What the network is made of.
@@ -100,16 +101,21 @@ impl NetConfig for MlpConfig {
 
 impl Net for Mlp {
     fn forward(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
+        tape::run(x, |x| self.trace(x, c_noise, cond))
+    }
+
+    fn trace(&self, x: &Value, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
         if x.dims().get(1..) != Some(self.shape.as_slice()) {
             bail!("the network takes samples of shape {:?}, not a batch {:?}", self.shape, x.dims());
         }
+        let batch = x.dims()[0];
         let e = silu(&self.embedding.forward(c_noise, cond)?)?;
-        let mut h = self.linear_in.linear(&x.flatten_from(1)?)?; // [B, width]
+        let mut h = self.linear_in.linear(&x.reshape((batch, self.shape.iter().product::<usize>()))?)?; // [B, width]
         for (i, layer) in self.layers.iter().enumerate() {
-            let inner = silu(&(layer.linear_1.linear(&silu(&h)?)? + layer.time.linear(&e)?)?)?;
-            h = (h + layer.linear_2.linear(&drop(&inner, self.dropout, cond.dropout, i as u64)?)?)?;
+            let inner = silu(&layer.linear_1.linear(&silu(&h)?)?.add(&layer.time.linear(&e)?)?)?;
+            h = h.add(&layer.linear_2.linear(&drop(&inner, self.dropout, cond.dropout, i as u64)?)?)?;
         }
-        let mut dims = vec![x.dim(0)?];
+        let mut dims = vec![batch];
         dims.extend_from_slice(&self.out_shape);
         self.linear_out.linear(&silu(&h)?)?.reshape(dims)
     }

@@ -8,7 +8,10 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use langevin_ops::conv::{Geometry, conv2d, conv2d_add};
+use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
+use langevin_ops::tape::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -168,13 +171,30 @@ impl Affine {
     }
 
     /// The map of the last dimension, for a weight `[O, I]`.
-    pub fn linear(&self, x: &Tensor) -> Result<Tensor> {
-        langevin_ops::linear::linear(x, &self.weight, Some(&self.bias))
+    pub fn linear(&self, x: &Value) -> Result<Value> {
+        linear(x, &Value::of(&self.weight), Some(&Value::of(&self.bias)))
     }
 
     /// The convolution of `[B, I, H, W]`, for a weight `[O, I, k, k]`.
-    pub fn conv(&self, x: &Tensor, geometry: langevin_ops::conv::Geometry) -> Result<Tensor> {
-        langevin_ops::conv::conv2d(x, &self.weight, Some(&self.bias), geometry)
+    pub fn conv(&self, x: &Value, geometry: Geometry) -> Result<Value> {
+        conv2d(x, &Value::of(&self.weight), Some(&Value::of(&self.bias)), geometry)
+    }
+
+    /// The convolution, plus `more` a sample and channel, `[B, O]`.
+    pub fn conv_shifted(&self, x: &Value, more: &Value, geometry: Geometry) -> Result<Value> {
+        let bias = Value::of(&self.bias).reshape((1, self.bias.elem_count()))?.broadcast(more.shape().clone())?;
+        conv2d(x, &Value::of(&self.weight), Some(&bias.add(more)?), geometry)
+    }
+
+    /// The convolution, plus `more` of the shape of the output.
+    pub fn conv_add(&self, x: &Value, more: &Value, geometry: Geometry) -> Result<Value> {
+        conv2d_add(x, &Value::of(&self.weight), Some(&Value::of(&self.bias)), more, geometry)
+    }
+
+    /// An affine map `[O, I]` of the channels of `[B, I, H, W]`: as a convolution of size 1.
+    pub fn pointwise(&self) -> Result<(Value, Value)> {
+        let (o, i) = self.weight.dims2()?;
+        Ok((Value::of(&self.weight).reshape((o, i, 1, 1))?, Value::of(&self.bias)))
     }
 }
 

@@ -13,7 +13,9 @@ use langevin_dynamics::{Cond, Net};
 use langevin_ops::act::silu;
 use langevin_ops::conv::Geometry;
 use langevin_ops::registry::Named;
+use langevin_ops::tape::{self, Value};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What the U-Net is made of. Levels are numbered from the finest, 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,6 +173,8 @@ impl UNetConfig {
     }
 }
 
+type Middle = (Arc<ResBlock>, Option<Arc<Attention>>, Arc<ResBlock>);
+
 /// A U-Net with its weights.
 pub struct UNet {
     config: UNetConfig,
@@ -178,7 +182,7 @@ pub struct UNet {
     embedding: Embedding,
     conv_in: Affine,
     down: Vec<Level>,
-    middle: Option<(ResBlock, Option<Attention>, ResBlock)>,
+    middle: Option<Middle>,
     up: Vec<Level>,
     norm_out: Norm,
     conv_out: Affine,
@@ -232,7 +236,7 @@ impl UNet {
         Ok(Self { config: c.clone(), inputs, embedding, conv_in, down, middle, up, norm_out, conv_out })
     }
 
-    fn middle(b: &Build, channels: usize, vb: VarBuilder) -> Result<(ResBlock, Option<Attention>, ResBlock)> {
+    fn middle(b: &Build, channels: usize, vb: VarBuilder) -> Result<Middle> {
         let c = b.config;
         let divide = c.middle_scale;
         let block = |j: usize| ResBlock::new(b, channels, channels, None, divide, vb.pp("resnets").pp(j));
@@ -242,13 +246,19 @@ impl UNet {
         };
         let attention =
             c.middle_attention.then(|| Attention::new(b, channels, norm, divide, vb.pp("attentions").pp(0)));
-        Ok((block(0)?, attention.transpose()?, block(1)?))
+        Ok((Arc::new(block(0)?), attention.transpose()?.map(Arc::new), Arc::new(block(1)?)))
     }
 }
 
 impl Net for UNet {
     fn forward(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
-        let (_, channels, height, width) = x.dims4()?;
+        tape::run(x, |x| self.trace(x, c_noise, cond))
+    }
+
+    fn trace(&self, x: &Value, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
+        let &[_, channels, height, width] = x.dims() else {
+            bail!("the U-Net takes images [B, C, H, W], not {:?}", x.dims());
+        };
         if channels != self.inputs {
             bail!("the U-Net takes {} channels, not {channels}", self.inputs);
         }
@@ -282,7 +292,7 @@ impl Net for UNet {
         for level in &self.up {
             for (block, attention) in &level.blocks {
                 let Some(skip) = skips.pop() else { bail!("the U-Net has fewer skips than blocks") };
-                h = block.forward(&Tensor::cat(&[h, skip], 1)?, &pass)?;
+                h = block.forward(&Value::cat(&[&h, &skip], 1)?, &pass)?;
                 if let Some(attention) = attention {
                     h = attention.forward(&h)?;
                 }

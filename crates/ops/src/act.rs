@@ -2,124 +2,119 @@
 //!
 //! f^(k)(x) has the gradient g f^(k+1)(x), and g f^(k)(x) the gradients (g h) f^(k+1)(x) and h f^(k)(x): one family.
 
-use crate::grad::cut;
 use crate::kernel::act::{Curve, ORDERS, derivative};
-use crate::kernel::{Real, dense, native};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use crate::kernel::{native, read};
+use crate::tape::{Backward, Op, Operand, Value, apply};
+use candle_core::{Result, Tensor, bail};
 
 /// x / (1 + exp(-x)).
-pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if native(&[x]) { x.apply_op1(Value(Curve::Silu, 0)) } else { x * sigmoid(x)? }
+pub fn silu<T: Operand>(x: &T) -> Result<T> {
+    value(x, Curve::Silu)
 }
 
 /// 1 / (1 + exp(-x)).
-pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    if native(&[x]) { x.apply_op1(Value(Curve::Sigmoid, 0)) } else { ((x * 0.5)?.tanh()? * 0.5)? + 0.5 }
+pub fn sigmoid<T: Operand>(x: &T) -> Result<T> {
+    value(x, Curve::Sigmoid)
 }
 
 /// ln(1 + exp(x)), without overflow.
-pub fn softplus(x: &Tensor) -> Result<Tensor> {
-    if native(&[x]) {
-        return x.apply_op1(Value(Curve::Softplus, 0));
-    }
-    // ln(1 + exp(x)) = x/2 + ln(2 cosh(x/2)), even part by |x|: smooth at 0 to every order
-    let half = (x.abs()? * 0.5)?;
-    (x * 0.5)? + (half.clone() + ((half * -2.)?.exp()? + 1.)?.log()?)?
+pub fn softplus<T: Operand>(x: &T) -> Result<T> {
+    value(x, Curve::Softplus)
 }
 
 /// x Phi(x), Phi being the normal distribution function.
-pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if native(&[x]) {
-        return x.apply_op1(Value(Curve::Gelu, 0));
-    }
-    // candle's own gelu has a derivative good to 1e-7 only
-    ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.)? * (x * 0.5)?
+pub fn gelu<T: Operand>(x: &T) -> Result<T> {
+    value(x, Curve::Gelu)
 }
 
-/// The k-th derivative of SiLU, k = 1, 2, differentiable again.
-pub(crate) fn silu_derivative(x: &Tensor, k: usize) -> Result<Tensor> {
-    if native(&[x]) {
-        return x.apply_op1(Value(Curve::Silu, k));
+fn value<T: Operand>(x: &T, curve: Curve) -> Result<T> {
+    T::from_value(apply(Derivative { curve, k: 0 }, &[&x.value()])?)
+}
+
+/// The k-th derivative of SiLU.
+pub(crate) fn silu_derivative(x: &Value, k: usize) -> Result<Value> {
+    apply(Derivative { curve: Curve::Silu, k }, &[x])
+}
+
+/// f^(k)(x) of (x), or g f^(k)(x) of (x, g).
+#[derive(Clone, Copy)]
+struct Derivative {
+    curve: Curve,
+    k: usize,
+}
+
+impl Derivative {
+    fn next(self) -> Result<Self> {
+        if self.k == ORDERS {
+            bail!(
+                "{:?}: derivatives beyond the {ORDERS}th are not there; take fewer gradients inside each other",
+                self.curve
+            );
+        }
+        Ok(Self { k: self.k + 1, ..self })
     }
-    let s = sigmoid(x)?;
-    let q = (&s * (1. - &s)?)?;
+}
+
+impl Op for Derivative {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if native(x) {
+            return read!(x, T, |x| derivative::<T>(self.curve, self.k, x[0], x.get(1).copied()), x[0].shape());
+        }
+        let y = composed(self.curve, self.k, x[0])?;
+        if let Some(g) = x.get(1) { y * *g } else { Ok(y) }
+    }
+
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let (x, h) = (&at.inputs[0], at.g);
+        let Some(g) = at.inputs.get(1) else {
+            return Ok(vec![at.wanted(0, || apply(self.next()?, &[x, h]))?]);
+        };
+        Ok(vec![at.wanted(0, || apply(self.next()?, &[x, &g.mul(h)?]))?, at.wanted(1, || apply(*self, &[x, h]))?])
+    }
+
+    fn cheap(&self) -> bool {
+        true
+    }
+}
+
+/// The derivatives in candle's ops.
+fn composed(curve: Curve, k: usize, x: &Tensor) -> Result<Tensor> {
+    match (curve, k) {
+        (Curve::Sigmoid, k) => sigmoid_derivative(x, k),
+        (Curve::Silu, 0) => x * sigmoid_derivative(x, 0)?,
+        // (x s)^(k) = x s^(k) + k s^(k-1)
+        (Curve::Silu, k) => (x * sigmoid_derivative(x, k)?)? + (sigmoid_derivative(x, k - 1)? * k as f64)?,
+        // ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))
+        (Curve::Softplus, 0) => x.relu()? + (x.abs()?.neg()?.exp()? + 1.)?.log()?,
+        (Curve::Softplus, k) => sigmoid_derivative(x, k - 1),
+        (Curve::Gelu, k) => {
+            // candle's own gelu has a derivative good to 1e-7 only
+            let below = (((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.)? * 0.5)?;
+            let bell = ((x.sqr()? * -0.5)?.exp()? / (2. * std::f64::consts::PI).sqrt())?;
+            let xx = x.sqr()?;
+            match k {
+                0 => x * below,
+                1 => below + (bell * x)?,
+                2 => bell * (2. - xx)?,
+                3 => bell * (x * (xx - 4.)?)?,
+                _ => bell * ((&xx * (7. - &xx)?)? - 4.)?,
+            }
+        }
+    }
+}
+
+/// s, q, q u, q (1 - 6 q), q u (1 - 12 q), with q = s (1 - s) and u = 1 - 2 s.
+fn sigmoid_derivative(x: &Tensor, k: usize) -> Result<Tensor> {
+    let t = (x * 0.5)?.tanh()?;
+    let s = ((&t * 0.5)? + 0.5)?;
+    if k == 0 {
+        return Ok(s);
+    }
+    let (q, u) = (((1. - t.sqr()?)? * 0.25)?, t.neg()?);
     match k {
-        1 => s + (x * q)?,
-        _ => q * ((x * (1. - (s * 2.)?)?)? + 2.)?,
-    }
-}
-
-fn name(curve: Curve) -> &'static str {
-    match curve {
-        Curve::Silu => "silu",
-        Curve::Sigmoid => "sigmoid",
-        Curve::Softplus => "softplus",
-        Curve::Gelu => "gelu",
-    }
-}
-
-fn known(curve: Curve, k: usize) -> Result<usize> {
-    if k > ORDERS {
-        bail!(
-            "{}: derivatives beyond the {ORDERS}th are not there; take fewer gradients inside each other",
-            name(curve)
-        );
-    }
-    Ok(k)
-}
-
-/// f^(k)(x).
-struct Value(Curve, usize);
-
-/// g f^(k)(x), of (x, g).
-struct Times(Curve, usize);
-
-impl CustomOp1 for Value {
-    fn name(&self) -> &'static str {
-        name(self.0)
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(op: &Value, s: &CpuStorage, l: &Layout) -> Result<CpuStorage> {
-            Ok(T::to_cpu_storage_owned(derivative(op.0, op.1, &dense::<T>(s, l)?, None)))
-        }
-        let y = match s {
-            CpuStorage::F32(_) => run::<f32>(self, s, l)?,
-            CpuStorage::F64(_) => run::<f64>(self, s, l)?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
-        };
-        Ok((y, l.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(cut(x).apply_op2(&cut(g), Times(self.0, known(self.0, self.1 + 1)?))?))
-    }
-}
-
-impl CustomOp2 for Times {
-    fn name(&self) -> &'static str {
-        name(self.0)
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(op: &Times, (s1, l1): (&CpuStorage, &Layout), g: (&CpuStorage, &Layout)) -> Result<CpuStorage> {
-            let (x, g) = (dense::<T>(s1, l1)?, dense::<T>(g.0, g.1)?);
-            Ok(T::to_cpu_storage_owned(derivative(op.0, op.1, &x, Some(&g))))
-        }
-        let y = match s1 {
-            CpuStorage::F32(_) => run::<f32>(self, (s1, l1), (s2, l2))?,
-            CpuStorage::F64(_) => run::<f64>(self, (s1, l1), (s2, l2))?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
-        };
-        Ok((y, l1.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, g: &Tensor, _: &Tensor, h: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Self(curve, k) = *self;
-        let (x_cut, g_cut, h) = (cut(x), cut(g), cut(h));
-        let for_x = || x_cut.apply_op2(&(&g_cut * &h)?, Times(curve, known(curve, k + 1)?));
-        let for_g = || x_cut.apply_op2(&h, Times(curve, k));
-        Ok((x.track_op().then(for_x).transpose()?, g.track_op().then(for_g).transpose()?))
+        1 => Ok(q),
+        2 => q * u,
+        3 => &q * (1. - (&q * 6.)?)?,
+        _ => (&q * u)? * (1. - (&q * 12.)?)?,
     }
 }

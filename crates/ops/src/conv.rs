@@ -3,11 +3,10 @@
 //! All three are partial derivatives of the trilinear T(x, w, g) = <conv(x, w), g>, so the backward pass of each is
 //! written with the other two, and any order of derivative costs only their kernels.
 
-use crate::grad::{cut, wants};
 use crate::kernel::conv::{self as cpu, Bias, Plan};
-use crate::kernel::{Real, dense, native};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use crate::kernel::{native, read};
+use crate::tape::{Backward, Op, Operand, Value, apply};
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// Stride and zero padding of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,44 +27,53 @@ impl Geometry {
 /// Convolution of `x` `[B, C, H, W]` with `w` `[O, C, kh, kw]`, plus `bias` -> `[B, O, H', W']`.
 ///
 /// `bias` is `[O]`, or `[B, O]` for one a sample: a convolution's bias plus a time embedding costs nothing more.
-pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
+pub fn conv2d<T: Operand>(x: &T, w: &T, bias: Option<&T>, geometry: Geometry) -> Result<T> {
+    T::from_value(conv(&x.value(), &w.value(), bias.map(T::value).as_ref(), None, geometry)?)
+}
+
+/// As [`conv2d`], plus `more` of the shape of the result: a residual sum in the same pass over memory.
+pub fn conv2d_add<T: Operand>(x: &T, w: &T, bias: Option<&T>, more: &T, geometry: Geometry) -> Result<T> {
+    T::from_value(conv(&x.value(), &w.value(), bias.map(T::value).as_ref(), Some(&more.value()), geometry)?)
+}
+
+fn conv(x: &Value, w: &Value, bias: Option<&Value>, more: Option<&Value>, geometry: Geometry) -> Result<Value> {
     let plan = plan("conv2d", x.dims(), w.dims(), geometry)?;
-    let per_sample = match bias.map(Tensor::dims) {
-        Some([o]) if *o == plan.outputs => false,
-        Some([b, o]) if *b == plan.batch && *o == plan.outputs => true,
-        None => false,
+    let per_sample = match bias.map(Value::dims) {
+        Some([o]) if *o == plan.outputs => Some(false),
+        Some([b, o]) if *b == plan.batch && *o == plan.outputs => Some(true),
+        None => None,
         Some(dims) => {
             bail!("conv2d: a bias of shape {dims:?} for {} samples and {} outputs", plan.batch, plan.outputs)
         }
     };
-    match bias {
-        None => trilinear(Part::Output, plan, x, w),
-        Some(b) if native(&[x, w, b]) => x.apply_op3(w, b, Biased { plan, per_sample }),
-        Some(b) => {
-            let y = trilinear(Part::Output, plan, x, w)?;
-            y.broadcast_add(&b.reshape(((), plan.outputs, 1, 1))?)
-        }
+    if let Some(dims) = more.map(Value::dims).filter(|dims| *dims != plan.output_dims().dims()) {
+        bail!("conv2d: a sum of shape {dims:?} with an output {:?}", plan.output_dims());
     }
+    let inputs: Vec<&Value> = [x, w].into_iter().chain(bias).chain(more).collect();
+    apply(Conv { plan, per_sample }, &inputs)
 }
 
 /// The gradient of <conv2d(x, w), g> with respect to x, of height and width `size`: `[B, C, H, W]`.
 ///
 /// `g` is `[B, O, H', W']`, `w` `[O, C, kh, kw]`.
-pub fn conv2d_input_grad(g: &Tensor, w: &Tensor, size: (usize, usize), geometry: Geometry) -> Result<Tensor> {
-    let (x, w_dims) = ([g.dims().first().copied().unwrap_or(0), w.dims4()?.1, size.0, size.1], w.dims());
-    let plan = plan("conv2d_input_grad", &x, w_dims, geometry)?;
-    plan.check_output("conv2d_input_grad", g)?;
-    trilinear(Part::Input, plan, g, w)
+pub fn conv2d_input_grad<T: Operand>(g: &T, w: &T, size: (usize, usize), geometry: Geometry) -> Result<T> {
+    let (g, w) = (g.value(), w.value());
+    let channels = w.dims().get(1).copied().unwrap_or(0);
+    let x = [g.dims().first().copied().unwrap_or(0), channels, size.0, size.1];
+    let plan = plan("conv2d_input_grad", &x, w.dims(), geometry)?;
+    plan.check_output("conv2d_input_grad", &g)?;
+    T::from_value(apply(InputGrad(plan), &[&g, &w])?)
 }
 
 /// The gradient of <conv2d(x, w), g> with respect to w, a kernel of `size`: `[O, C, kh, kw]`.
 ///
 /// `x` is `[B, C, H, W]`, `g` `[B, O, H', W']`.
-pub fn conv2d_weight_grad(x: &Tensor, g: &Tensor, size: (usize, usize), geometry: Geometry) -> Result<Tensor> {
-    let w = [g.dims4()?.1, x.dims4()?.1, size.0, size.1];
-    let plan = plan("conv2d_weight_grad", x.dims(), &w, geometry)?;
-    plan.check_output("conv2d_weight_grad", g)?;
-    trilinear(Part::Weight, plan, x, g)
+pub fn conv2d_weight_grad<T: Operand>(x: &T, g: &T, size: (usize, usize), geometry: Geometry) -> Result<T> {
+    let (x, g) = (x.value(), g.value());
+    let channels = |v: &Value| v.dims().get(1).copied().unwrap_or(0);
+    let plan = plan("conv2d_weight_grad", x.dims(), &[channels(&g), channels(&x), size.0, size.1], geometry)?;
+    plan.check_output("conv2d_weight_grad", &g)?;
+    T::from_value(apply(WeightGrad(plan), &[&x, &g])?)
 }
 
 fn plan(op: &str, x: &[usize], w: &[usize], Geometry { stride, pad }: Geometry) -> Result<Plan> {
@@ -88,201 +96,152 @@ fn plan(op: &str, x: &[usize], w: &[usize], Geometry { stride, pad }: Geometry) 
 }
 
 impl Plan {
-    fn input_dims(&self) -> [usize; 4] {
-        [self.batch, self.channels, self.height, self.width]
+    fn input_dims(&self) -> Shape {
+        Shape::from((self.batch, self.channels, self.height, self.width))
     }
 
-    fn weight_dims(&self) -> [usize; 4] {
-        [self.outputs, self.channels, self.kernel[0], self.kernel[1]]
+    fn weight_dims(&self) -> Shape {
+        Shape::from((self.outputs, self.channels, self.kernel[0], self.kernel[1]))
     }
 
-    fn output_dims(&self) -> [usize; 4] {
-        [self.batch, self.outputs, self.out[0], self.out[1]]
+    fn output_dims(&self) -> Shape {
+        Shape::from((self.batch, self.outputs, self.out[0], self.out[1]))
     }
 
-    fn check_output(&self, op: &str, g: &Tensor) -> Result<()> {
-        if g.dims() != self.output_dims() {
+    fn check_output(&self, op: &str, g: &Value) -> Result<()> {
+        if g.shape() != &self.output_dims() {
             bail!("{op}: expected an output gradient of shape {:?}, got {:?}", self.output_dims(), g.dims());
         }
         Ok(())
     }
 }
 
-/// With respect to which argument of T(x, w, g) an op is the derivative.
-#[derive(Clone, Copy, Debug)]
-enum Part {
-    /// conv(x, w)
-    Output,
-    /// input_grad(g, w)
-    Input,
-    /// weight_grad(x, g)
-    Weight,
-}
-
-#[derive(Clone, Copy)]
-struct Trilinear {
-    part: Part,
+/// conv(x, w) + bias + more, of (x, w) and what there is of the others.
+struct Conv {
     plan: Plan,
+    /// Whether the bias is one a sample, if there is one.
+    per_sample: Option<bool>,
 }
 
-fn trilinear(part: Part, plan: Plan, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if native(&[a, b]) {
-        return a.apply_op2(b, Trilinear { part, plan });
-    }
-    match part {
-        Part::Output => composed_output(&plan, a, b),
-        Part::Input => composed_input(&plan, a, b),
-        Part::Weight => composed_weight(&plan, a, b),
-    }
-}
-
-fn run<T: Real>(op: &Trilinear, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<CpuStorage> {
-    let (a, b) = (dense::<T>(s1, l1)?, dense::<T>(s2, l2)?);
-    Ok(T::to_cpu_storage_owned(match op.part {
-        Part::Output => cpu::forward(&op.plan, &a, &b, Bias::None),
-        Part::Input => cpu::input_grad(&op.plan, &a, &b),
-        Part::Weight => cpu::weight_grad(&op.plan, &a, &b),
-    }))
-}
-
-impl CustomOp2 for Trilinear {
-    fn name(&self) -> &'static str {
-        match self.part {
-            Part::Output => "conv2d",
-            Part::Input => "conv2d_input_grad",
-            Part::Weight => "conv2d_weight_grad",
+impl Op for Conv {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        let plan = &self.plan;
+        let more = 2 + usize::from(self.per_sample.is_some());
+        if native(x) {
+            return read!(
+                x,
+                T,
+                |x| {
+                    let bias = match self.per_sample {
+                        None => Bias::None,
+                        Some(false) => Bias::Channel(x[2]),
+                        Some(true) => Bias::Sample(x[2]),
+                    };
+                    cpu::forward::<T>(plan, x[0], x[1], bias, x.get(more).copied())
+                },
+                plan.output_dims()
+            );
         }
+        let mut y = composed_output(plan, x[0], x[1])?;
+        if self.per_sample.is_some() {
+            y = y.broadcast_add(&x[2].reshape(((), plan.outputs, 1, 1))?)?;
+        }
+        if let Some(more) = x.get(more) { y + *more } else { Ok(y) }
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = match s1 {
-            CpuStorage::F32(_) => run::<f32>(self, s1, l1, s2, l2)?,
-            CpuStorage::F64(_) => run::<f64>(self, s1, l1, s2, l2)?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
-        };
-        let shape = match self.part {
-            Part::Output => self.plan.output_dims(),
-            Part::Input => self.plan.input_dims(),
-            Part::Weight => self.plan.weight_dims(),
-        };
-        Ok((y, Shape::from(&shape)))
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, h: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (cut_a, cut_b, h) = (cut(a), cut(b), cut(h));
-        let part = |part, a: &Tensor, b: &Tensor| trilinear(part, self.plan, a, b);
-        let for_a = || match self.part {
-            Part::Output => part(Part::Input, &h, &cut_b), // d/dx at (w, g = h)
-            Part::Input => part(Part::Output, &h, &cut_b), // d/dg at (x = h, w)
-            Part::Weight => part(Part::Input, &cut_b, &h), // d/dx at (g, w = h)
-        };
-        let for_b = || match self.part {
-            Part::Output => part(Part::Weight, &cut_a, &h), // d/dw at (x, g = h)
-            Part::Input => part(Part::Weight, &h, &cut_a),  // d/dw at (x = h, g)
-            Part::Weight => part(Part::Output, &cut_a, &h), // d/dg at (x, w = h)
-        };
-        Ok((wants(a).then(for_a).transpose()?, wants(b).then(for_b).transpose()?))
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let (x, w, g) = (&at.inputs[0], &at.inputs[1], at.g);
+        let mut grads = vec![
+            at.wanted(0, || apply(InputGrad(self.plan), &[g, w]))?,
+            at.wanted(1, || apply(WeightGrad(self.plan), &[x, g]))?,
+        ];
+        if let Some(per_sample) = self.per_sample {
+            let sum = || apply(Channels { plan: self.plan, per_sample, sum: true }, &[g]);
+            grads.push(at.wanted(2, sum)?);
+        }
+        if at.inputs.len() > grads.len() {
+            grads.push(at.wanted(grads.len(), || Ok(g.clone()))?);
+        }
+        Ok(grads)
     }
 }
 
-/// conv(x, w) + bias, `bias` being `[O]` or `[B, O]`.
-struct Biased {
-    plan: Plan,
-    per_sample: bool,
-}
+/// The derivative of T(x, w, g) by x, of (g, w).
+struct InputGrad(Plan);
 
-impl Biased {
-    fn run<T: Real>(&self, stores: [(&CpuStorage, &Layout); 3]) -> Result<CpuStorage> {
-        let [x, w, b] = stores.map(|(s, l)| dense::<T>(s, l));
-        let b = b?;
-        let bias = if self.per_sample { Bias::Sample(&b) } else { Bias::Channel(&b) };
-        Ok(T::to_cpu_storage_owned(cpu::forward(&self.plan, &x?, &w?, bias)))
+impl Op for InputGrad {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if !native(x) {
+            return composed_input(&self.0, x[0], x[1]);
+        }
+        read!(x, T, |x| cpu::input_grad::<T>(&self.0, x[0], x[1], None), self.0.input_dims())
+    }
+
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let (g, w, h) = (&at.inputs[0], &at.inputs[1], at.g);
+        Ok(vec![
+            at.wanted(0, || apply(Conv { plan: self.0, per_sample: None }, &[h, w]))?,
+            at.wanted(1, || apply(WeightGrad(self.0), &[h, g]))?,
+        ])
     }
 }
 
-impl CustomOp3 for Biased {
-    fn name(&self) -> &'static str {
-        "conv2d"
+/// The derivative of T(x, w, g) by w, of (x, g).
+struct WeightGrad(Plan);
+
+impl Op for WeightGrad {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if !native(x) {
+            return composed_weight(&self.0, x[0], x[1]);
+        }
+        read!(x, T, |x| cpu::weight_grad::<T>(&self.0, x[0], x[1]), self.0.weight_dims())
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let stores = [(s1, l1), (s2, l2), (s3, l3)];
-        let y = match s1 {
-            CpuStorage::F32(_) => self.run::<f32>(stores)?,
-            CpuStorage::F64(_) => self.run::<f64>(stores)?,
-            other => bail!("conv2d: no CPU kernel for {:?}", other.dtype()),
-        };
-        Ok((y, Shape::from(&self.plan.output_dims())))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        h: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (cut_x, cut_w, h) = (cut(x), cut(w), cut(h));
-        let for_x = || trilinear(Part::Input, self.plan, &h, &cut_w);
-        let for_w = || trilinear(Part::Weight, self.plan, &cut_x, &h);
-        let for_bias =
-            || h.apply_op1(Channels { dims: self.plan.output_dims(), per_sample: self.per_sample, sum: true });
-        Ok((
-            wants(x).then(for_x).transpose()?,
-            wants(w).then(for_w).transpose()?,
-            wants(bias).then(for_bias).transpose()?,
-        ))
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let (x, g, h) = (&at.inputs[0], &at.inputs[1], at.g);
+        Ok(vec![
+            at.wanted(0, || apply(InputGrad(self.0), &[g, h]))?,
+            at.wanted(1, || apply(Conv { plan: self.0, per_sample: None }, &[x, h]))?,
+        ])
     }
 }
 
 /// The sum over pixels (and samples), or its transpose, which repeats a number over them.
 #[derive(Clone, Copy)]
 struct Channels {
-    dims: [usize; 4],
+    plan: Plan,
     per_sample: bool,
     sum: bool,
 }
 
-impl Channels {
-    fn run<T: Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
-        let [b, c, h, w] = self.dims;
-        let x = dense::<T>(storage, layout)?;
-        let f = if self.sum { cpu::channel_sum } else { cpu::channel_spread };
-        Ok(T::to_cpu_storage_owned(f(&x, (b, c, h * w), self.per_sample)))
-    }
-}
-
-impl CustomOp1 for Channels {
-    fn name(&self) -> &'static str {
-        if self.sum { "channel_sum" } else { "channel_spread" }
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = match storage {
-            CpuStorage::F32(_) => self.run::<f32>(storage, layout)?,
-            CpuStorage::F64(_) => self.run::<f64>(storage, layout)?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
+impl Op for Channels {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        let Plan { batch, outputs, .. } = self.plan;
+        let to = match (self.sum, self.per_sample) {
+            (true, true) => Shape::from((batch, outputs)),
+            (true, false) => Shape::from(outputs),
+            (false, _) => self.plan.output_dims(),
         };
-        let [b, c, ..] = self.dims;
-        let shape: Shape = match (self.sum, self.per_sample) {
-            (true, true) => (b, c).into(),
-            (true, false) => c.into(),
-            (false, _) => Shape::from(&self.dims),
-        };
-        Ok((y, shape))
+        if native(x) {
+            return read!(
+                x,
+                T,
+                |x| {
+                    let f = if self.sum { cpu::channel_sum::<T> } else { cpu::channel_spread::<T> };
+                    f(x[0], (batch, outputs, self.plan.pixels()), self.per_sample)
+                },
+                to
+            );
+        }
+        match (self.sum, self.per_sample) {
+            (true, true) => x[0].sum((2, 3)),
+            (true, false) => x[0].sum((0, 2, 3)),
+            (false, _) => x[0].reshape(((), outputs, 1, 1))?.broadcast_as(to)?.contiguous(),
+        }
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, h: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(cut(h).apply_op1(Self { sum: !self.sum, ..*self })?))
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        Ok(vec![at.wanted(0, || apply(Self { sum: !self.sum, ..*self }, &[at.g]))?])
     }
 }
 

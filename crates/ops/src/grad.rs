@@ -17,6 +17,8 @@
 //! # Ok(()) }
 //! ```
 
+use crate::bridge::{Direct, collect};
+use crate::tape;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
@@ -30,34 +32,24 @@ const KEEP: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 const STACK: usize = 256 << 20;
 
 /// What the backward pass now running on this thread is for; the ops' `bwd` ask it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Mode {
     /// The gradient will be differentiated again: build its graph.
     pub keep_graph: bool,
     /// Only the gradient of this leaf is wanted: leave out those of weights.
     pub only: Option<TensorId>,
+    /// What the tape made from then on belongs to this pass alone, and may be used up by it.
+    pub since: u64,
 }
 
 thread_local! {
-    static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None }) };
+    static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None, since: u64::MAX }) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The mode of the backward pass now running on this thread.
 pub(crate) fn mode() -> Mode {
     MODE.get()
-}
-
-/// `t` for use in a `bwd`: with its graph if the gradient will be differentiated again, else without.
-pub(crate) fn cut(t: &Tensor) -> Tensor {
-    if mode().keep_graph { t.clone() } else { t.detach() }
-}
-
-/// Whether a `bwd` has to compute the gradient of the weight `w`.
-///
-/// In a pass for one leaf, every other leaf is left out; what is no leaf may depend on the wanted one.
-pub(crate) fn wants(w: &Tensor) -> bool {
-    w.track_op() && (!w.is_variable() || mode().only.is_none_or(|leaf| leaf == w.id()))
 }
 
 /// Whether what is computed now will be differentiated: inside the closure of [`value_and_grad`] or [`gradient`].
@@ -89,10 +81,25 @@ impl Drop for Scope {
     }
 }
 
+/// The gradients that candle found, and those of variables that the tape handed over directly.
+struct Grads {
+    store: GradStore,
+    direct: Direct,
+}
+
+impl Grads {
+    fn remove(&mut self, leaf: &Tensor) -> Result<Option<Tensor>> {
+        match (self.store.remove(leaf), self.direct.remove(&leaf.id())) {
+            (Some(a), Some(b)) => (a + b).map(Some),
+            (a, b) => Ok(a.or(b)),
+        }
+    }
+}
+
 struct Job {
     y: Tensor,
     mode: Mode,
-    reply: Sender<Result<GradStore>>,
+    reply: Sender<Result<Grads>>,
 }
 
 struct Workers {
@@ -113,12 +120,13 @@ fn probe() -> Result<bool> {
 fn serve(jobs: &Receiver<Job>) {
     for Job { y, mode, reply } in jobs.iter() {
         MODE.set(mode);
-        let result = catch_unwind(AssertUnwindSafe(|| y.backward())).unwrap_or_else(|panic| {
+        let (result, direct) = collect(|| catch_unwind(AssertUnwindSafe(|| y.backward())));
+        let result = result.unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
             Err(candle_core::Error::Msg(format!("candle's backward panicked: {}", why.unwrap_or_default())))
         });
         drop(y);
-        let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
+        let _ = reply.send(result.map(|store| Grads { store, direct })); // the caller is waiting; if it is gone, so is the need
     }
 }
 
@@ -170,12 +178,12 @@ fn workers() -> Result<&'static Workers> {
     started.as_ref().map_err(|why| candle_core::Error::Msg(why.clone()))
 }
 
-fn backward(y: &Tensor, mode: Mode) -> Result<GradStore> {
+fn backward(y: Tensor, mode: Mode) -> Result<Grads> {
     let workers = workers()?;
     let (reply, result) = channel();
     let to = if mode.keep_graph { &workers.keep } else { &workers.detach };
     let gone = |_| candle_core::Error::Msg("the thread for the backward pass has died".into());
-    to.send(Job { y: y.clone(), mode, reply }).map_err(|_| gone(()))?;
+    to.send(Job { y, mode, reply }).map_err(|_| gone(()))?;
     result.recv().map_err(|_| gone(()))?
 }
 
@@ -184,6 +192,7 @@ fn backward(y: &Tensor, mode: Mode) -> Result<GradStore> {
 ///
 /// Errors if `f` is not one number, or depends on none of `vars`.
 pub fn value_and_grad(vars: &[Var], f: impl FnOnce() -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+    let since = tape::now();
     let y = {
         let _scope = Scope::enter();
         f()?
@@ -192,10 +201,9 @@ pub fn value_and_grad(vars: &[Var], f: impl FnOnce() -> Result<Tensor>) -> Resul
         bail!("value_and_grad: the function returned a tensor of shape {:?}; reduce it to one number", y.dims());
     }
     let value = y.detach();
-    let mut store = backward(&y, Mode { keep_graph: false, only: None })?;
-    drop(y);
+    let mut store = backward(y, Mode { keep_graph: false, only: None, since })?;
     let mut found = false;
-    let grads = vars.iter().map(|v| match store.remove(v) {
+    let grads = vars.iter().map(|v| match store.remove(v)? {
         Some(g) => {
             found = true;
             Ok(g.detach())
@@ -225,20 +233,21 @@ pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result
     } else {
         Var::from_tensor(x)?.into_inner()
     };
-    let keep_graph = DEPTH.get() > 0;
+    let (keep_graph, since) = (DEPTH.get() > 0, tape::now());
     let y = {
         let _scope = Scope::enter();
         f(&leaf)?
     };
     let total = if y.elem_count() == 1 { y.clone() } else { y.sum_all()? };
-    let mut store = backward(&total, Mode { keep_graph, only: Some(leaf.id()) })?;
-    let Some(g) = store.remove(&leaf) else {
+    let y = if keep_graph { y } else { y.detach() };
+    let mut store = backward(total, Mode { keep_graph, only: Some(leaf.id()), since })?;
+    let Some(g) = store.remove(&leaf)? else {
         bail!(
             "gradient: the value does not depend on the input, or only through an operation that candle does not \
              differentiate (LayerNorm, RmsNorm, softmax_last_dim, rope: use those of langevin-ops)"
         );
     };
-    Ok(if keep_graph { (y, g) } else { (y.detach(), g.detach()) })
+    Ok((y, if keep_graph { g } else { g.detach() }))
 }
 
 /// Vector-Jacobian product v^T df/dx at `x`; `v` has the shape of `f(x)`. Scopes as in [`gradient`].

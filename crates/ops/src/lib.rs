@@ -2,13 +2,15 @@
 //!
 //! Everything else in Langevin stands on three promises made here:
 //! - [`grad`]: a gradient taken inside a loss can itself be differentiated, and callers cannot get that wrong;
-//! - the ops ([`conv`], [`norm`], [`attend`], ...) are closed under differentiation, on every device;
+//! - the ops ([`conv`], [`norm`], [`attend`], ...) are closed under differentiation, on every device ([`tape`]);
 //! - [`noise::Noise`]: every random number belongs to the seed of its sample, whatever the batch.
 //!
 //! This is the only crate with `unsafe` code, and the only one that knows candle's traps.
 
 pub mod act;
 pub mod attend;
+mod basic;
+mod bridge;
 pub mod check;
 pub mod conv;
 pub mod grad;
@@ -17,9 +19,11 @@ pub mod linear;
 pub mod noise;
 pub mod norm;
 mod product;
+mod recompute;
 pub mod registry;
 pub mod resample;
 pub mod shape;
+pub mod tape;
 pub mod threads;
 
 pub use candle_core::{DType, Device, Result, Tensor, Var, bail};

@@ -1,31 +1,29 @@
 //! Group normalisation, alone and fused with SiLU.
 //!
 //! y = f(gamma n + beta) with n = (x - mean) / sqrt(var + eps). The first backward pass and its own backward pass are
-//! one kernel each; from the third derivative on, they are composed of candle's ops.
+//! one kernel each; from the third derivative on, they are composed of simple ops.
 
-use crate::act::{silu, silu_derivative};
-use crate::grad::{mode, wants};
+use crate::act::silu_derivative;
 use crate::kernel::norm::{self as cpu, Norm};
-use crate::kernel::{Real, dense, native, with};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use crate::kernel::{Real, native, read, with};
+use crate::tape::{Backward, Op, Operand, Value, apply};
+use candle_core::{DType, Result, Shape, Tensor, bail};
 
 /// (x - mean) / sqrt(var + eps) over each of `groups` groups of channels, times `gamma` plus `beta` (`[C]` each).
 /// `x` is `[B, C, ...]`. [Wu & He 2018, 1803.08494]
-pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
-    normalise(x, gamma, beta, groups, eps, false)
+pub fn group_norm<T: Operand>(x: &T, gamma: &T, beta: &T, groups: usize, eps: f64) -> Result<T> {
+    T::from_value(normalise(&x.value(), &gamma.value(), &beta.value(), groups, eps, false)?)
 }
 
 /// SiLU of [`group_norm`].
-pub fn group_norm_silu(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
-    normalise(x, gamma, beta, groups, eps, true)
+pub fn group_norm_silu<T: Operand>(x: &T, gamma: &T, beta: &T, groups: usize, eps: f64) -> Result<T> {
+    T::from_value(normalise(&x.value(), &gamma.value(), &beta.value(), groups, eps, true)?)
 }
 
-fn normalise(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64, silu: bool) -> Result<Tensor> {
-    if x.rank() < 2 {
+fn normalise(x: &Value, gamma: &Value, beta: &Value, groups: usize, eps: f64, silu: bool) -> Result<Value> {
+    let &[batch, channels, ref rest @ ..] = x.dims() else {
         bail!("group_norm: expected x [B, C, ...], got {:?}", x.dims());
-    }
-    let (batch, channels) = (x.dim(0)?, x.dim(1)?);
+    };
     if groups == 0 || channels % groups != 0 {
         bail!("group_norm: {channels} channels cannot be split into {groups} groups");
     }
@@ -37,225 +35,191 @@ fn normalise(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64,
             beta.dims()
         );
     }
-    let pixels = x.dims()[2..].iter().product();
-    let op = Norm { batch, channels, pixels, groups, eps, silu };
-    if native(&[x, gamma, beta]) && x.elem_count() > 0 {
-        return x.apply_op3(gamma, beta, Value(op));
+    let op = Norm { batch, channels, pixels: rest.iter().product(), groups, eps, silu };
+    if x.shape().elem_count() == 0 {
+        return Ok(x.clone());
     }
-    Terms::new(&op, x, gamma, beta)?.value()
+    apply(op, &[x, gamma, beta])
 }
 
-struct Value(Norm);
-
-impl CustomOp3 for Value {
-    fn name(&self) -> &'static str {
-        if self.0.silu { "group_norm_silu" } else { "group_norm" }
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(op: &Norm, stores: [(&CpuStorage, &Layout); 3]) -> Result<CpuStorage> {
-            let [x, gamma, beta] = stores.map(|(s, l)| dense::<T>(s, l));
-            Ok(T::to_cpu_storage_owned(cpu::forward(op, &x?, &gamma?, &beta?)))
+/// y of (x, gamma, beta).
+impl Op for Norm {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if native(x) {
+            return read!(x, T, |x| cpu::forward::<T>(self, x[0], x[1], x[2]), x[0].shape());
         }
-        let stores = [(s1, l1), (s2, l2), (s3, l3)];
-        let y = match s1 {
-            CpuStorage::F32(_) => run::<f32>(&self.0, stores)?,
-            CpuStorage::F64(_) => run::<f64>(&self.0, stores)?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
-        };
-        Ok((y, l1.shape().clone()))
+        let [x, gamma, beta] = constants(x);
+        Terms::new(self, &x, &gamma, &beta)?.value()?.data()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
-        _: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let c = self.0.channels;
-        let parameters = wants(gamma) || wants(beta);
-        if !mode().keep_graph {
-            let (dx, dp) = match x.dtype() {
-                DType::F32 => first::<f32>(&self.0, x, gamma, beta, g)?,
-                _ => first::<f64>(&self.0, x, gamma, beta, g)?,
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let ([x, gamma, beta], g) = ([&at.inputs[0], &at.inputs[1], &at.inputs[2]], at.g);
+        let (x_data, g_data) = (x.data()?, g.data()?);
+        if !at.again() && native(&[&x_data, &g_data]) {
+            let (gamma, beta) = (gamma.data()?, beta.data()?);
+            return match x.dtype() {
+                DType::F32 => first::<f32>(self, [&x_data, &gamma, &beta, &g_data]),
+                _ => first::<f64>(self, [&x_data, &gamma, &beta, &g_data]),
             };
-            return Ok((Some(dx), Some(dp.narrow(0, 0, c)?), Some(dp.narrow(0, c, c)?)));
         }
-        let p = Tensor::cat(&[gamma, beta], 0)?;
-        let dx = x.apply_op3(&p, g, Slope(self.0))?;
-        if !parameters {
-            return Ok((Some(dx), skipped(gamma)?, skipped(beta)?));
+        let dx = at.wanted(0, || apply(Slope(*self), &[x, gamma, beta, g]))?;
+        if !at.wants[1] && !at.wants[2] {
+            return Ok(vec![dx, None, None]);
         }
-        let terms = Terms::new(&self.0, x, gamma, beta)?;
-        let k = (terms.split(g)? * terms.slope()?)?;
-        Ok((Some(dx), Some(terms.per_channel(&(&k * &terms.n)?)?), Some(terms.per_channel(&k)?)))
+        let terms = Terms::new(self, x, gamma, beta)?;
+        let k = terms.split(g)?.mul(&terms.slope()?)?;
+        let dgamma = at.wanted(1, || terms.per_channel(&k.mul(&terms.n)?))?;
+        Ok(vec![dx, dgamma, at.wanted(2, || terms.per_channel(&k))?])
+    }
+
+    fn cheap(&self) -> bool {
+        true
     }
 }
 
-/// What stands for a gradient that nobody asked for: candle needs a tensor there unless it is a leaf.
-fn skipped(t: &Tensor) -> Result<Option<Tensor>> {
-    if t.track_op() && !t.is_variable() { t.zeros_like().map(Some) } else { Ok(None) }
+fn constants<const N: usize>(x: &[&Tensor]) -> [Value; N] {
+    std::array::from_fn(|i| Value::constant(x[i].clone()))
 }
 
-fn first<T: Real>(op: &Norm, x: &Tensor, gamma: &Tensor, beta: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)> {
-    with([x, gamma, beta, g], |[x_data, gamma, beta, g]: [&[T]; 4]| {
-        let (dx, dp) = cpu::first(op, x_data, gamma, beta, g);
-        Ok((Tensor::from_vec(dx, x.shape(), x.device())?, Tensor::from_vec(dp, 2 * op.channels, x.device())?))
-    })
+fn first<T: Real>(op: &Norm, x: [&Tensor; 4]) -> Result<Vec<Option<Value>>> {
+    let (shape, device) = (x[0].shape(), x[0].device());
+    let (dx, dp) = with::<T, _>(&x, |x| Ok(cpu::first(op, x[0], x[1], x[2], x[3])))?;
+    let (dgamma, dbeta) = halves(op, dp, device)?;
+    Ok(vec![Some(Value::constant(Tensor::from_vec(dx, shape, device)?)), Some(dgamma), Some(dbeta)])
 }
 
-/// dx of (x, [gamma, beta], g): the backward pass of [`Value`] for its input.
+/// Gamma's and beta's part of `[2 C]`.
+fn halves<T: Real>(op: &Norm, p: Vec<T>, device: &candle_core::Device) -> Result<(Value, Value)> {
+    let p = Value::constant(Tensor::from_vec(p, 2 * op.channels, device)?);
+    Ok((p.narrow(0, 0, op.channels)?, p.narrow(0, op.channels, op.channels)?))
+}
+
+/// dx of (x, gamma, beta, g): the backward pass of [`Norm`] for its input.
 struct Slope(Norm);
 
-impl CustomOp3 for Slope {
-    fn name(&self) -> &'static str {
-        "group_norm_input_grad"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(op: &Norm, stores: [(&CpuStorage, &Layout); 3]) -> Result<CpuStorage> {
-            let [x, p, g] = stores.map(|(s, l)| dense::<T>(s, l));
-            let (x, p, g) = (x?, p?, g?);
-            let (gamma, beta) = p.split_at(op.channels);
-            Ok(T::to_cpu_storage_owned(cpu::first(op, &x, gamma, beta, &g).0))
+impl Op for Slope {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if native(x) {
+            return read!(x, T, |x| cpu::first::<T>(&self.0, x[0], x[1], x[2], x[3]).0, x[0].shape());
         }
-        let stores = [(s1, l1), (s2, l2), (s3, l3)];
-        let y = match s1 {
-            CpuStorage::F32(_) => run::<f32>(&self.0, stores)?,
-            CpuStorage::F64(_) => run::<f64>(&self.0, stores)?,
-            other => bail!("{}: no CPU kernel for {:?}", self.name(), other.dtype()),
-        };
-        Ok((y, l1.shape().clone()))
+        let [x, gamma, beta, g] = constants(x);
+        let terms = Terms::new(&self.0, &x, &gamma, &beta)?;
+        let k = terms.split(&g)?.mul(&terms.slope()?)?;
+        terms.jacobian(&terms.scaled(&k)?)?.data()?.reshape(x.shape())
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        p: &Tensor,
-        g: &Tensor,
-        _: &Tensor,
-        u: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let ([x, gamma, beta, g], u) = ([&at.inputs[0], &at.inputs[1], &at.inputs[2], &at.inputs[3]], at.g);
         let op = &self.0;
-        if !mode().keep_graph {
+        let (x_data, u_data) = (x.data()?, u.data()?);
+        if !at.again() && native(&[&x_data, &u_data]) {
+            let (gamma, beta, g) = (gamma.data()?, beta.data()?, g.data()?);
             return match x.dtype() {
-                DType::F32 => second::<f32>(op, x, p, g, u),
-                _ => second::<f64>(op, x, p, g, u),
+                DType::F32 => second::<f32>(op, [&x_data, &gamma, &beta, &g, &u_data]),
+                _ => second::<f64>(op, [&x_data, &gamma, &beta, &g, &u_data]),
             };
         }
-        let (gamma, beta) = (p.narrow(0, 0, op.channels)?, p.narrow(0, op.channels, op.channels)?);
-        let terms = Terms::new(op, x, &gamma, &beta)?;
+        let terms = Terms::new(op, x, gamma, beta)?;
         let (g, u) = (terms.split(g)?, terms.split(u)?);
         let slope = terms.slope()?;
-        let k = (&g * &slope)?;
-        let q = k.broadcast_mul(&terms.gamma)?;
+        let k = g.mul(&slope)?;
+        let q = terms.scaled(&k)?;
         let w = terms.jacobian(&u)?;
-        let gw = w.broadcast_mul(&terms.gamma)?;
-        let dz = match terms.curvature()? {
-            Some(curvature) => ((g * curvature)? * &gw)?,
-            None => gw.zeros_like()?,
+        let gw = terms.scaled(&w)?;
+        let dz = g.mul(&terms.curvature()?)?.mul(&gw)?;
+        let dx = || {
+            let dn = terms.scaled(&dz)?;
+            terms.jacobian(&dn)?.add(&terms.hessian(&q, &u)?)?.reshape(x.shape().clone())
         };
-        let dn = dz.broadcast_mul(&terms.gamma)?;
-        let dx = (terms.jacobian(&dn)? + terms.hessian(&q, &u)?)?;
-        let dgamma = terms.per_channel(&((w * k)? + (&dz * &terms.n)?)?)?;
-        let dp = Tensor::cat(&[dgamma, terms.per_channel(&dz)?], 0)?;
-        Ok((Some(dx.reshape(x.shape())?), Some(dp), Some((slope * gw)?.reshape(x.shape())?)))
+        Ok(vec![
+            at.wanted(0, dx)?,
+            at.wanted(1, || terms.per_channel(&w.mul(&k)?.add(&dz.mul(&terms.n)?)?))?,
+            at.wanted(2, || terms.per_channel(&dz))?,
+            at.wanted(3, || slope.mul(&gw)?.reshape(x.shape().clone()))?,
+        ])
     }
 }
 
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-fn second<T: Real>(op: &Norm, x: &Tensor, p: &Tensor, g: &Tensor, u: &Tensor) -> Result<Three> {
-    let d = with([x, p, g, u], |[x, p, g, u]: [&[T]; 4]| {
-        let (gamma, beta) = p.split_at(op.channels);
-        Ok(cpu::second(op, x, gamma, beta, g, u))
-    })?;
-    let dx = Tensor::from_vec(d.x, x.shape(), x.device())?;
-    let dp = Tensor::from_vec(d.p, p.shape(), p.device())?;
-    Ok((Some(dx), Some(dp), Some(Tensor::from_vec(d.g, g.shape(), g.device())?)))
+fn second<T: Real>(op: &Norm, x: [&Tensor; 5]) -> Result<Vec<Option<Value>>> {
+    let (shape, device) = (x[0].shape(), x[0].device());
+    let d = with::<T, _>(&x, |x| Ok(cpu::second(op, x[0], x[1], x[2], x[3], x[4])))?;
+    let (dgamma, dbeta) = halves(op, d.p, device)?;
+    let of = |v: Vec<T>| Tensor::from_vec(v, shape, device).map(|t| Some(Value::constant(t)));
+    Ok(vec![of(d.x)?, Some(dgamma), Some(dbeta), of(d.g)?])
 }
 
-/// The formulas of `kernel/norm.rs` in candle's ops, on `[B, groups, C / groups, pixels]`.
+/// The formulas of `kernel/norm.rs` in simple ops, on `[B, groups, C / groups, pixels]`.
 struct Terms {
     op: Norm,
+    input: Shape,
+    /// That of `n`.
     shape: Shape,
-    n: Tensor,
-    r: Tensor,
-    z: Tensor,
-    gamma: Tensor,
+    n: Value,
+    r: Value,
+    z: Value,
+    gamma: Value,
 }
 
 impl Terms {
-    fn new(op: &Norm, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Self> {
-        let channel = |v: &Tensor| v.reshape((1, op.groups, op.channels / op.groups, 1));
+    fn new(op: &Norm, x: &Value, gamma: &Value, beta: &Value) -> Result<Self> {
+        let shape = Shape::from((op.batch, op.groups, op.channels / op.groups, op.pixels));
+        let channel = |v: &Value| v.reshape((1, op.groups, op.channels / op.groups, 1))?.broadcast(shape.clone());
         let (gamma, beta) = (channel(gamma)?, channel(beta)?);
-        let split = x.contiguous()?.reshape((op.batch, op.groups, op.channels / op.groups, op.pixels))?;
-        let centred = split.broadcast_sub(&mean(&split)?)?;
-        let r = (mean(&centred.sqr()?)? + op.eps)?.sqrt()?.recip()?;
-        let n = centred.broadcast_mul(&r)?;
-        let z = n.broadcast_mul(&gamma)?.broadcast_add(&beta)?;
-        Ok(Self { op: *op, shape: x.shape().clone(), n, r, z, gamma })
+        let split = x.reshape(shape.clone())?;
+        let centred = split.sub(&mean(&split)?)?;
+        let r = mean(&centred.mul(&centred)?)?.affine(1., op.eps)?.powf(-0.5)?;
+        let n = centred.mul(&r)?;
+        let z = n.mul(&gamma)?.add(&beta)?;
+        Ok(Self { op: *op, input: x.shape().clone(), shape, n, r, z, gamma })
     }
 
-    fn value(&self) -> Result<Tensor> {
-        if self.op.silu { silu(&self.z)?.reshape(&self.shape) } else { self.z.reshape(&self.shape) }
+    fn value(&self) -> Result<Value> {
+        let y = if self.op.silu { silu_derivative(&self.z, 0)? } else { self.z.clone() };
+        y.reshape(self.input.clone())
     }
 
     /// f'(z).
-    fn slope(&self) -> Result<Tensor> {
-        if self.op.silu { silu_derivative(&self.z, 1) } else { self.z.ones_like() }
+    fn slope(&self) -> Result<Value> {
+        if self.op.silu { silu_derivative(&self.z, 1) } else { self.z.affine(0., 1.) }
     }
 
-    /// f''(z), if it is not zero everywhere.
-    fn curvature(&self) -> Result<Option<Tensor>> {
-        if self.op.silu { silu_derivative(&self.z, 2).map(Some) } else { Ok(None) }
+    /// f''(z).
+    fn curvature(&self) -> Result<Value> {
+        if self.op.silu { silu_derivative(&self.z, 2) } else { self.z.affine(0., 0.) }
     }
 
-    fn split(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.reshape(self.n.shape())
+    fn split(&self, x: &Value) -> Result<Value> {
+        x.reshape(self.shape.clone())
+    }
+
+    /// gamma h.
+    fn scaled(&self, h: &Value) -> Result<Value> {
+        h.mul(&self.gamma)
     }
 
     /// J h.
-    fn jacobian(&self, h: &Tensor) -> Result<Tensor> {
-        let along = self.n.broadcast_mul(&mean(&(h * &self.n)?)?)?;
-        (h.broadcast_sub(&mean(h)?)? - along)?.broadcast_mul(&self.r)
+    fn jacobian(&self, h: &Value) -> Result<Value> {
+        let along = self.n.mul(&mean(&h.mul(&self.n)?)?)?;
+        h.sub(&mean(h)?)?.sub(&along)?.mul(&self.r)
     }
 
     /// H(q, u).
-    fn hessian(&self, q: &Tensor, u: &Tensor) -> Result<Tensor> {
+    fn hessian(&self, q: &Value, u: &Value) -> Result<Value> {
         let (a, a_u) = (mean(q)?, mean(u)?);
-        let (b, b_u) = (mean(&(q * &self.n)?)?, mean(&(u * &self.n)?)?);
-        let c = ((mean(&(q * u)?)? - (&a * &a_u)?)? - ((&b * &b_u)? * 3.)?)?;
-        let sum = (self.n.broadcast_mul(&c)? + q.broadcast_sub(&a)?.broadcast_mul(&b_u)?)?;
-        (sum + u.broadcast_sub(&a_u)?.broadcast_mul(&b)?)?.broadcast_mul(&self.r.sqr()?.neg()?)
+        let (b, b_u) = (mean(&q.mul(&self.n)?)?, mean(&u.mul(&self.n)?)?);
+        let c = mean(&q.mul(u)?)?.sub(&a.mul(&a_u)?)?.sub(&b.mul(&b_u)?.affine(3., 0.)?)?;
+        let sum = self.n.mul(&c)?.add(&q.sub(&a)?.mul(&b_u)?)?.add(&u.sub(&a_u)?.mul(&b)?)?;
+        sum.mul(&self.r)?.mul(&self.r)?.affine(-1., 0.)
     }
 
     /// The sum over samples and pixels: `[C]`.
-    fn per_channel(&self, x: &Tensor) -> Result<Tensor> {
-        x.sum_keepdim((0, 3))?.reshape(self.op.channels)
+    fn per_channel(&self, x: &Value) -> Result<Value> {
+        x.sum_to((1, self.op.groups, self.op.channels / self.op.groups, 1))?.reshape(self.op.channels)
     }
 }
 
-/// The mean over each group, dimensions kept.
-fn mean(x: &Tensor) -> Result<Tensor> {
-    let size = x.dim(2)? * x.dim(3)?;
-    x.sum_keepdim((2, 3))? / size as f64
+/// The mean over each group, repeated over it.
+fn mean(x: &Value) -> Result<Value> {
+    let &[b, groups, channels, pixels] = x.dims() else { bail!("group_norm: {:?}", x.dims()) };
+    x.sum_to((b, groups, 1, 1))?.affine(1. / (channels * pixels) as f64, 0.)?.broadcast(x.shape().clone())
 }

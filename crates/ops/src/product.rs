@@ -1,25 +1,21 @@
-//! Batched matrix products of any layout, closed under differentiation: y = A B with A = a or a^T, B = b or b^T.
+//! Batched matrix products of any layout, closed under differentiation: y = scale A B with A = a or a^T, B = b or b^T.
 
-use crate::grad::{cut, wants};
 use crate::kernel::product::{Matrices, product as run};
 use crate::kernel::{Real, native};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
+use crate::tape::{Backward, Op, Value, apply};
+use candle_core::{D, DType, Result, Storage, Tensor, bail};
 
-/// A B of the last two dimensions, `a` and `b` transposed first where said; equal dimensions before.
-pub(crate) fn product(a: &Tensor, b: &Tensor, transposed: [bool; 2]) -> Result<Tensor> {
-    let op = Product { transposed };
+/// scale A B of the last two dimensions, `a` and `b` transposed first where said; equal dimensions before.
+pub(crate) fn product(a: &Value, b: &Value, transposed: [bool; 2], scale: f64) -> Result<Value> {
+    let op = Product { transposed, scale };
     op.sizes(a.dims(), b.dims())?;
-    if native(&[a, b]) {
-        return a.apply_op2(b, op);
-    }
-    let turned = |t: &Tensor, turn: bool| if turn { t.transpose(D::Minus2, D::Minus1) } else { Ok(t.clone()) };
-    turned(a, transposed[0])?.contiguous()?.matmul(&turned(b, transposed[1])?.contiguous()?)
+    apply(op, &[a, b])
 }
 
 #[derive(Clone, Copy)]
 struct Product {
     transposed: [bool; 2],
+    scale: f64,
 }
 
 impl Product {
@@ -37,42 +33,42 @@ impl Product {
         }
         Ok((a[..ra - 2].iter().product(), (m, n, k)))
     }
+
+    fn native<T: Real>(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let (batch, sizes) = self.sizes(a.dims(), b.dims())?;
+        let ((sa, la), (sb, lb)) = (a.storage_and_layout(), b.storage_and_layout());
+        let (Storage::Cpu(sa), Storage::Cpu(sb)) = (&*sa, &*sb) else {
+            bail!("matrix product: a CPU kernel was given a tensor of another device");
+        };
+        let first = Matrices::new(T::cpu_storage_as_slice(sa)?, la, self.transposed[0]);
+        let second = Matrices::new(T::cpu_storage_as_slice(sb)?, lb, self.transposed[1]);
+        let mut dims = a.dims()[..a.rank() - 2].to_vec();
+        dims.extend([sizes.0, sizes.1]);
+        Tensor::from_vec(run(batch, sizes, &first, &second, T::from_f64(self.scale)), dims, a.device())
+    }
 }
 
-impl CustomOp2 for Product {
-    fn name(&self) -> &'static str {
-        "matrix product"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, sizes) = self.sizes(l1.dims(), l2.dims())?;
-        fn typed<T: Real>(
-            op: &Product,
-            batch: usize,
-            sizes: (usize, usize, usize),
-            (s1, l1): (&CpuStorage, &Layout),
-            (s2, l2): (&CpuStorage, &Layout),
-        ) -> Result<CpuStorage> {
-            let a = Matrices::new(T::cpu_storage_as_slice(s1)?, l1, op.transposed[0]);
-            let b = Matrices::new(T::cpu_storage_as_slice(s2)?, l2, op.transposed[1]);
-            Ok(T::to_cpu_storage_owned(run(batch, sizes, &a, &b)))
+impl Op for Product {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if native(x) {
+            return match x[0].dtype() {
+                DType::F32 => self.native::<f32>(x[0], x[1]),
+                _ => self.native::<f64>(x[0], x[1]),
+            };
         }
-        let y = match s1 {
-            CpuStorage::F32(_) => typed::<f32>(self, batch, sizes, (s1, l1), (s2, l2))?,
-            CpuStorage::F64(_) => typed::<f64>(self, batch, sizes, (s1, l1), (s2, l2))?,
-            other => bail!("matrix product: no CPU kernel for {:?}", other.dtype()),
+        let turned = |i: usize| {
+            let t = if self.transposed[i] { x[i].transpose(D::Minus2, D::Minus1)? } else { x[i].clone() };
+            t.contiguous()
         };
-        let mut dims = l1.dims()[..l1.dims().len() - 2].to_vec();
-        dims.extend([sizes.0, sizes.1]);
-        Ok((y, dims.into()))
+        turned(0)?.matmul(&turned(1)?)? * self.scale
     }
 
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, h: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [ta, tb] = self.transposed;
-        let (a_cut, b_cut, h) = (cut(a), cut(b), cut(h));
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let ([ta, tb], scale) = (self.transposed, self.scale);
+        let (a, b, h) = (&at.inputs[0], &at.inputs[1], at.g);
         // dA = h B^T, dB = A^T h
-        let for_a = || if ta { product(&b_cut, &h, [tb, true]) } else { product(&h, &b_cut, [false, !tb]) };
-        let for_b = || if tb { product(&h, &a_cut, [true, ta]) } else { product(&a_cut, &h, [!ta, false]) };
-        Ok((wants(a).then(for_a).transpose()?, wants(b).then(for_b).transpose()?))
+        let for_a = || if ta { product(b, h, [tb, true], scale) } else { product(h, b, [false, !tb], scale) };
+        let for_b = || if tb { product(h, a, [true, ta], scale) } else { product(a, h, [!ta, false], scale) };
+        Ok(vec![at.wanted(0, for_a)?, at.wanted(1, for_b)?])
     }
 }

@@ -137,7 +137,7 @@ pub(crate) enum Bias<'a, T> {
 }
 
 /// y = conv(x, w) + bias: `[B, O, H', W']`.
-pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> Vec<T> {
+pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, more: Option<&[T]>) -> Vec<T> {
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
@@ -155,13 +155,15 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> 
                         Bias::Channel(b) => Some(b),
                         Bias::Sample(b) => Some(sample(b, n, plan.batch)),
                     };
-                    for (i, &b) in add.iter().flat_map(|b| b.iter().enumerate()) {
+                    for i in 0..o {
+                        let b = add.map_or(T::zero(), |b| b[i]);
                         for p in 0..width {
-                            y.at(start + i * pixels + p).write(b);
+                            let at = start + i * pixels + p;
+                            y.at(at).write(b + more.map_or(T::zero(), |m| m[at]));
                         }
                     }
                     let c = Matrix { at: y.at(start).cast_const(), row: pixels, col: 1 };
-                    gemm((o, width, k), c, add.is_some(), Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
+                    gemm((o, width, k), c, true, Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
                 }
             });
         });
@@ -171,16 +173,16 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> 
 }
 
 /// The gradient of <conv(x, w), g> with respect to x: `[B, C, H, W]`.
-pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T]) -> Vec<T> {
+pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], more: Option<&[T]>) -> Vec<T> {
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
     if plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw {
         let flipped = flip(plan, w);
-        return forward(&mirrored(plan), g, &flipped, Bias::None);
+        return forward(&mirrored(plan), g, &flipped, Bias::None, more);
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     let size = plan.channels * plan.height * plan.width;
-    let mut out = vec![T::zero(); plan.batch * size];
+    let mut out = more.map_or_else(|| vec![T::zero(); plan.batch * size], <[T]>::to_vec);
     let place = Shared(out.as_mut_ptr());
     each(plan.batch, plan.batch * size * o, |n| {
         // SAFETY: each job has its own sample.

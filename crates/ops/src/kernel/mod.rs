@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod act;
+pub(crate) mod basic;
 pub(crate) mod conv;
 pub(crate) mod norm;
 pub(crate) mod product;
@@ -127,29 +128,50 @@ pub(crate) fn dense<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Re
 }
 
 fn gather<T: Copy>(data: &[T], offset: usize, dims: &[usize], stride: &[usize], out: &mut Vec<T>) {
+    let run: usize = dims.iter().product();
+    if Layout::new(dims.into(), stride.to_vec(), offset).is_contiguous() {
+        return out.extend_from_slice(&data[offset..offset + run]);
+    }
     match (dims, stride) {
-        ([], _) => out.push(data[offset]),
-        ([n], [1]) => out.extend_from_slice(&data[offset..offset + n]),
         ([n], [s]) => out.extend((0..*n).map(|i| data[offset + i * s])),
         _ => (0..dims[0]).for_each(|i| gather(data, offset + i * stride[0], &dims[1..], &stride[1..], out)),
     }
 }
 
-/// Reads the numbers of a CPU tensor: outside of an op's own `cpu_fwd`.
-pub(crate) fn with<T: Real, const N: usize, R>(
-    tensors: [&Tensor; N],
-    f: impl FnOnce([&[T]; N]) -> Result<R>,
-) -> Result<R> {
-    let stores = tensors.map(|t| t.storage_and_layout());
-    let mut all = Vec::with_capacity(N);
+/// Gives the numbers of CPU tensors of one type to `f`, in row-major order.
+pub(crate) fn with<T: Real, R>(tensors: &[&Tensor], f: impl FnOnce(&[&[T]]) -> Result<R>) -> Result<R> {
+    let stores: Vec<_> = tensors.iter().map(|t| t.storage_and_layout()).collect();
+    let mut all = Vec::with_capacity(stores.len());
     for (storage, layout) in &stores {
         match &**storage {
             Storage::Cpu(storage) => all.push(dense::<T>(storage, layout)?),
             _ => bail!("a CPU kernel was given a tensor of another device"),
         }
     }
-    f(std::array::from_fn(|i| &*all[i]))
+    f(&all.iter().map(|x| &**x).collect::<Vec<_>>())
 }
+
+/// `read!(tensors, T, |x| f(x), shape)`: a tensor of `shape` from the vector that `f` makes of the tensors' numbers, `T`
+/// being their type.
+macro_rules! read {
+    ($tensors:expr, $t:ident, |$x:ident| $body:expr, $shape:expr) => {{
+        let (tensors, shape) = ($tensors as &[&candle_core::Tensor], $shape);
+        let device = tensors[0].device();
+        match tensors[0].dtype() {
+            candle_core::DType::F32 => {
+                type $t = f32;
+                let y = $crate::kernel::with(tensors, |$x: &[&[$t]]| Ok($body))?;
+                candle_core::Tensor::from_vec(y, shape, device)
+            }
+            _ => {
+                type $t = f64;
+                let y = $crate::kernel::with(tensors, |$x: &[&[$t]]| Ok($body))?;
+                candle_core::Tensor::from_vec(y, shape, device)
+            }
+        }
+    }};
+}
+pub(crate) use read;
 
 /// A vector of `n` numbers that `fill` writes, without being zeroed before.
 ///
@@ -210,14 +232,23 @@ pub(crate) struct Matrix<T> {
 ///
 /// # Safety
 /// The matrices lie inside their allocations; `c` overlaps neither, and holds numbers if `add`.
-pub(crate) unsafe fn gemm<T: Real>(
+pub(crate) unsafe fn gemm<T: Real>(sizes: (usize, usize, usize), c: Matrix<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
+    // SAFETY: as promised by the caller.
+    unsafe { scaled_gemm(sizes, c, add, a, b, T::one()) }
+}
+
+/// As [`gemm`], with `scale` a b in place of a b.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn scaled_gemm<T: Real>(
     (m, n, k): (usize, usize, usize),
     c: Matrix<T>,
     add: bool,
     a: Matrix<T>,
     b: Matrix<T>,
+    scale: T,
 ) {
-    let one = T::from_f64(1.);
     // SAFETY: as promised by the caller.
     unsafe {
         gemm::gemm(
@@ -234,8 +265,8 @@ pub(crate) unsafe fn gemm<T: Real>(
             b.at,
             b.col as isize,
             b.row as isize,
-            one,
-            one,
+            T::one(),
+            scale,
             false,
             false,
             false,

@@ -1,6 +1,6 @@
 //! CPU kernels of batched matrix products and of softmax over rows.
 
-use super::{Matrix, Real, Shared, each, gemm, pieces, wide, written};
+use super::{Matrix, Real, Shared, each, pieces, scaled_gemm, wide, written};
 use candle_core::Layout;
 use std::mem::MaybeUninit;
 
@@ -34,12 +34,13 @@ impl<'a, T: Real> Matrices<'a, T> {
 /// Rows of a product that one job computes.
 const ROWS: usize = 64;
 
-/// c = a b for `batch` matrices: `m` x `k` times `k` x `n`.
+/// c = scale a b for `batch` matrices: `m` x `k` times `k` x `n`.
 pub(crate) fn product<T: Real>(
     batch: usize,
     (m, n, k): (usize, usize, usize),
     a: &Matrices<T>,
     b: &Matrices<T>,
+    scale: T,
 ) -> Vec<T> {
     let size = batch * m * n;
     if size == 0 || k == 0 {
@@ -55,7 +56,7 @@ pub(crate) fn product<T: Real>(
             unsafe {
                 let a = Matrix { at: a.at.add(row * a.row), ..a };
                 let c = Matrix { at: c.at((i * m + row) * n).cast_const(), row: n, col: 1 };
-                gemm((ROWS.min(m - row), n, k), c, false, a, b);
+                scaled_gemm((ROWS.min(m - row), n, k), c, false, a, b, scale);
             }
         });
     };
