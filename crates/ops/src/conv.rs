@@ -139,8 +139,8 @@ fn trilinear(part: Part, plan: Plan, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 fn run<T: Real>(op: &Trilinear, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<CpuStorage> {
     let (a, b) = (dense::<T>(s1, l1)?, dense::<T>(s2, l2)?);
     Ok(T::to_cpu_storage_owned(match op.part {
-        Part::Output => cpu::forward(&op.plan, &a, &b, Bias::None),
-        Part::Input => cpu::input_grad(&op.plan, &a, &b),
+        Part::Output => cpu::forward(&op.plan, &a, &b, Bias::None, None),
+        Part::Input => cpu::input_grad(&op.plan, &a, &b, None),
         Part::Weight => cpu::weight_grad(&op.plan, &a, &b),
     }))
 }
@@ -196,7 +196,7 @@ impl Biased {
         let [x, w, b] = stores.map(|(s, l)| dense::<T>(s, l));
         let b = b?;
         let bias = if self.per_sample { Bias::Sample(&b) } else { Bias::Channel(&b) };
-        Ok(T::to_cpu_storage_owned(cpu::forward(&self.plan, &x?, &w?, bias)))
+        Ok(T::to_cpu_storage_owned(cpu::forward(&self.plan, &x?, &w?, bias, None)))
     }
 }
 

@@ -136,8 +136,19 @@ pub(crate) enum Bias<'a, T> {
     Sample(&'a [T]),
 }
 
-/// y = conv(x, w) + bias: `[B, O, H', W']`.
-pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> Vec<T> {
+impl<'a, T> Bias<'a, T> {
+    /// The numbers of sample `n`.
+    pub(crate) fn of(self, n: usize, batch: usize) -> Option<&'a [T]> {
+        match self {
+            Bias::None => None,
+            Bias::Channel(b) => Some(b),
+            Bias::Sample(b) => Some(sample(b, n, batch)),
+        }
+    }
+}
+
+/// y = conv(x, w) + bias + add: `[B, O, H', W']`, as `add` is.
+pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
@@ -148,20 +159,17 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> 
             let width = rows.len() * plan.out[1];
             let start = n * o * pixels + rows.start * plan.out[1];
             with_columns(plan, x, &rows, |col| {
+                let begun = add.is_some() || bias.of(n, plan.batch).is_some();
                 // SAFETY: each job writes its own rows of its own sample, all of them.
                 unsafe {
-                    let add = match bias {
-                        Bias::None => None,
-                        Bias::Channel(b) => Some(b),
-                        Bias::Sample(b) => Some(sample(b, n, plan.batch)),
-                    };
-                    for (i, &b) in add.iter().flat_map(|b| b.iter().enumerate()) {
-                        for p in 0..width {
-                            y.at(start + i * pixels + p).write(b);
+                    for i in (0..o).filter(|_| begun) {
+                        let b = bias.of(n, plan.batch).map_or(T::zero(), |b| b[i]);
+                        for p in start + i * pixels..start + i * pixels + width {
+                            y.at(p).write(b + add.map_or(T::zero(), |add| add[p]));
                         }
                     }
                     let c = Matrix { at: y.at(start).cast_const(), row: pixels, col: 1 };
-                    gemm((o, width, k), c, add.is_some(), Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
+                    gemm((o, width, k), c, begun, Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
                 }
             });
         });
@@ -170,17 +178,17 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>) -> 
     unsafe { written(size, fill) }
 }
 
-/// The gradient of <conv(x, w), g> with respect to x: `[B, C, H, W]`.
-pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T]) -> Vec<T> {
+/// The gradient of <conv(x, w), g> with respect to x, plus `add`: `[B, C, H, W]`.
+pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T]>) -> Vec<T> {
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
     if plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw {
         let flipped = flip(plan, w);
-        return forward(&mirrored(plan), g, &flipped, Bias::None);
+        return forward(&mirrored(plan), g, &flipped, Bias::None, add);
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     let size = plan.channels * plan.height * plan.width;
-    let mut out = vec![T::zero(); plan.batch * size];
+    let mut out = add.map_or_else(|| vec![T::zero(); plan.batch * size], <[T]>::to_vec);
     let place = Shared(out.as_mut_ptr());
     each(plan.batch, plan.batch * size * o, |n| {
         // SAFETY: each job has its own sample.
