@@ -3,7 +3,8 @@
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
 //! enough that its columns stay in the cache. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, each, gemm, scratch, written};
+use super::{Matrix, Real, Shared, collect, each, gemm, scratch, winograd, written};
+use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -128,6 +129,20 @@ fn with_columns<T: Real, R>(plan: &Plan, x: &[T], rows: &Range<usize>, f: impl F
     })
 }
 
+/// The slices, if they are of f32.
+fn single<T: Real, const N: usize>(all: [&[T]; N]) -> Option<[&[f32]; N]> {
+    // SAFETY: the type is the same.
+    (T::DTYPE == DType::F32).then(|| all.map(|x| unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }))
+}
+
+/// The vector of f32 as one of T, which is f32.
+fn of_single<T: Real>(x: Vec<f32>) -> Vec<T> {
+    assert_eq!(T::DTYPE, DType::F32);
+    let mut x = std::mem::ManuallyDrop::new(x);
+    // SAFETY: the type is the same, and the memory has one owner.
+    unsafe { Vec::from_raw_parts(x.as_mut_ptr().cast(), x.len(), x.capacity()) }
+}
+
 /// What is added to the outputs: nothing, a number a channel, or a number a channel and sample.
 #[derive(Clone, Copy)]
 pub(crate) enum Bias<'a, T> {
@@ -136,7 +151,16 @@ pub(crate) enum Bias<'a, T> {
     Sample(&'a [T]),
 }
 
-impl<'a, T> Bias<'a, T> {
+impl<'a, T: Real> Bias<'a, T> {
+    fn single(self) -> Bias<'a, f32> {
+        let of = |b| single([b]).map_or(&[][..], |[b]| b);
+        match self {
+            Bias::None => Bias::None,
+            Bias::Channel(b) => Bias::Channel(of(b)),
+            Bias::Sample(b) => Bias::Sample(of(b)),
+        }
+    }
+
     /// The numbers of sample `n`.
     pub(crate) fn of(self, n: usize, batch: usize) -> Option<&'a [T]> {
         match self {
@@ -149,6 +173,12 @@ impl<'a, T> Bias<'a, T> {
 
 /// y = conv(x, w) + bias + add: `[B, O, H', W']`, as `add` is.
 pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
+    if let Some([x, w, add]) = single([x, w, add.unwrap_or_default()])
+        && winograd::fits(plan)
+    {
+        let add = (!add.is_empty()).then_some(add);
+        return of_single(winograd::forward(plan, x, w, false, bias.single(), add));
+    }
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
@@ -183,6 +213,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
     if plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw {
+        if let Some([g, w, add]) = single([g, w, add.unwrap_or_default()])
+            && winograd::fits(&mirrored(plan))
+        {
+            let add = (!add.is_empty()).then_some(add);
+            return of_single(winograd::forward(&mirrored(plan), g, w, true, Bias::None, add));
+        }
         let flipped = flip(plan, w);
         return forward(&mirrored(plan), g, &flipped, Bias::None, add);
     }
@@ -214,6 +250,11 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
 
 /// The gradient of <conv(x, w), g> with respect to w: `[O, C, kh, kw]`.
 pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
+    if let Some([x, g]) = single([x, g])
+        && winograd::fits(plan)
+    {
+        return of_single(winograd::weight_grad(plan, x, g));
+    }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     // Each part sums some samples; parts and their order depend on the sizes alone.
     let parts = ((1 << 21) / (o * k).max(1)).clamp(4, 16).min(plan.batch.max(1));
@@ -248,7 +289,7 @@ pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
     out
 }
 
-fn sample<T>(x: &[T], n: usize, batch: usize) -> &[T] {
+pub(crate) fn sample<T>(x: &[T], n: usize, batch: usize) -> &[T] {
     let size = x.len() / batch;
     &x[n * size..(n + 1) * size]
 }
@@ -312,3 +353,6 @@ pub(crate) fn channel_spread<T: Real>(v: &[T], (b, c, p): (usize, usize, usize),
     // SAFETY: the rows cover the output.
     unsafe { written(b * c * p, fill) }
 }
+
+#[cfg(test)]
+mod tests;
