@@ -200,7 +200,7 @@ pub(crate) unsafe fn write(
 /// c = a b, or c += a b with `add`. The sum over k runs over `steps` x `inner`, in this order for every element.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
-    /// a(r, k) is at `rows(r) + steps[k / inner] + k % inner * inner_step`.
+    /// a(r, k) is at `rows(r)[0] + steps[k / inner] + k % inner * inner_step`.
     pub a: *const f32,
     pub steps: &'a [usize],
     pub inner: usize,
@@ -208,7 +208,7 @@ pub(crate) struct Product<'a> {
     /// b is `[block][k][16]`, its blocks so far apart.
     pub b: *const f32,
     pub b_block: usize,
-    /// c is `[block][row][16]`, its blocks so far apart.
+    /// c is `[block][row][16]`, its blocks so far apart, row r at `rows(r)[1]`.
     pub c: *mut f32,
     pub c_block: usize,
     pub add: bool,
@@ -220,7 +220,13 @@ impl Product<'_> {
     /// # Safety
     /// All that is read and written lies inside its allocation; c overlaps neither a nor b.
     #[inline(always)]
-    pub(crate) unsafe fn run<S: Simd>(self, simd: S, m: usize, blocks: usize, rows: impl Fn(usize) -> usize + Copy) {
+    pub(crate) unsafe fn run<S: Simd>(
+        self,
+        simd: S,
+        m: usize,
+        blocks: usize,
+        rows: impl Fn(usize) -> [usize; 2] + Copy,
+    ) {
         // SAFETY: as promised by the caller.
         unsafe {
             if S::F32_LANES == 16 {
@@ -254,7 +260,7 @@ impl Product<'_> {
         self,
         simd: S,
         m: usize,
-        rows: impl Fn(usize) -> usize + Copy,
+        rows: impl Fn(usize) -> [usize; 2] + Copy,
     ) {
         let parts = m.div_ceil(R);
         for part in 0..parts {
@@ -281,22 +287,22 @@ impl Product<'_> {
 
     /// `R` rows of `V` vectors, from row `from` on, whose sums stay in registers.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const V: usize>(self, simd: S, from: usize, rows: impl Fn(usize) -> usize) {
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(self, simd: S, from: usize, rows: impl Fn(usize) -> [usize; 2]) {
         /// Where vector `v` begins in blocks that are `step` apart.
         #[inline(always)]
         fn of<S: Simd>(v: usize, step: usize) -> usize {
             v * S::F32_LANES / BLOCK * step + v * S::F32_LANES % BLOCK
         }
         let mut sums = [[simd.splat_f32s(0.); V]; R];
-        let mut row = [0; R];
+        let mut row = [[0; 2]; R];
         // SAFETY: as promised by the caller.
         unsafe {
-            let c = self.c.add(from * BLOCK);
+            let c = self.c;
             for r in 0..R {
                 row[r] = rows(from + r);
                 for v in 0..V {
                     if self.add {
-                        sums[r][v] = load::<S>(c.add(of::<S>(v, self.c_block) + r * BLOCK));
+                        sums[r][v] = load::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]));
                     }
                 }
             }
@@ -309,7 +315,7 @@ impl Product<'_> {
                         vectors[v] = load::<S>(b.add(of::<S>(v, self.b_block)));
                     }
                     for r in 0..R {
-                        let factor = simd.splat_f32s(*a.add(row[r]));
+                        let factor = simd.splat_f32s(*a.add(row[r][0]));
                         for v in 0..V {
                             sums[r][v] = simd.mul_add_f32s(factor, vectors[v], sums[r][v]);
                         }
@@ -320,7 +326,7 @@ impl Product<'_> {
             }
             for r in 0..R {
                 for v in 0..V {
-                    store::<S>(c.add(of::<S>(v, self.c_block) + r * BLOCK), sums[r][v]);
+                    store::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]), sums[r][v]);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
 //! enough that its columns stay in the cache. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, each, gemm, scratch, winograd, written};
+use super::{Matrix, Real, Shared, collect, direct, each, gemm, scratch, winograd, written};
 use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -135,6 +135,12 @@ fn single<T: Real, const N: usize>(all: [&[T]; N]) -> Option<[&[f32]; N]> {
     (T::DTYPE == DType::F32).then(|| all.map(|x| unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }))
 }
 
+/// The slices, if the blocked kernels take them: those are for f32, and for no empty tensor.
+fn blocked<'a, T: Real, const N: usize>(plan: &Plan, all: [&'a [T]; N]) -> Option<[&'a [f32]; N]> {
+    let some = plan.batch * plan.channels * plan.height * plan.width * plan.outputs > 0;
+    if some { single(all) } else { None }
+}
+
 /// The vector of f32 as one of T, which is f32.
 fn of_single<T: Real>(x: Vec<f32>) -> Vec<T> {
     assert_eq!(T::DTYPE, DType::F32);
@@ -173,11 +179,12 @@ impl<'a, T: Real> Bias<'a, T> {
 
 /// y = conv(x, w) + bias + add: `[B, O, H', W']`, as `add` is.
 pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
-    if let Some([x, w, add]) = single([x, w, add.unwrap_or_default()])
-        && winograd::fits(plan)
-    {
-        let add = (!add.is_empty()).then_some(add);
-        return of_single(winograd::forward(plan, x, w, false, bias.single(), add));
+    if let Some([x, w, add]) = blocked(plan, [x, w, add.unwrap_or_default()]) {
+        let (bias, add) = (bias.single(), (!add.is_empty()).then_some(add));
+        return of_single(match winograd::fits(plan) {
+            true => winograd::forward(plan, x, w, false, bias, add),
+            false => direct::forward(plan, x, w, bias, add),
+        });
     }
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
@@ -212,13 +219,15 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add
 pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T]>) -> Vec<T> {
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
-    if plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw {
-        if let Some([g, w, add]) = single([g, w, add.unwrap_or_default()])
-            && winograd::fits(&mirrored(plan))
-        {
-            let add = (!add.is_empty()).then_some(add);
-            return of_single(winograd::forward(&mirrored(plan), g, w, true, Bias::None, add));
-        }
+    let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
+    if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
+        let add = (!add.is_empty()).then_some(add);
+        return of_single(match mirror && winograd::fits(&mirrored(plan)) {
+            true => winograd::forward(&mirrored(plan), g, w, true, Bias::None, add),
+            false => direct::input_grad(plan, g, w, add),
+        });
+    }
+    if mirror {
         let flipped = flip(plan, w);
         return forward(&mirrored(plan), g, &flipped, Bias::None, add);
     }
@@ -250,10 +259,11 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
 
 /// The gradient of <conv(x, w), g> with respect to w: `[O, C, kh, kw]`.
 pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
-    if let Some([x, g]) = single([x, g])
-        && winograd::fits(plan)
-    {
-        return of_single(winograd::weight_grad(plan, x, g));
+    if let Some([x, g]) = blocked(plan, [x, g]) {
+        return of_single(match winograd::fits(plan) {
+            true => winograd::weight_grad(plan, x, g),
+            false => direct::weight_grad(plan, x, g),
+        });
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     // Each part sums some samples; parts and their order depend on the sizes alone.

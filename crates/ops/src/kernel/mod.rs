@@ -9,6 +9,7 @@
 pub(crate) mod act;
 pub(crate) mod block;
 pub(crate) mod conv;
+pub(crate) mod direct;
 pub(crate) mod norm;
 pub(crate) mod product;
 pub(crate) mod resample;

@@ -350,7 +350,7 @@ impl WithSimd for Forward<'_> {
                                 count,
                                 panel,
                                 #[inline(always)]
-                                |r| r * BLOCK,
+                                |r| [r * BLOCK; 2],
                             );
                         }
                         for block in 0..panel {
@@ -514,7 +514,7 @@ impl WithSimd for Gradient<'_> {
                                     BLOCK,
                                     across,
                                     #[inline(always)]
-                                    |r| r,
+                                    |r| [r, r * BLOCK],
                                 );
                             }
                         }
