@@ -3,7 +3,8 @@
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
 //! enough that its columns stay in the cache. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, each, gemm, scratch, written};
+use super::{Matrix, Real, Shared, collect, direct, each, gemm, scratch, winograd, written};
+use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -128,6 +129,26 @@ fn with_columns<T: Real, R>(plan: &Plan, x: &[T], rows: &Range<usize>, f: impl F
     })
 }
 
+/// The slices, if they are of f32.
+fn single<T: Real, const N: usize>(all: [&[T]; N]) -> Option<[&[f32]; N]> {
+    // SAFETY: the type is the same.
+    (T::DTYPE == DType::F32).then(|| all.map(|x| unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }))
+}
+
+/// The slices, if the blocked kernels take them: those are for f32, and for no empty tensor.
+fn blocked<'a, T: Real, const N: usize>(plan: &Plan, all: [&'a [T]; N]) -> Option<[&'a [f32]; N]> {
+    let some = plan.batch * plan.channels * plan.height * plan.width * plan.outputs > 0;
+    if some { single(all) } else { None }
+}
+
+/// The vector of f32 as one of T, which is f32.
+fn of_single<T: Real>(x: Vec<f32>) -> Vec<T> {
+    assert_eq!(T::DTYPE, DType::F32);
+    let mut x = std::mem::ManuallyDrop::new(x);
+    // SAFETY: the type is the same, and the memory has one owner.
+    unsafe { Vec::from_raw_parts(x.as_mut_ptr().cast(), x.len(), x.capacity()) }
+}
+
 /// What is added to the outputs: nothing, a number a channel, or a number a channel and sample.
 #[derive(Clone, Copy)]
 pub(crate) enum Bias<'a, T> {
@@ -136,8 +157,35 @@ pub(crate) enum Bias<'a, T> {
     Sample(&'a [T]),
 }
 
-/// y = conv(x, w) + bias: `[B, O, H', W']`.
-pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, more: Option<&[T]>) -> Vec<T> {
+impl<'a, T: Real> Bias<'a, T> {
+    fn single(self) -> Bias<'a, f32> {
+        let of = |b| single([b]).map_or(&[][..], |[b]| b);
+        match self {
+            Bias::None => Bias::None,
+            Bias::Channel(b) => Bias::Channel(of(b)),
+            Bias::Sample(b) => Bias::Sample(of(b)),
+        }
+    }
+
+    /// The numbers of sample `n`.
+    pub(crate) fn of(self, n: usize, batch: usize) -> Option<&'a [T]> {
+        match self {
+            Bias::None => None,
+            Bias::Channel(b) => Some(b),
+            Bias::Sample(b) => Some(sample(b, n, batch)),
+        }
+    }
+}
+
+/// y = conv(x, w) + bias + add: `[B, O, H', W']`, as `add` is.
+pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
+    if let Some([x, w, add]) = blocked(plan, [x, w, add.unwrap_or_default()]) {
+        let (bias, add) = (bias.single(), (!add.is_empty()).then_some(add));
+        return of_single(match winograd::fits(plan) {
+            true => winograd::forward(plan, x, w, false, bias, add),
+            false => direct::forward(plan, x, w, bias, add),
+        });
+    }
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
@@ -148,22 +196,17 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, mor
             let width = rows.len() * plan.out[1];
             let start = n * o * pixels + rows.start * plan.out[1];
             with_columns(plan, x, &rows, |col| {
+                let begun = add.is_some() || bias.of(n, plan.batch).is_some();
                 // SAFETY: each job writes its own rows of its own sample, all of them.
                 unsafe {
-                    let add = match bias {
-                        Bias::None => None,
-                        Bias::Channel(b) => Some(b),
-                        Bias::Sample(b) => Some(sample(b, n, plan.batch)),
-                    };
-                    for i in 0..o {
-                        let b = add.map_or(T::zero(), |b| b[i]);
-                        for p in 0..width {
-                            let at = start + i * pixels + p;
-                            y.at(at).write(b + more.map_or(T::zero(), |m| m[at]));
+                    for i in (0..o).filter(|_| begun) {
+                        let b = bias.of(n, plan.batch).map_or(T::zero(), |b| b[i]);
+                        for p in start + i * pixels..start + i * pixels + width {
+                            y.at(p).write(b + add.map_or(T::zero(), |add| add[p]));
                         }
                     }
                     let c = Matrix { at: y.at(start).cast_const(), row: pixels, col: 1 };
-                    gemm((o, width, k), c, true, Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
+                    gemm((o, width, k), c, begun, Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
                 }
             });
         });
@@ -172,17 +215,25 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, mor
     unsafe { written(size, fill) }
 }
 
-/// The gradient of <conv(x, w), g> with respect to x: `[B, C, H, W]`.
-pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], more: Option<&[T]>) -> Vec<T> {
+/// The gradient of <conv(x, w), g> with respect to x, plus `add`: `[B, C, H, W]`.
+pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T]>) -> Vec<T> {
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
-    if plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw {
+    let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
+    if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
+        let add = (!add.is_empty()).then_some(add);
+        return of_single(match mirror && winograd::fits(&mirrored(plan)) {
+            true => winograd::forward(&mirrored(plan), g, w, true, Bias::None, add),
+            false => direct::input_grad(plan, g, w, add),
+        });
+    }
+    if mirror {
         let flipped = flip(plan, w);
-        return forward(&mirrored(plan), g, &flipped, Bias::None, more);
+        return forward(&mirrored(plan), g, &flipped, Bias::None, add);
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     let size = plan.channels * plan.height * plan.width;
-    let mut out = more.map_or_else(|| vec![T::zero(); plan.batch * size], <[T]>::to_vec);
+    let mut out = add.map_or_else(|| vec![T::zero(); plan.batch * size], <[T]>::to_vec);
     let place = Shared(out.as_mut_ptr());
     each(plan.batch, plan.batch * size * o, |n| {
         // SAFETY: each job has its own sample.
@@ -208,6 +259,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], more: Option<&[
 
 /// The gradient of <conv(x, w), g> with respect to w: `[O, C, kh, kw]`.
 pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
+    if let Some([x, g]) = blocked(plan, [x, g]) {
+        return of_single(match winograd::fits(plan) {
+            true => winograd::weight_grad(plan, x, g),
+            false => direct::weight_grad(plan, x, g),
+        });
+    }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     // Each part sums some samples; parts and their order depend on the sizes alone.
     let parts = ((1 << 21) / (o * k).max(1)).clamp(4, 16).min(plan.batch.max(1));
@@ -242,7 +299,7 @@ pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
     out
 }
 
-fn sample<T>(x: &[T], n: usize, batch: usize) -> &[T] {
+pub(crate) fn sample<T>(x: &[T], n: usize, batch: usize) -> &[T] {
     let size = x.len() / batch;
     &x[n * size..(n + 1) * size]
 }
@@ -306,3 +363,6 @@ pub(crate) fn channel_spread<T: Real>(v: &[T], (b, c, p): (usize, usize, usize),
     // SAFETY: the rows cover the output.
     unsafe { written(b * c * p, fill) }
 }
+
+#[cfg(test)]
+mod tests;

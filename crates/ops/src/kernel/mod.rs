@@ -8,10 +8,13 @@
 
 pub(crate) mod act;
 pub(crate) mod basic;
+pub(crate) mod block;
 pub(crate) mod conv;
+pub(crate) mod direct;
 pub(crate) mod norm;
 pub(crate) mod product;
 pub(crate) mod resample;
+pub(crate) mod winograd;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
 use rayon::prelude::*;
@@ -194,6 +197,7 @@ thread_local! {
 }
 
 /// Lends `n` unwritten numbers of this thread's scratch memory, which is kept for the next call.
+#[inline(always)]
 pub(crate) fn scratch<T: Real, R>(n: usize, f: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
     let mut memory = SCRATCH.take();
     let lines = (n * size_of::<T>()).div_ceil(64);
