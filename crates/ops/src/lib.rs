@@ -16,6 +16,7 @@ pub mod conv;
 pub mod grad;
 mod kernel;
 pub mod linear;
+pub mod memory;
 pub mod noise;
 pub mod norm;
 mod product;
