@@ -251,12 +251,12 @@ pub struct Check {
 /// Time a network: forward, train, energy-score or energy-train
 #[derive(Parser)]
 #[command(after_long_help = "\
-Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process
-(n/a on a GPU).
+Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process; \
+on a GPU it is n/a.
 
-f32 runs everywhere, f64 everywhere but on Metal. bf16 runs on CUDA and Metal, and is all of it: weights, moments and averages
-too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions by cuDNN may do so
-under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
+f32 runs everywhere, f64 everywhere but on Metal. bf16 runs on CUDA and Metal, and is all of it: weights, moments and \
+averages too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions by \
+cuDNN may do so under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
 
 Examples:
   langevin bench --net mnist --case energy-train
