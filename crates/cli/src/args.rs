@@ -252,10 +252,16 @@ pub struct Check {
 /// Time a network: forward, train, energy-score or energy-train
 #[derive(Parser)]
 #[command(after_long_help = "\
-Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process.
+Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process; \
+on a GPU it is n/a.
 
-Example:
-  langevin bench --net mnist --case energy-train")]
+f32 runs everywhere, f64 everywhere but on Metal. bf16 runs on CUDA and Metal, and is all of it: weights, moments and \
+averages too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions by \
+cuDNN may do so under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
+
+Examples:
+  langevin bench --net mnist --case energy-train
+  langevin bench --net cifar --device cuda --dtype tf32")]
 pub struct Bench {
     /// The network
     #[arg(long, default_value = "mnist", value_parser = ["mnist", "cifar"])]
@@ -266,11 +272,11 @@ pub struct Bench {
     /// Samples at a time [default: 64 for mnist, 8 for cifar]
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Timed runs, after one to warm up
+    /// Timed runs, after two to warm up
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
     /// Type of numbers
-    #[arg(long, default_value = "f32", value_parser = ["f32", "f64"])]
+    #[arg(long, default_value = "f32", value_parser = ["f32", "f64", "bf16", "tf32"])]
     pub dtype: String,
     #[command(flatten)]
     pub machine: Machine,

@@ -1,11 +1,11 @@
 //! `langevin bench`: the time and memory of one network under one kind of work.
 //!
-//! Networks, batches and work are those of the PyTorch script beside the benchmarks, so that their lines compare.
+//! Networks, batches and work are those of scripts/peers/torch_unet.py; scripts/bench_vs_pytorch.sh runs both.
 
 use crate::args::Bench;
 use crate::run::usage;
 use anyhow::{Result, bail};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use langevin_dynamics::Cond;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
@@ -27,7 +27,7 @@ pub fn run(args: &Bench) -> Result<()> {
     if cfg!(debug_assertions) {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
-    let dtype = if args.dtype == "f64" { DType::F64 } else { DType::F32 };
+    let dtype = dtype(&args.dtype, &device)?;
     let (net, shape, usual) = network(&args.net)?;
     let batch = args.batch.unwrap_or(usual);
     if batch == 0 || args.runs == 0 {
@@ -46,6 +46,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;
     work.step(&args.case)?;
     work.step(&args.case)?; // the first fills what is kept between steps
+    device.synchronize()?;
     let mut times = Vec::with_capacity(args.runs);
     for _ in 0..args.runs {
         let start = Instant::now();
@@ -55,7 +56,7 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     times.sort_by(f64::total_cmp);
     let median = 0.5 * (times[(times.len() - 1) / 2] + times[times.len() / 2]);
-    let peak = peak_mib().map_or("n/a".into(), |mib| format!("{mib:.0}"));
+    let peak = peak_mib().filter(|_| device.is_cpu()).map_or("n/a".into(), |mib| format!("{mib:.0}"));
     crate::say!(
         "{}/{} batch={batch} params={} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
         args.net,
@@ -64,6 +65,24 @@ pub fn run(args: &Bench) -> Result<()> {
         times[0]
     )?;
     Ok(())
+}
+
+/// The type of numbers called `name`, if `device` computes with it; `tf32` is f32 whose products may be rounded.
+fn dtype(name: &str, device: &Device) -> Result<DType> {
+    let where_it_is = match (name, device) {
+        ("tf32", Device::Cpu | Device::Metal(_)) => "a mode of CUDA devices; use --device cuda",
+        ("bf16", Device::Cpu) => "for GPUs, the CPU has kernels for f32 and f64 alone; use --device cuda or metal",
+        ("f64", Device::Metal(_)) => "not there on Metal; use --device cpu or cuda",
+        _ => {
+            candle_core::cuda::set_gemm_reduced_precision_f32(name == "tf32");
+            return Ok(match name {
+                "f64" => DType::F64,
+                "bf16" => DType::BF16,
+                _ => DType::F32,
+            });
+        }
+    };
+    usage(format!("--dtype {name} is {where_it_is}"))
 }
 
 /// The U-Net, its samples, and the usual batch.
@@ -171,4 +190,21 @@ fn peak_mib() -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Usage;
+
+    #[test]
+    fn the_cpu_refuses_what_it_does_not_compute() -> Result<()> {
+        assert_eq!(dtype("f32", &Device::Cpu)?, DType::F32);
+        assert_eq!(dtype("f64", &Device::Cpu)?, DType::F64);
+        for (name, cure) in [("tf32", "--device cuda"), ("bf16", "--device cuda or metal")] {
+            let refused = dtype(name, &Device::Cpu).err().and_then(|e| e.downcast::<Usage>().ok());
+            assert!(refused.is_some_and(|Usage(why)| why.contains(name) && why.contains(cure)), "{name}");
+        }
+        Ok(())
+    }
 }
