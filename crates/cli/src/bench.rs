@@ -122,8 +122,8 @@ fn network(name: &str) -> Result<(UNetConfig, [usize; 3], usize)> {
 struct Work {
     model: Model,
     vars: Vec<Var>,
-    optimiser: Optim,
-    ema: Ema,
+    /// The optimiser and the average, once a step has been trained.
+    trained: Option<(Optim, Ema)>,
     steps: u64,
     x: Tensor,
     eps: Tensor,
@@ -141,8 +141,7 @@ impl Work {
         let t: Vec<f64> = noise.uniform(batch)?.into_iter().map(|u| (1000. * u).floor()).collect();
         Ok(Self {
             vars: model.vars().iter().map(|(_, var)| var.clone()).collect(),
-            optimiser: Optim::new(AdamW::default().into(), model.vars())?,
-            ema: Ema::new(Constant { decay: 0.999 }.into(), model.vars())?,
+            trained: None,
             steps: 0,
             t: Tensor::new(t, &device)?.to_dtype(dtype)?,
             model,
@@ -178,8 +177,16 @@ impl Work {
     fn update(&mut self, loss: impl FnOnce(&Self) -> candle_core::Result<Tensor>) -> Result<()> {
         let (_, grads) = grad::value_and_grad(&self.vars, || loss(self))?;
         self.steps += 1;
-        self.optimiser.step(&grads, LR, 1.)?;
-        self.ema.update(self.model.vars(), self.steps)?;
+        let vars = self.model.vars();
+        let (optimiser, ema) = match &mut self.trained {
+            Some(trained) => trained,
+            None => self.trained.insert((
+                Optim::new(AdamW::default().into(), vars)?,
+                Ema::new(Constant { decay: 0.999 }.into(), vars)?,
+            )),
+        };
+        optimiser.step(&grads, LR, 1.)?;
+        ema.update(vars, self.steps)?;
         Ok(())
     }
 }

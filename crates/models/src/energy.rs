@@ -8,6 +8,7 @@ use langevin_dynamics::{Cond, Net};
 use langevin_ops::grad;
 use langevin_ops::tape::{self, Value};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A scalar for each sample, with a gradient in x.
 pub trait Potential: Send + Sync {
@@ -17,11 +18,28 @@ pub trait Potential: Send + Sync {
 
 /// The gradient of a potential as a network: F = grad_x h.
 ///
-/// Inside `grad::value_and_grad` or `grad::gradient` it keeps its graph, and is differentiated through.
-pub struct GradNet<P>(pub P);
+/// Inside `grad::value_and_grad` or `grad::gradient` it can be differentiated: exactly, or by differences where
+/// `grad::differences` says so.
+pub struct GradNet<P>(Arc<P>);
 
-impl<P: Potential> Net for GradNet<P> {
+impl<P: Potential> GradNet<P> {
+    /// The gradient of `potential`.
+    pub fn new(potential: P) -> Self {
+        Self(Arc::new(potential))
+    }
+
+    /// The potential.
+    pub fn potential(&self) -> &P {
+        &self.0
+    }
+}
+
+impl<P: Potential + 'static> Net for GradNet<P> {
     fn forward(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
+        if grad::by_differences() {
+            let (potential, c_noise, cond) = (self.0.clone(), c_noise.clone(), cond.clone());
+            return grad::gradient_by_differences(x, move |x| potential.h(x, &c_noise, &cond));
+        }
         let gradient = if x.track_op() && !x.is_variable() {
             // x was itself computed: the gradient at x + d, d = 0, taken in d, leaves the graph of x whole
             let d = x.zeros_like()?.detach();

@@ -126,7 +126,7 @@ impl Model {
     pub fn from_params(spec: ModelSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
         let net = spec.build(params, dtype, device)?;
         let body = match spec.head {
-            Head::Energy => Body::Energy(GradNet(Shaped { net, form: spec.form })),
+            Head::Energy => Body::Energy(GradNet::new(Shaped { net, form: spec.form })),
             Head::Denoiser => Body::Denoiser(net),
         };
         let model = Self { spec, body, vars: params.vars(), dtype, device: device.clone() };
@@ -146,7 +146,7 @@ impl Model {
     /// The network f itself, without the gradient of an energy.
     pub fn inner(&self) -> &dyn Net {
         match &self.body {
-            Body::Energy(GradNet(potential)) => potential.net.as_ref(),
+            Body::Energy(net) => net.potential().net.as_ref(),
             Body::Denoiser(net) => net.as_ref(),
         }
     }
@@ -207,7 +207,7 @@ impl Model {
     ///
     /// Errors for a plain network: its output is the gradient of nothing.
     pub fn energy(&self, x: &Tensor, t: &[f64], cond: &Cond) -> Result<Tensor> {
-        let Body::Energy(GradNet(potential)) = &self.body else {
+        let Body::Energy(net) = &self.body else {
             bail!(
                 "this model is a plain denoiser and has no energy: its output is not the gradient of a scalar; \
                  train with model.head = \"energy\", or ask for energy differences along a path"
@@ -232,7 +232,7 @@ impl Model {
         }
         c_noise.resize(batch, c_noise[0]);
         let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
-        let h = potential.h(&scale(x, &c_in)?, &c_noise, cond)?;
+        let h = net.potential().h(&scale(x, &c_in)?, &c_noise, cond)?;
         combine(&of_x, &sum_per_sample(&x.sqr()?)?, &of_h, &h)
     }
 }

@@ -101,7 +101,17 @@ impl Op for Add {
         if !native(x) {
             return x[0] + x[1];
         }
-        read!(x, T, |x| cpu::zip(x[0], x[1], |a: T, b: T| a + b), x[0].shape())
+        read!(
+            x,
+            T,
+            |x| cpu::zip(
+                x[0],
+                x[1],
+                #[inline(always)]
+                |a: T, b: T| a + b
+            ),
+            x[0].shape()
+        )
     }
 
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
@@ -116,7 +126,17 @@ impl Op for Mul {
         if !native(x) {
             return x[0] * x[1];
         }
-        read!(x, T, |x| cpu::zip(x[0], x[1], |a: T, b: T| a * b), x[0].shape())
+        read!(
+            x,
+            T,
+            |x| cpu::zip(
+                x[0],
+                x[1],
+                #[inline(always)]
+                |a: T, b: T| a * b
+            ),
+            x[0].shape()
+        )
     }
 
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {

@@ -69,9 +69,9 @@ pub fn run(x: &Tensor, f: impl FnOnce(&Value) -> Result<Value>) -> Result<Tensor
 
 /// Runs one backward pass of candle's on this thread; gives also the variables' gradients that the tape found.
 pub(crate) fn collect<R>(f: impl FnOnce() -> R) -> (R, Direct) {
-    DIRECT.set(Some(Direct::new()));
+    let outer = DIRECT.replace(Some(Direct::new()));
     let result = f();
-    (result, DIRECT.take().unwrap_or_default())
+    (result, DIRECT.replace(outer).unwrap_or_default())
 }
 
 impl Value {

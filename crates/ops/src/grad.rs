@@ -18,7 +18,7 @@
 //! ```
 
 use crate::bridge::{Direct, collect};
-use crate::tape;
+use crate::tape::{self, Backward, Op, Value};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
@@ -45,6 +45,7 @@ pub(crate) struct Mode {
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None, since: u64::MAX }) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    static DIFFERENCES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The mode of the backward pass now running on this thread.
@@ -117,16 +118,23 @@ fn probe() -> Result<bool> {
     }
 }
 
+/// candle's backward on this thread.
+fn backward_here(y: &Tensor, mode: Mode) -> Result<Grads> {
+    let before = MODE.replace(mode);
+    let (result, direct) = collect(|| y.backward());
+    MODE.set(before);
+    Ok(Grads { store: result?, direct })
+}
+
 fn serve(jobs: &Receiver<Job>) {
     for Job { y, mode, reply } in jobs.iter() {
-        MODE.set(mode);
-        let (result, direct) = collect(|| catch_unwind(AssertUnwindSafe(|| y.backward())));
+        let result = catch_unwind(AssertUnwindSafe(|| backward_here(&y, mode)));
         let result = result.unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
             Err(candle_core::Error::Msg(format!("candle's backward panicked: {}", why.unwrap_or_default())))
         });
         drop(y);
-        let _ = reply.send(result.map(|store| Grads { store, direct })); // the caller is waiting; if it is gone, so is the need
+        let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
     }
 }
 
@@ -248,6 +256,101 @@ pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result
         );
     };
     Ok((y, if keep_graph { g } else { g.detach() }))
+}
+
+/// Runs `f` with the gradients of energies in it differentiated by differences ([`gradient_by_differences`]), or exactly.
+pub fn differences<R>(on: bool, f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DIFFERENCES.set(self.0);
+        }
+    }
+    let _restore = Restore(DIFFERENCES.replace(on));
+    f()
+}
+
+/// Whether [`differences`] asks for differences.
+pub fn by_differences() -> bool {
+    DIFFERENCES.get()
+}
+
+/// Root mean square of the step a component, for inputs of about unit variance in f32: rounding and the error of the
+/// difference are about as large there.
+const STEP: f64 = 1e-2;
+
+/// As [`gradient`] of `f`, which gives one value a sample, `[B]`; but where that would be differentiated again, the
+/// derivative is a central difference of first-order gradients, and no second-order graph is built.
+///
+/// With u the cotangent of the gradient, d/dtheta <u, df/dx> = sum_b |u_b| / 2h d/dtheta (f_b(x + h u_b/|u_b|) - f_b(x - h
+/// u_b/|u_b|)) + O(h^2), in the variables theta that `f` uses; there is none in `x`. h is 0.01 times the root of the
+/// number of components of a sample: for inputs of about unit variance.
+pub fn gradient_by_differences(
+    x: &Tensor,
+    f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    if DEPTH.get() == 0 {
+        return Ok(gradient(x, f)?.1);
+    }
+    if x.track_op() {
+        bail!("gradient_by_differences: the input was itself computed from variables; detach it");
+    }
+    let (leaf, since) = (Var::from_tensor(x)?.into_inner(), tape::now());
+    let total = {
+        let _scope = Scope::enter();
+        f(&leaf)?.sum_all()?
+    };
+    let used = total.sorted_nodes().into_iter().filter(|t| t.is_variable() && t.id() != leaf.id());
+    let used: Vec<Tensor> = used.cloned().collect();
+    let mut grads = backward(total, Mode { keep_graph: false, only: Some(leaf.id()), since })?;
+    let Some(g) = grads.remove(&leaf)? else {
+        bail!("gradient_by_differences: the value does not depend on the input")
+    };
+    let leaves: Vec<Value> = used.iter().map(Value::leaf).collect();
+    let op = Differences { f: Box::new(f), x: x.detach(), used };
+    tape::record(op, &leaves.iter().collect::<Vec<_>>(), g.detach())?.tensor()
+}
+
+/// The gradient of `f` at `x`, of the variables that `f` uses.
+struct Differences {
+    f: Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>,
+    x: Tensor,
+    used: Vec<Tensor>,
+}
+
+impl Op for Differences {
+    fn forward(&self, _: &[&Tensor]) -> Result<Tensor> {
+        Ok(gradient(&self.x, |x| (self.f)(x))?.1)
+    }
+
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        if at.again() {
+            bail!("a derivative by differences cannot be differentiated again; use second_order = \"exact\"");
+        }
+        let u = at.g.data()?;
+        let norms = crate::shape::norm_per_sample(&u)?;
+        let h = STEP * (u.elem_count() as f64 / norms.len().max(1) as f64).sqrt();
+        let inverse: Vec<f64> = norms.iter().map(|&n| if n > 0. { h / n } else { 0. }).collect();
+        let along = crate::shape::scale(&u, &inverse)?;
+        let mut sums: Vec<Option<Tensor>> = vec![None; self.used.len()];
+        for sign in [1., -1.] {
+            let weights: Vec<f64> = norms.iter().map(|n| sign * n / (2. * h)).collect();
+            let since = tape::now();
+            let y = {
+                let _scope = Scope::enter();
+                crate::shape::scale(&(self.f)(&(&self.x + (&along * sign)?)?)?, &weights)?.sum_all()?
+            };
+            let mut grads = backward_here(&y, Mode { keep_graph: false, only: None, since })?;
+            for (sum, t) in sums.iter_mut().zip(&self.used) {
+                let g = grads.remove(t)?.map(|g| g.detach());
+                *sum = match (sum.take(), g) {
+                    (Some(a), Some(b)) => Some((a + b)?),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        Ok(sums.into_iter().map(|sum| sum.map(Value::constant)).collect())
+    }
 }
 
 /// Vector-Jacobian product v^T df/dx at `x`; `v` has the shape of `f(x)`. Scopes as in [`gradient`].

@@ -41,7 +41,7 @@ impl Potential for Bowl {
 fn main() -> Result<()> {
     let potential = Bowl::new(64, &mut Noise::seeds(&[0]))?;
     let vars = potential.0.clone();
-    let (net, process) = (GradNet(potential), Edm::default());
+    let (net, process) = (GradNet::new(potential), Edm::default());
     let denoiser = Preconditioned::new(&net, &process, &EdmPrediction {}, 1., Cond::default())?;
 
     // data: half of the samples near -1, half near 1

@@ -28,6 +28,6 @@ pub use inplace::Float;
 pub use level::AnyLevel;
 pub use loss::Denoising;
 pub use optim::AnyOptimiser;
-pub use options::TrainOptions;
+pub use options::{SecondOrder, TrainOptions};
 pub use trainer::{Report, Trainer};
 pub use weight::AnyWeight;

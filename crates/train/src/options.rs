@@ -4,6 +4,17 @@ use crate::schedule::{Decay, Schedule};
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+/// How the loss of an energy's score is differentiated in the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecondOrder {
+    /// By gradients of gradients.
+    #[default]
+    Exact,
+    /// As a central difference of first-order gradients: slower, in less memory, good to about 1%.
+    FiniteDifference,
+}
+
 /// How long, how much at a time, how fast, and what is kept how often.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +33,10 @@ pub struct TrainOptions {
     pub decay: Decay,
     /// Largest global norm of the gradient; a longer one is shortened to it. 0: as it is.
     pub clip: f64,
+    /// How the gradient of an energy's score is taken: "exact" or "finite-difference".
+    pub second_order: SecondOrder,
+    /// Compute the inside of the network's blocks again in the backward pass instead of keeping it: slower, in less memory.
+    pub recompute: bool,
     /// All randomness of the run comes from it.
     pub seed: u64,
     /// Steps between states to go on from.
@@ -44,6 +59,8 @@ impl Default for TrainOptions {
             warmup: 100,
             decay: Decay::Cosine,
             clip: 1.,
+            second_order: SecondOrder::Exact,
+            recompute: false,
             seed: 0,
             checkpoint_every: 1000,
             snapshot_every: 1000,

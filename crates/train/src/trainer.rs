@@ -7,7 +7,7 @@ use crate::inplace;
 use crate::level::{AnyLevel, Draw, log_ratio};
 use crate::loss::Denoising;
 use crate::optim::{AnyOptimiser, Optim};
-use crate::options::TrainOptions;
+use crate::options::{SecondOrder, TrainOptions};
 use crate::weight::AnyWeight;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
@@ -16,6 +16,7 @@ use langevin_models::Model;
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{scale, to_host};
+use langevin_ops::tape;
 use std::collections::BTreeMap;
 
 /// What a step has to tell.
@@ -160,11 +161,14 @@ impl Trainer {
         let denoiser = model.denoiser(Cond { labels, dropout: Some(key) })?;
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;
-        let (_, grads) = grad::value_and_grad(&self.vars, || {
+        let mut loss = || {
             let losses = self.loss.losses(&denoiser, spec.sigma_data, &x0, &draws, &mut z)?; // [B]
             each = Some(losses.detach());
             scale(&losses, &factors)?.sum_all()
-        })?;
+        };
+        let differences = self.options.second_order == SecondOrder::FiniteDifference;
+        let taken = || grad::differences(differences, || grad::value_and_grad(&self.vars, &mut loss));
+        let (_, grads) = tape::recompute(self.options.recompute, taken)?;
         let losses = each.map(|t| to_host(&t)).transpose()?.unwrap_or_default();
         if let Some((draw, loss)) = draws.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
             bail!("step {}: the loss is {loss} at {}", self.step + 1, self.level(draw));

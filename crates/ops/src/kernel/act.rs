@@ -92,10 +92,22 @@ fn map<T: Real>(x: &[T], g: Option<&[T]>, f: impl Fn(T) -> T + Sync) -> Vec<T> {
         pieces(y, PIECE, |from, y| {
             let x = &x[from..from + y.len()];
             match g.map(|g| &g[from..from + y.len()]) {
-                None => wide(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = MaybeUninit::new(f(x)))),
-                Some(g) => wide(|| {
-                    y.iter_mut().zip(x).zip(g).for_each(|((y, &x), &g)| *y = MaybeUninit::new(g * f(x)));
-                }),
+                None => wide(
+                    #[inline(always)]
+                    || {
+                        for (y, &x) in y.iter_mut().zip(x) {
+                            *y = MaybeUninit::new(f(x));
+                        }
+                    },
+                ),
+                Some(g) => wide(
+                    #[inline(always)]
+                    || {
+                        for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
+                            *y = MaybeUninit::new(g * f(x));
+                        }
+                    },
+                ),
             }
         });
     };

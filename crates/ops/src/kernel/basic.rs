@@ -8,11 +8,14 @@ pub(crate) fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Ve
     let fill = |y: &mut [MaybeUninit<T>]| {
         pieces(y, PIECE, |from, y| {
             let to = from + y.len();
-            wide(|| {
-                for ((y, &a), &b) in y.iter_mut().zip(&a[from..to]).zip(&b[from..to]) {
-                    *y = MaybeUninit::new(f(a, b));
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for ((y, &a), &b) in y.iter_mut().zip(&a[from..to]).zip(&b[from..to]) {
+                        *y = MaybeUninit::new(f(a, b));
+                    }
+                },
+            );
         });
     };
     // SAFETY: the pieces cover the output.

@@ -64,7 +64,9 @@ impl Real for f64 {
     }
 }
 
-/// Runs `f` compiled for the widest vectors of this CPU.
+/// Runs `f` compiled for the widest vectors of this CPU: a closure marked `#[inline(always)]`, or it is compiled for the
+/// narrowest as everything else.
+#[inline(always)]
 pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }

@@ -158,9 +158,15 @@ pub(crate) fn forward<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T]) -> V
     let ([y], _) = units(op, |unit, [y]| {
         let (x, gamma, beta) = (op.part(unit, x), op.of(unit, gamma), op.of(unit, beta));
         if op.silu {
-            wide(|| value::<T, true>(op, x, gamma, beta, y));
+            wide(
+                #[inline(always)]
+                || value::<T, true>(op, x, gamma, beta, y),
+            );
         } else {
-            wide(|| value::<T, false>(op, x, gamma, beta, y));
+            wide(
+                #[inline(always)]
+                || value::<T, false>(op, x, gamma, beta, y),
+            );
         }
         Vec::new()
     });
@@ -183,9 +189,15 @@ pub(crate) fn first<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T], g: &[T
     let ([dx], sums) = units(op, |unit, [dx]| {
         let (x, g, gamma, beta) = (op.part(unit, x), op.part(unit, g), op.of(unit, gamma), op.of(unit, beta));
         if op.silu {
-            wide(|| slope::<T, true>(op, x, gamma, beta, g, dx))
+            wide(
+                #[inline(always)]
+                || slope::<T, true>(op, x, gamma, beta, g, dx),
+            )
         } else {
-            wide(|| slope::<T, false>(op, x, gamma, beta, g, dx))
+            wide(
+                #[inline(always)]
+                || slope::<T, false>(op, x, gamma, beta, g, dx),
+            )
         }
     });
     (dx, over_samples(op, &sums))
@@ -249,7 +261,17 @@ pub(crate) fn second<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T], g: &[
             gamma: op.of(unit, gamma),
             beta: op.of(unit, beta),
         };
-        if op.silu { wide(|| bend::<T, true>(op, &part, dx, dg)) } else { wide(|| bend::<T, false>(op, &part, dx, dg)) }
+        if op.silu {
+            wide(
+                #[inline(always)]
+                || bend::<T, true>(op, &part, dx, dg),
+            )
+        } else {
+            wide(
+                #[inline(always)]
+                || bend::<T, false>(op, &part, dx, dg),
+            )
+        }
     });
     Second { x: dx, p: over_samples(op, &sums), g: dg }
 }

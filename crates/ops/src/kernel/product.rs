@@ -73,12 +73,15 @@ fn rows<T: Real, const N: usize>(
     let size = (super::PIECE / n.max(1)).max(1) * n.max(1);
     let fill = |y: &mut [MaybeUninit<T>]| {
         pieces(y, size, |start, y| {
-            wide(|| {
-                for (row, y) in y.chunks_exact_mut(n).enumerate() {
-                    let from = start + row * n;
-                    f(inputs.map(|x| &x[from..from + n]), y);
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for (row, y) in y.chunks_exact_mut(n).enumerate() {
+                        let from = start + row * n;
+                        f(inputs.map(|x| &x[from..from + n]), y);
+                    }
+                },
+            );
         });
     };
     // SAFETY: the rows cover the output, and `f` writes its row.
