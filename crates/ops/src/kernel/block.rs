@@ -287,7 +287,12 @@ impl Product<'_> {
 
     /// `R` rows of `V` vectors, from row `from` on, whose sums stay in registers.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const V: usize>(self, simd: S, from: usize, rows: impl Fn(usize) -> [usize; 2]) {
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(
+        self,
+        simd: S,
+        from: usize,
+        rows: impl Fn(usize) -> [usize; 2],
+    ) {
         /// Where vector `v` begins in blocks that are `step` apart.
         #[inline(always)]
         fn of<S: Simd>(v: usize, step: usize) -> usize {

@@ -165,20 +165,41 @@ fn both<S: Simd, const N: usize, const M: usize>(
     }
 }
 
-/// U, `[block of outputs][place][channel][16]`, of one block of outputs and one of channels.
+/// Numbers `[place][block][tile or channel][16]`: the transforms of images and kernels.
+#[derive(Clone, Copy)]
+struct Places {
+    at: Shared<f32>,
+    count: usize,
+    blocks: usize,
+}
+
+impl Places {
+    /// Numbers of a place, and a line more: lines at the same place of each page would share too few places of a cache.
+    fn step(&self) -> usize {
+        (self.count * self.blocks + 1) * BLOCK
+    }
+
+    fn size(count: usize, blocks: usize) -> usize {
+        PLACES * (count * blocks + 1) * BLOCK
+    }
+
+    /// # Safety
+    /// The place is inside.
+    #[inline(always)]
+    unsafe fn get(&self, place: usize, block: usize, i: usize) -> *mut f32 {
+        // SAFETY: as promised by the caller.
+        unsafe { self.at.at(place * self.step() + (block * self.count + i) * BLOCK) }
+    }
+}
+
+/// U, of a block of outputs and one of channels, into block `[2]` of `to`, whose blocks are outputs.
 struct Kernels<'a> {
     plan: &'a Plan,
     w: &'a [f32],
     /// `w` is that of the convolution whose input gradient this is.
     flip: bool,
-    block: [usize; 2],
-    to: Shared<f32>,
-}
-
-/// Numbers from place to place of U; a line more than it has, for places at the same line of each page share too few
-/// places of a cache.
-fn kernel_step(plan: &Plan) -> usize {
-    (blocks(plan.channels) * BLOCK + 1) * BLOCK
+    block: [usize; 3],
+    to: Places,
 }
 
 impl WithSimd for Kernels<'_> {
@@ -188,12 +209,11 @@ impl WithSimd for Kernels<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let Plan { channels, outputs, .. } = *self.plan;
         let (output_step, channel_step) = if self.flip { (TAPS, outputs * TAPS) } else { (channels * TAPS, TAPS) };
-        let [o, c] = self.block.map(|block| block * BLOCK);
-        let step = kernel_step(self.plan);
+        let [o, c] = [self.block[0] * BLOCK, self.block[1] * BLOCK];
+        let step = self.to.step();
         let mut taps = [0f32; TAPS * BLOCK];
         // SAFETY: the kernels read are those of `w`, and each job has its own blocks of U.
         unsafe {
-            let to = self.to.at(self.block[0] * PLACES * step);
             for c in c..c + BLOCK {
                 if c < channels {
                     let from = self.w.as_ptr().add(o * output_step + c * channel_step);
@@ -201,6 +221,7 @@ impl WithSimd for Kernels<'_> {
                 } else {
                     taps.fill(0.);
                 }
+                let to = self.to.get(0, self.block[2], c);
                 for v in (0..BLOCK).step_by(S::F32_LANES) {
                     both(
                         s,
@@ -212,7 +233,7 @@ impl WithSimd for Kernels<'_> {
                             load::<S>(taps.as_ptr().add(if self.flip { TAPS - 1 - tap } else { tap } * BLOCK + v))
                         },
                         #[inline(always)]
-                        |i, j, u| store::<S>(to.add((i * READ + j) * step + c * BLOCK + v), u),
+                        |i, j, u| store::<S>(to.add((i * READ + j) * step + v), u),
                     );
                 }
             }
@@ -220,141 +241,68 @@ impl WithSimd for Kernels<'_> {
     }
 }
 
-/// Transforms the tiles of a group of an image of `channels` to `[place][block of channels][tile][16]`, places `step`
-/// apart. A tile reads `N` x `N` pixels from 4 times its row and column minus `before` on.
-///
-/// # Safety
-/// `window` has place for the pixels that a sample's tiles read, `to` for the result.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn tiles<S: Simd, const N: usize>(
-    s: S,
-    f: impl Fn(S, [S::f32s; N]) -> [S::f32s; READ] + Copy,
-    plan: &Plan,
-    rows: &Range<usize>,
-    (image, size, channels): (&[f32], [usize; 2], usize),
+/// An image of so many channels, whose tiles read from 4 times their row and column minus `before` on.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    data: &'a [f32],
+    size: [usize; 2],
+    channels: usize,
     before: [usize; 2],
-    window: *mut f32,
-    to: *mut f32,
-    step: usize,
-) {
-    let wide = plan.grid()[1];
-    let across = TILE * wide + N - TILE;
-    let planes = size[0] * size[1];
-    let mut to = to;
-    for block in 0..blocks(channels) {
-        for (n, rows) in plan.samples(rows) {
-            let start = [(TILE * rows.start) as isize - before[0] as isize, -(before[1] as isize)];
-            let view = Window { image: size, start, size: [TILE * rows.len() + N - TILE, across] };
-            let channel = block * BLOCK;
-            // SAFETY: the window is as large as promised, the planes are those of the sample.
-            unsafe {
-                view.read(image[(n * channels + channel) * planes..].as_ptr(), BLOCK.min(channels - channel), window);
-                for i in 0..rows.len() {
-                    for j in 0..wide {
-                        let from = window.add((i * across + j) * TILE * BLOCK);
-                        for v in (0..BLOCK).step_by(S::F32_LANES) {
-                            both(
-                                s,
-                                f,
-                                #[inline(always)]
-                                |i, j| load::<S>(from.add((i * across + j) * BLOCK + v)),
-                                #[inline(always)]
-                                |i, j, value| store::<S>(to.add((i * READ + j) * step + v), value),
-                            );
-                        }
-                        to = to.add(BLOCK);
-                    }
-                }
-            }
-        }
+}
+
+impl<'a> Image<'a> {
+    fn input(plan: &Plan, data: &'a [f32]) -> Self {
+        let before = [plan.pad[0], plan.pad[2]];
+        Self { data, size: [plan.height, plan.width], channels: plan.channels, before }
     }
-}
 
-/// Numbers from place to place of the transforms of so many tiles; see [`kernel_step`].
-fn step(tiles: usize, blocks: usize) -> usize {
-    (tiles * blocks + 1) * BLOCK
-}
+    fn gradient(plan: &Plan, data: &'a [f32]) -> Self {
+        Self { data, size: plan.out, channels: plan.outputs, before: [0, 0] }
+    }
 
-/// Numbers of the window on a group of `rows` rows of tiles that read `read` pixels each way.
-fn window(plan: &Plan, rows: usize, read: usize) -> usize {
-    let [tall, wide] = plan.grid();
-    (TILE * rows.min(tall) + read - TILE) * (TILE * wide + read - TILE) * BLOCK
-}
-
-/// Blocks of outputs whose products are in memory at a time.
-const PANEL: usize = 2;
-
-/// The outputs of a group of tiles.
-struct Forward<'a> {
-    plan: &'a Plan,
-    x: &'a [f32],
-    u: &'a [MaybeUninit<f32>],
-    bias: Bias<'a, f32>,
-    add: Option<&'a [f32]>,
-    rows: Range<usize>,
-    y: Shared<f32>,
-}
-
-impl WithSimd for Forward<'_> {
-    type Output = ();
-
+    /// Transforms one block of channels of the tiles of a group, each of `N` x `N` pixels, to `to` from tile `first` on.
+    ///
+    /// # Safety
+    /// `to` has place for the tiles.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let Self { plan, rows, .. } = &self;
-        let count = rows.len() * plan.grid()[1];
-        let depth = blocks(plan.channels);
-        let (v_step, m_step) = (step(count, depth), step(count, PANEL));
-        let edge = window(plan, rows.len(), READ);
-        let steps: Vec<usize> = (0..depth).map(|block| block * count * BLOCK).collect();
-        let u = self.u.as_ptr().cast::<f32>();
-        let size = edge + PLACES * (v_step + m_step);
+    unsafe fn transform<S: Simd, const N: usize>(
+        self,
+        s: S,
+        f: impl Fn(S, [S::f32s; N]) -> [S::f32s; READ] + Copy,
+        (plan, rows, block): (&Plan, &Range<usize>, usize),
+        (to, first): (Places, usize),
+    ) {
+        let wide = plan.grid()[1];
+        let across = TILE * wide + N - TILE;
+        let planes = self.size[0] * self.size[1];
+        let mut tile = first;
         scratch(
-            size,
+            window(plan, rows.len()),
             #[inline(always)]
-            |memory: &mut [MaybeUninit<f32>]| {
-                let edge_at = memory.as_mut_ptr().cast::<f32>();
-                // SAFETY: the parts of the scratch memory follow each other, of the sizes just computed.
-                unsafe {
-                    let v = edge_at.add(edge);
-                    let m = v.add(PLACES * v_step);
-                    let image = (self.x, [plan.height, plan.width], plan.channels);
-                    tiles(
-                        s,
-                        #[inline(always)]
-                        |s, d| input::<S>(s, d),
-                        plan,
-                        rows,
-                        image,
-                        [plan.pad[0], plan.pad[2]],
-                        edge_at,
-                        v,
-                        v_step,
-                    );
-                    for first in (0..blocks(plan.outputs)).step_by(PANEL) {
-                        let panel = PANEL.min(blocks(plan.outputs) - first);
-                        for place in 0..PLACES {
-                            let product = Product {
-                                a: v.add(place * v_step),
-                                steps: &steps,
-                                inner: BLOCK,
-                                inner_step: 1,
-                                b: u.add((first * PLACES + place) * kernel_step(plan)),
-                                b_block: PLACES * kernel_step(plan),
-                                c: m.add(place * m_step),
-                                c_block: count * BLOCK,
-                                add: false,
-                            };
-                            product.run(
-                                s,
-                                count,
-                                panel,
-                                #[inline(always)]
-                                |r| [r * BLOCK; 2],
-                            );
-                        }
-                        for block in 0..panel {
-                            self.write(s, first + block, m.add(block * count * BLOCK), m_step, edge_at);
+            |window: &mut [MaybeUninit<f32>]| {
+                let window = window.as_mut_ptr().cast::<f32>();
+                for (n, rows) in plan.samples(rows) {
+                    let start = [(TILE * rows.start) as isize - self.before[0] as isize, -(self.before[1] as isize)];
+                    let view = Window { image: self.size, start, size: [TILE * rows.len() + N - TILE, across] };
+                    let channel = block * BLOCK;
+                    // SAFETY: the window is as large as its scratch memory, the planes are those of the sample.
+                    unsafe {
+                        let planes = self.data.as_ptr().add((n * self.channels + channel) * planes);
+                        view.read(planes, BLOCK.min(self.channels - channel), window);
+                        for (i, j) in (0..rows.len()).flat_map(|i| (0..wide).map(move |j| (i, j))) {
+                            let from = window.add((i * across + j) * TILE * BLOCK);
+                            let (to, step) = (to.get(0, block, tile), to.step());
+                            for v in (0..BLOCK).step_by(S::F32_LANES) {
+                                both(
+                                    s,
+                                    f,
+                                    #[inline(always)]
+                                    |i, j| load::<S>(from.add((i * across + j) * BLOCK + v)),
+                                    #[inline(always)]
+                                    |i, j, value| store::<S>(to.add((i * READ + j) * step + v), value),
+                                );
+                            }
+                            tile += 1;
                         }
                     }
                 }
@@ -363,7 +311,116 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
+/// The transform of the input, or with `gradient` of the output's gradient: one block of channels of a group.
+struct Transform<'a> {
+    plan: &'a Plan,
+    image: Image<'a>,
+    gradient: bool,
+    rows: &'a Range<usize>,
+    block: usize,
+    to: Places,
+    first: usize,
+}
+
+impl WithSimd for Transform<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let (of, to) = ((self.plan, self.rows, self.block), (self.to, self.first));
+        // SAFETY: whoever made the job gave it a place in `to`.
+        unsafe {
+            if self.gradient {
+                self.image.transform(
+                    s,
+                    #[inline(always)]
+                    |s, g| gradient::<S>(s, g),
+                    of,
+                    to,
+                );
+            } else {
+                self.image.transform(
+                    s,
+                    #[inline(always)]
+                    |s, d| input::<S>(s, d),
+                    of,
+                    to,
+                );
+            }
+        }
+    }
+}
+
+/// Numbers of the window on a group of `rows` rows of tiles.
+fn window(plan: &Plan, rows: usize) -> usize {
+    let [tall, wide] = plan.grid();
+    (TILE * rows.min(tall) + READ - TILE) * (TILE * wide + READ - TILE) * BLOCK
+}
+
+/// Blocks of outputs whose products are in memory at a time.
+const PANEL: usize = 2;
+
+/// The outputs of a group of tiles: `panel` blocks from `block` on, of which `u` has the first at its block `u_block`.
+struct Outputs<'a> {
+    plan: &'a Plan,
+    v: Places,
+    /// The first tile of the group in `v`.
+    first: usize,
+    u: Places,
+    u_block: usize,
+    bias: Bias<'a, f32>,
+    add: Option<&'a [f32]>,
+    rows: &'a Range<usize>,
+    block: usize,
+    panel: usize,
+    y: Shared<f32>,
+}
+
+impl WithSimd for Outputs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let count = self.rows.len() * self.plan.grid()[1];
+        let steps: Vec<usize> = (0..self.v.blocks).map(|block| block * self.v.count * BLOCK).collect();
+        let size = Places::size(count, self.panel);
+        scratch(
+            size + window(self.plan, self.rows.len()),
+            #[inline(always)]
+            |memory: &mut [MaybeUninit<f32>]| {
+                let m = Places { at: Shared(memory.as_mut_ptr().cast()), count, blocks: self.panel };
+                // SAFETY: m and the pixels of a sample are parts of the scratch memory, of the sizes just computed.
+                unsafe {
+                    for place in 0..PLACES {
+                        let product = Product {
+                            a: self.v.get(place, 0, self.first),
+                            steps: &steps,
+                            inner: BLOCK,
+                            inner_step: 1,
+                            b: self.u.get(place, self.u_block, 0),
+                            b_block: self.u.count * BLOCK,
+                            c: m.get(place, 0, 0),
+                            c_block: count * BLOCK,
+                            add: false,
+                        };
+                        product.run(
+                            s,
+                            count,
+                            self.panel,
+                            #[inline(always)]
+                            |r| [r * BLOCK; 2],
+                        );
+                    }
+                    for block in 0..self.panel {
+                        self.write(s, self.block + block, m.get(0, block, 0), m.step(), m.at.at(size));
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl Outputs<'_> {
     /// Transforms the products `m` of one block of outputs, and writes them, plus bias and `add`; `pixels` is memory
     /// for those of a sample.
     #[inline(always)]
@@ -373,7 +430,7 @@ impl Forward<'_> {
         let o = block * BLOCK;
         let count = BLOCK.min(outputs - o);
         let mut m = m;
-        for (n, rows) in self.plan.samples(&self.rows) {
+        for (n, rows) in self.plan.samples(self.rows) {
             let mut bias = [0f32; BLOCK];
             if let Some(b) = self.bias.of(n, batch) {
                 bias[..count].copy_from_slice(&b[o..o + count]);
@@ -413,114 +470,104 @@ impl Forward<'_> {
 
 /// conv(x, w) + bias + add, or, with `flip`, the input gradient of the convolution of which `plan` is the mirror.
 pub(crate) fn forward(plan: &Plan, x: &[f32], w: &[f32], flip: bool, bias: Bias<f32>, add: Option<&[f32]>) -> Vec<f32> {
-    let grid = [blocks(plan.outputs), blocks(plan.channels)];
-    let size = plan.batch * plan.outputs * plan.pixels();
-    let tall = plan.grid()[0];
-    let tiles = (GROUP / (PLACES * BLOCK * (grid[1] + PANEL))).max(TILES);
-    let groups: Vec<_> = plan.groups(0..plan.batch * tall, tiles).collect();
-    scratch(grid[0] * PLACES * kernel_step(plan), |u| {
-        let to = Shared(u.as_mut_ptr().cast::<f32>());
-        each(grid[0] * grid[1], w.len() * 8, |job| {
-            Arch::new().dispatch(Kernels { plan, w, flip, block: [job / grid[1], job % grid[1]], to });
-        });
-        let u = &*u;
+    let (deep, across) = (blocks(plan.channels), blocks(plan.outputs));
+    let (rows, wide) = (plan.batch * plan.grid()[0], plan.grid()[1]);
+    let (size, work) = (plan.batch * plan.outputs * plan.pixels(), x.len() * plan.outputs);
+    let arch = Arch::new();
+    let tiles = (GROUP / (PLACES * BLOCK * (deep + PANEL))).max(TILES);
+    let groups: Vec<_> = plan.groups(0..rows, tiles).collect();
+    // The larger of U and V is made a piece at a time, where it is used, and the smaller one before, as a whole.
+    // Each number is computed in the same way in both cases.
+    let whole_v = rows * wide < plan.outputs;
+    let whole = if whole_v { (rows * wide, deep) } else { (deep * BLOCK, across) };
+    scratch(Places::size(whole.0, whole.1), |memory: &mut [MaybeUninit<f32>]| {
+        let whole = Places { at: Shared(memory.as_mut_ptr().cast()), count: whole.0, blocks: whole.1 };
+        let outputs = |y: Shared<f32>, rows, block, panel, (v, first), (u, u_block)| {
+            arch.dispatch(Outputs { plan, v, first, u, u_block, bias, add, rows, block, panel, y });
+        };
+        let input = |rows, block, to, first| {
+            let image = Image::input(plan, x);
+            arch.dispatch(Transform { plan, image, gradient: false, rows, block, to, first });
+        };
         let fill = |y: &mut [MaybeUninit<f32>]| {
             let y = Shared(y.as_mut_ptr().cast::<f32>());
-            each(groups.len(), size * plan.channels, |i| {
-                Arch::new().dispatch(Forward { plan, x, u, bias, add, rows: groups[i].clone(), y });
-            });
+            if whole_v {
+                each(groups.len() * deep, work, |job| {
+                    let rows = &groups[job / deep];
+                    input(rows, job % deep, whole, rows.start * wide);
+                });
+                let panel = if deep * PLACES * BLOCK * BLOCK * PANEL > GROUP { 1 } else { PANEL };
+                each(across.div_ceil(panel), work, |job| {
+                    let first = job * panel;
+                    let panel = panel.min(across - first);
+                    scratch(Places::size(deep * BLOCK, panel), |u: &mut [MaybeUninit<f32>]| {
+                        let u = Places { at: Shared(u.as_mut_ptr().cast()), count: deep * BLOCK, blocks: panel };
+                        for (o, c) in (0..panel).flat_map(|o| (0..deep).map(move |c| (o, c))) {
+                            arch.dispatch(Kernels { plan, w, flip, block: [first + o, c, o], to: u });
+                        }
+                        for rows in &groups {
+                            outputs(y, rows, first, panel, (whole, rows.start * wide), (u, 0));
+                        }
+                    });
+                });
+            } else {
+                each(across * deep, w.len() * 8, |job| {
+                    let block = [job / deep, job % deep, job / deep];
+                    arch.dispatch(Kernels { plan, w, flip, block, to: whole });
+                });
+                each(groups.len(), work, |i| {
+                    let count = groups[i].len() * wide;
+                    scratch(Places::size(count, deep), |v: &mut [MaybeUninit<f32>]| {
+                        let v = Places { at: Shared(v.as_mut_ptr().cast()), count, blocks: deep };
+                        (0..deep).for_each(|block| input(&groups[i], block, v, 0));
+                        for first in (0..across).step_by(PANEL) {
+                            outputs(y, &groups[i], first, PANEL.min(across - first), (v, 0), (whole, first));
+                        }
+                    });
+                });
+            }
         };
         // SAFETY: the groups cover the output.
         unsafe { written(size, fill) }
     })
 }
 
-/// Sums (B' d B) * (A g A') over rows of tiles, into `[place][block of channels][block of outputs][16][16]`.
-struct Gradient<'a> {
-    plan: &'a Plan,
-    x: &'a [f32],
-    g: &'a [f32],
-    rows: Range<usize>,
-    sum: Shared<f32>,
+/// Sums (B' d B) * (A g A') over tiles, of a block of channels and all outputs: `to` is `[place][block of outputs][channel][16]`.
+struct Sum<'a> {
+    v: Places,
+    g: Places,
+    block: usize,
+    add: bool,
+    to: &'a Places,
 }
 
-/// Numbers from place to place of a [`Gradient`]; see [`kernel_step`].
-fn sum_step(plan: &Plan) -> usize {
-    (blocks(plan.channels) * blocks(plan.outputs) * BLOCK + 1) * BLOCK
-}
-
-impl WithSimd for Gradient<'_> {
+impl WithSimd for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let plan = self.plan;
-        let (deep, across) = (blocks(plan.channels), blocks(plan.outputs));
-        let tiles_of_group = (GROUP / (PLACES * BLOCK * (deep + across))).max(TILES);
-        for rows in plan.groups(self.rows.clone(), tiles_of_group) {
-            let count = rows.len() * plan.grid()[1];
-            let (v_step, g_step) = (step(count, deep), step(count, across));
-            let edge = window(plan, rows.len(), READ);
-            let size = edge + PLACES * (v_step + g_step);
-            scratch(
-                size,
-                #[inline(always)]
-                |memory: &mut [MaybeUninit<f32>]| {
-                    let edge_at = memory.as_mut_ptr().cast::<f32>();
-                    // SAFETY: the parts of the scratch memory follow each other, of the sizes just computed.
-                    unsafe {
-                        let v = edge_at.add(edge);
-                        let g = v.add(PLACES * v_step);
-                        let image = (self.x, [plan.height, plan.width], plan.channels);
-                        tiles(
-                            s,
-                            #[inline(always)]
-                            |s, d| input::<S>(s, d),
-                            plan,
-                            &rows,
-                            image,
-                            [plan.pad[0], plan.pad[2]],
-                            edge_at,
-                            v,
-                            v_step,
-                        );
-                        tiles(
-                            s,
-                            #[inline(always)]
-                            |s, g| gradient::<S>(s, g),
-                            plan,
-                            &rows,
-                            (self.g, plan.out, plan.outputs),
-                            [0, 0],
-                            edge_at,
-                            g,
-                            g_step,
-                        );
-                        for place in 0..PLACES {
-                            for block in 0..deep {
-                                let product = Product {
-                                    a: v.add(place * v_step + block * count * BLOCK),
-                                    steps: &[0],
-                                    inner: count,
-                                    inner_step: BLOCK,
-                                    b: g.add(place * g_step),
-                                    b_block: count * BLOCK,
-                                    c: self.sum.at(place * sum_step(plan) + block * across * BLOCK * BLOCK),
-                                    c_block: BLOCK * BLOCK,
-                                    add: rows.start > self.rows.start,
-                                };
-                                product.run(
-                                    s,
-                                    BLOCK,
-                                    across,
-                                    #[inline(always)]
-                                    |r| [r, r * BLOCK],
-                                );
-                            }
-                        }
-                    }
-                },
-            );
+        for place in 0..PLACES {
+            // SAFETY: each job has its own block of channels of the sums.
+            unsafe {
+                let product = Product {
+                    a: self.v.get(place, self.block, 0),
+                    steps: &[0],
+                    inner: self.v.count,
+                    inner_step: BLOCK,
+                    b: self.g.get(place, 0, 0),
+                    b_block: self.g.count * BLOCK,
+                    c: self.to.get(place, 0, 0),
+                    c_block: self.to.count * BLOCK,
+                    add: self.add,
+                };
+                product.run(
+                    s,
+                    BLOCK,
+                    self.g.blocks,
+                    #[inline(always)]
+                    |r| [r, r * BLOCK],
+                );
+            }
         }
     }
 }
@@ -528,7 +575,7 @@ impl WithSimd for Gradient<'_> {
 /// The weight's gradient, of one block of channels and one of outputs, from the sums of all parts.
 struct Weights<'a> {
     plan: &'a Plan,
-    sums: &'a [Vec<f32>],
+    sums: &'a [Places],
     block: [usize; 2],
     w: Shared<f32>,
 }
@@ -540,11 +587,10 @@ impl WithSimd for Weights<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let Plan { channels, outputs, .. } = *self.plan;
         let [o, c] = self.block.map(|block| block * BLOCK);
-        let at = (self.block[1] * blocks(outputs) + self.block[0]) * BLOCK * BLOCK;
         let mut taps = [0f32; TAPS * BLOCK];
         let to = taps.as_mut_ptr();
         for i in 0..BLOCK.min(channels - c) {
-            // SAFETY: each job has its own blocks of the sums and of the weight.
+            // SAFETY: each job has its own blocks of the weight.
             unsafe {
                 for v in (0..BLOCK).step_by(S::F32_LANES) {
                     both(
@@ -553,10 +599,10 @@ impl WithSimd for Weights<'_> {
                         |s, u| weight::<S>(s, u),
                         #[inline(always)]
                         |row, column| {
-                            let at = (row * READ + column) * sum_step(self.plan) + at + i * BLOCK + v;
-                            let mut sum = load::<S>(self.sums[0].as_ptr().add(at));
+                            let place = row * READ + column;
+                            let mut sum = load::<S>(self.sums[0].get(place, self.block[0], i).add(v));
                             for part in &self.sums[1..] {
-                                sum = s.add_f32s(sum, load::<S>(part.as_ptr().add(at)));
+                                sum = s.add_f32s(sum, load::<S>(part.get(place, self.block[0], i).add(v)));
                             }
                             sum
                         },
@@ -571,26 +617,81 @@ impl WithSimd for Weights<'_> {
     }
 }
 
+/// Numbers of V and A g A' that may be in memory at a time for the whole batch.
+const WHOLE: usize = 1 << 23;
+
 /// The gradient of <conv(x, w), g> with respect to w.
 pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
-    let (size, sum_size) = (plan.outputs * plan.channels * TAPS, PLACES * sum_step(plan));
-    let rows = plan.batch * plan.grid()[0];
-    // Each part sums some rows of tiles; parts and their order depend on the sizes alone.
-    let parts = ((1 << 22) / sum_size).clamp(2, 8).min(rows);
-    let work = x.len() * plan.outputs;
-    let sums: Vec<Vec<f32>> = super::collect(parts, work, |part| {
-        let fill = |sum: &mut [MaybeUninit<f32>]| {
-            let rows = part * rows / parts..(part + 1) * rows / parts;
-            Arch::new().dispatch(Gradient { plan, x, g, rows, sum: Shared(sum.as_mut_ptr().cast()) });
-        };
-        // SAFETY: the first group of tiles writes all but the lines between places, which nobody reads.
-        unsafe { written(sum_size, fill) }
-    });
-    let across = blocks(plan.outputs);
+    let (deep, across) = (blocks(plan.channels), blocks(plan.outputs));
+    let (rows, wide) = (plan.batch * plan.grid()[0], plan.grid()[1]);
+    let (size, work) = (plan.outputs * plan.channels * TAPS, x.len() * plan.outputs);
+    let arch = Arch::new();
+    let transform = |rows: &Range<usize>, block: usize, v: Places, g_to: Places, first: usize| {
+        let (image, gradient) = (Image::input(plan, x), false);
+        if block < deep {
+            return arch.dispatch(Transform { plan, image, gradient, rows, block, to: v, first });
+        }
+        let (image, gradient, block) = (Image::gradient(plan, g), true, block - deep);
+        arch.dispatch(Transform { plan, image, gradient, rows, block, to: g_to, first });
+    };
+    let pair = |memory: &mut [MaybeUninit<f32>], count| {
+        let at = memory.as_mut_ptr().cast::<f32>();
+        let v = Places { at: Shared(at), count, blocks: deep };
+        // SAFETY: both were asked for.
+        (v, Places { at: Shared(unsafe { at.add(Places::size(count, deep)) }), count, blocks: across })
+    };
+    let pair_size = |count| Places::size(count, deep) + Places::size(count, across);
+    let (sum, sum_size) = ((BLOCK, across), Places::size(BLOCK, across));
+    let sum_at = |at: Shared<f32>, i: usize| {
+        // SAFETY: so many were asked for.
+        Places { at: Shared(unsafe { at.at(i * sum_size) }), count: sum.0, blocks: sum.1 }
+    };
+    let groups: Vec<_> = plan.groups(0..rows, TILES).collect();
     let fill = |w: &mut [MaybeUninit<f32>]| {
         let w = Shared(w.as_mut_ptr().cast::<f32>());
-        each(blocks(plan.channels) * across, size * 8 * parts, |job| {
-            Arch::new().dispatch(Weights { plan, sums: &sums, block: [job % across, job / across], w });
+        // Large weights: all tiles are transformed, and then each block of channels is summed where it is used.
+        if deep * across * BLOCK >= rows * wide && pair_size(rows * wide) <= WHOLE {
+            return scratch(pair_size(rows * wide), |memory| {
+                let (v, g) = pair(memory, rows * wide);
+                each(groups.len() * (deep + across), work, |job| {
+                    let rows = &groups[job / (deep + across)];
+                    transform(rows, job % (deep + across), v, g, rows.start * wide);
+                });
+                each(deep, work, |block| {
+                    scratch(sum_size, |memory: &mut [MaybeUninit<f32>]| {
+                        let sum = sum_at(Shared(memory.as_mut_ptr().cast()), 0);
+                        arch.dispatch(Sum { v, g, block, add: false, to: &sum });
+                        for o in 0..across {
+                            arch.dispatch(Weights { plan, sums: &[sum], block: [o, block], w });
+                        }
+                    });
+                });
+            });
+        }
+        // Else each part sums some rows of tiles; parts and their order depend on the sizes alone.
+        let parts = ((1 << 22) / (deep * sum_size)).clamp(2, 8).min(rows);
+        let tiles = (GROUP / (PLACES * BLOCK * (deep + across))).max(TILES);
+        scratch(parts * deep * sum_size, |sums: &mut [MaybeUninit<f32>]| {
+            let sums = Shared(sums.as_mut_ptr().cast::<f32>());
+            each(parts, work, |part| {
+                let all = part * rows / parts..(part + 1) * rows / parts;
+                for rows in plan.groups(all.clone(), tiles) {
+                    let count = rows.len() * wide;
+                    scratch(pair_size(count), |memory| {
+                        let (v, g) = pair(memory, count);
+                        (0..deep + across).for_each(|block| transform(&rows, block, v, g, 0));
+                        for block in 0..deep {
+                            let to = &sum_at(sums, part * deep + block);
+                            arch.dispatch(Sum { v, g, block, add: rows.start > all.start, to });
+                        }
+                    });
+                }
+            });
+            each(deep * across, size * 8 * parts, |job| {
+                let block = [job % across, job / across];
+                let sums: Vec<_> = (0..parts).map(|part| sum_at(sums, part * deep + block[1])).collect();
+                arch.dispatch(Weights { plan, sums: &sums, block, w });
+            });
         });
     };
     // SAFETY: the blocks cover the weight.
