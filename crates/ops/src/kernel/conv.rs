@@ -3,7 +3,7 @@
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
 //! enough that its columns stay in the cache. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, direct, each, gemm, scratch, winograd, written};
+use super::{Matrix, Real, Shared, collect, direct, each, gemm, pointwise, scratch, winograd, written};
 use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -181,9 +181,12 @@ impl<'a, T: Real> Bias<'a, T> {
 pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
     if let Some([x, w, add]) = blocked(plan, [x, w, add.unwrap_or_default()]) {
         let (bias, add) = (bias.single(), (!add.is_empty()).then_some(add));
-        return of_single(match winograd::fits(plan) {
-            true => winograd::forward(plan, x, w, false, bias, add),
-            false => direct::forward(plan, x, w, bias, add),
+        return of_single(if winograd::fits(plan) {
+            winograd::forward(plan, x, w, false, bias, add)
+        } else if plan.pointwise() {
+            pointwise::run(plan, false, x, w, bias, add)
+        } else {
+            direct::forward(plan, x, w, bias, add)
         });
     }
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
@@ -222,9 +225,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
     if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
         let add = (!add.is_empty()).then_some(add);
-        return of_single(match mirror && winograd::fits(&mirrored(plan)) {
-            true => winograd::forward(&mirrored(plan), g, w, true, Bias::None, add),
-            false => direct::input_grad(plan, g, w, add),
+        return of_single(if mirror && winograd::fits(&mirrored(plan)) {
+            winograd::forward(&mirrored(plan), g, w, true, Bias::None, add)
+        } else if plan.pointwise() {
+            pointwise::run(plan, true, g, w, Bias::None, add)
+        } else {
+            direct::input_grad(plan, g, w, add)
         });
     }
     if mirror {

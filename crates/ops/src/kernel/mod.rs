@@ -11,6 +11,7 @@ pub(crate) mod block;
 pub(crate) mod conv;
 pub(crate) mod direct;
 pub(crate) mod norm;
+pub(crate) mod pointwise;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod winograd;
