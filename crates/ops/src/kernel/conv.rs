@@ -266,9 +266,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
 /// The gradient of <conv(x, w), g> with respect to w: `[O, C, kh, kw]`.
 pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
     if let Some([x, g]) = blocked(plan, [x, g]) {
-        return of_single(match winograd::fits(plan) {
-            true => winograd::weight_grad(plan, x, g),
-            false => direct::weight_grad(plan, x, g),
+        return of_single(if winograd::fits(plan) {
+            winograd::weight_grad(plan, x, g)
+        } else if plan.pointwise() {
+            pointwise::weight_grad(plan, x, g)
+        } else {
+            direct::weight_grad(plan, x, g)
         });
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());

@@ -1,9 +1,9 @@
-//! 1x1 convolution at stride 1 without padding: y[o, p] = sum over c of w[o, c] x[c, p], a matrix product a sample.
+//! 1x1 convolution at stride 1 without padding, and its gradients: y[o, p] = sum over c of w[o, c] x[c, p], a matrix product a sample.
 //!
-//! Here vectors hold 16 pixels of a channel, as they lie in memory: nothing is transposed. The pixels of a job are copied to
+//! In outputs and input gradients vectors hold 16 pixels of a channel, as they lie in memory: nothing is transposed. The pixels of a job are copied to
 //! `[16 pixels][channel][16]`, so that the product (see `block`) finds them in a row.
 
-use super::block::{BLOCK, Product, blocks, load, store};
+use super::block::{BLOCK, Product, Window, blocks, load, store};
 use super::conv::{Bias, Plan};
 use super::{Shared, each, scratch, written};
 use pulp::{Arch, Simd, WithSimd};
@@ -128,4 +128,86 @@ pub(crate) fn run(plan: &Plan, back: bool, x: &[f32], w: &[f32], bias: Bias<f32>
     };
     // SAFETY: the parts of all samples cover the output.
     unsafe { written(size, fill) }
+}
+
+/// Sums g x over the pixels of some samples: `[block of outputs][channel][16]`.
+struct Sum<'a> {
+    plan: &'a Plan,
+    x: &'a [f32],
+    g: &'a [f32],
+    samples: Range<usize>,
+    to: *mut f32,
+}
+
+impl WithSimd for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let Plan { channels, outputs, .. } = *self.plan;
+        let (pixels, across) = (self.plan.pixels(), blocks(outputs));
+        let window = Window { image: [1, pixels], start: [0, 0], size: [1, pixels] };
+        scratch(
+            across * pixels * BLOCK,
+            #[inline(always)]
+            |memory: &mut [MaybeUninit<f32>]| {
+                let b = memory.as_mut_ptr().cast::<f32>();
+                for n in self.samples.clone() {
+                    // SAFETY: the blocks of a sample's gradient fit in the scratch memory; each job has its own sums.
+                    unsafe {
+                        for block in 0..across {
+                            let planes = self.g.as_ptr().add((n * outputs + block * BLOCK) * pixels);
+                            window.read(planes, BLOCK.min(outputs - block * BLOCK), b.add(block * pixels * BLOCK));
+                        }
+                        let product = Product {
+                            a: self.x.as_ptr().add(n * channels * pixels),
+                            steps: &[0],
+                            inner: pixels,
+                            inner_step: 1,
+                            b,
+                            b_block: pixels * BLOCK,
+                            c: self.to,
+                            c_block: channels * BLOCK,
+                            add: n > self.samples.start,
+                        };
+                        product.run(
+                            s,
+                            channels,
+                            across,
+                            #[inline(always)]
+                            |r| [r * pixels, r * BLOCK],
+                        );
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// The gradient of <conv(x, w), g> with respect to w.
+pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
+    let Plan { batch, channels, outputs, .. } = *plan;
+    let sum_size = blocks(outputs) * channels * BLOCK;
+    // Each part sums some samples; parts and their order depend on the sizes alone.
+    let parts = ((1 << 19) / sum_size).clamp(2, 8).min(batch);
+    let fill = |w: &mut [MaybeUninit<f32>]| {
+        scratch(parts * sum_size, |sums: &mut [MaybeUninit<f32>]| {
+            let at = Shared(sums.as_mut_ptr().cast::<f32>());
+            each(parts, x.len() * outputs, |part| {
+                let samples = part * batch / parts..(part + 1) * batch / parts;
+                // SAFETY: each part has its own sums.
+                let to = unsafe { at.at(part * sum_size) };
+                Arch::new().dispatch(Sum { plan, x, g, samples, to });
+            });
+            for (o, w) in w.chunks_exact_mut(channels).enumerate() {
+                for (c, w) in w.iter_mut().enumerate() {
+                    let place = (o / BLOCK * channels + c) * BLOCK + o % BLOCK;
+                    // SAFETY: the first sample of each part wrote its sums.
+                    *w = MaybeUninit::new((0..parts).map(|part| unsafe { *at.at(part * sum_size + place) }).sum());
+                }
+            }
+        });
+    };
+    // SAFETY: the rows cover the weight.
+    unsafe { written(outputs * channels, fill) }
 }

@@ -31,9 +31,10 @@ const GROUP: usize = 180_000;
 /// Tiles that a group has at least, so that the weights are not read too often.
 const TILES: usize = 32;
 
-/// Whether this is a convolution for the functions below, which need every size to be at least 1.
+/// Whether this is a convolution for the functions below, which need every size to be at least 1. A few channels
+/// would leave most of each vector empty.
 pub(crate) fn fits(plan: &Plan) -> bool {
-    plan.kernel == [3, 3] && plan.stride == 1
+    plan.kernel == [3, 3] && plan.stride == 1 && plan.channels > 4
 }
 
 impl Plan {
