@@ -37,22 +37,24 @@ impl WithSimd for Pixels<'_> {
         let count = blocks(self.range.len());
         let whole = self.range.len() / BLOCK;
         let rest = self.range.len() % BLOCK;
+        // a line more than a block has: lines at the same place of each page would share too few places of a cache
+        let (b_block, c_block) = ((channels + 1) * BLOCK, (outputs + 1) * BLOCK);
         scratch(
-            count * BLOCK * (channels + outputs),
+            count * (b_block + c_block),
             #[inline(always)]
             |memory: &mut [MaybeUninit<f32>]| {
                 let b = memory.as_mut_ptr().cast::<f32>();
                 // SAFETY: b and c are parts of the scratch memory; each job has its own pixels of the output.
                 unsafe {
-                    let c = b.add(count * channels * BLOCK);
+                    let c = b.add(count * b_block);
                     for channel in 0..channels {
                         let from = self.x.as_ptr().add(channel * pixels + self.range.start);
                         for block in 0..whole {
-                            let to = b.add((block * channels + channel) * BLOCK);
+                            let to = b.add(block * b_block + channel * BLOCK);
                             to.copy_from_nonoverlapping(from.add(block * BLOCK), BLOCK);
                         }
                         if rest > 0 {
-                            let to = b.add((whole * channels + channel) * BLOCK);
+                            let to = b.add(whole * b_block + channel * BLOCK);
                             to.write_bytes(0, BLOCK);
                             to.copy_from_nonoverlapping(from.add(whole * BLOCK), rest);
                         }
@@ -63,9 +65,9 @@ impl WithSimd for Pixels<'_> {
                         inner: channels,
                         inner_step: self.step[1],
                         b,
-                        b_block: channels * BLOCK,
+                        b_block,
                         c,
-                        c_block: outputs * BLOCK,
+                        c_block,
                         add: false,
                     };
                     product.run(
@@ -80,7 +82,7 @@ impl WithSimd for Pixels<'_> {
                         let at = o * pixels + self.range.start;
                         let (to, add) = (self.y.add(at), self.add.map(|add| add.as_ptr().add(at)));
                         for block in 0..count {
-                            let from = c.add((block * outputs + o) * BLOCK);
+                            let from = c.add(block * c_block + o * BLOCK);
                             if block < whole {
                                 for v in (0..BLOCK).step_by(S::F32_LANES) {
                                     let mut sum = s.add_f32s(load::<S>(from.add(v)), s.splat_f32s(bias));
