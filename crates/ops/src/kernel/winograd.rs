@@ -29,7 +29,7 @@ const TAPS: usize = 9;
 /// Numbers that a group's transforms may take: most of the cache of a core.
 const GROUP: usize = 180_000;
 /// Tiles that a group has at least, so that the weights are not read too often.
-const TILES: usize = 32;
+const TILES: usize = 64;
 
 /// Whether this is a convolution for the functions below, which need every size to be at least 1. A few channels
 /// would leave most of each vector empty.
@@ -43,9 +43,9 @@ impl Plan {
         self.out.map(|n| n.div_ceil(TILE))
     }
 
-    /// Cuts rows of tiles into groups of about `tiles` tiles.
+    /// Cuts rows of tiles into an even number of groups of about `tiles` tiles.
     fn groups(&self, rows: Range<usize>, tiles: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
-        let count = rows.len().div_ceil((tiles / self.grid()[1]).max(1));
+        let count = rows.len().div_ceil((tiles / self.grid()[1]).max(1)).next_multiple_of(2).min(rows.len());
         (0..count).map(move |i| rows.start + i * rows.len() / count..rows.start + (i + 1) * rows.len() / count)
     }
 
@@ -670,7 +670,7 @@ pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
             });
         }
         // Else each part sums some rows of tiles; parts and their order depend on the sizes alone.
-        let parts = ((1 << 22) / (deep * sum_size)).clamp(2, 8).min(rows);
+        let parts = (1 << ((1 << 22) / (deep * sum_size)).clamp(2, 8).ilog2()).min(rows);
         let tiles = (GROUP / (PLACES * BLOCK * (deep + across))).max(TILES);
         scratch(parts * deep * sum_size, |sums: &mut [MaybeUninit<f32>]| {
             let sums = Shared(sums.as_mut_ptr().cast::<f32>());
