@@ -324,7 +324,7 @@ impl WithSimd for Copy<'_> {
     }
 }
 
-/// Sums x g over the pixels of some samples for one block of channels: `[tap][block of outputs][channel][16]`.
+/// Sums x g over the pixels of some samples for one block of channels: `[block of outputs][tap][channel][16]`.
 struct Sum<'a> {
     plan: &'a Plan,
     x: &'a [f32],
@@ -348,6 +348,9 @@ impl WithSimd for Sum<'_> {
         let group = (PART / plane).clamp(1, self.samples.len());
         let steps = (0..group).flat_map(|n| (0..out[0]).map(move |row| n * plane + row * stride * wide * BLOCK));
         let steps: Vec<usize> = steps.collect();
+        let of_tap = |tap: usize| (tap / kernel[1] * wide + tap % kernel[1]) * BLOCK;
+        let row = |tap, c| [of_tap(tap) + c, (tap * BLOCK + c) * BLOCK];
+        let rows: Vec<_> = (0..kernel[0] * kernel[1]).flat_map(|tap| (0..count).map(move |c| row(tap, c))).collect();
         scratch(
             group * plane,
             #[inline(always)]
@@ -361,26 +364,24 @@ impl WithSimd for Sum<'_> {
                             let at = ((first + n) * channels + self.block * BLOCK) * height * width;
                             window.read(self.x.as_ptr().add(at), count, a.add(n * plane));
                         }
-                        for tap in 0..kernel[0] * kernel[1] {
-                            let product = Product {
-                                a: a.add((tap / kernel[1] * wide + tap % kernel[1]) * BLOCK),
-                                steps: &steps[..group * out[0]],
-                                inner: out[1],
-                                inner_step: stride * BLOCK,
-                                b: self.g.as_ptr().cast::<f32>().add(first * pixels),
-                                b_block: batch * pixels,
-                                c: self.to.add(tap * blocks(outputs) * BLOCK * BLOCK),
-                                c_block: BLOCK * BLOCK,
-                                add: first > self.samples.start,
-                            };
-                            product.run(
-                                s,
-                                count,
-                                blocks(outputs),
-                                #[inline(always)]
-                                |r| [r, r * BLOCK],
-                            );
-                        }
+                        let product = Product {
+                            a,
+                            steps: &steps[..group * out[0]],
+                            inner: out[1],
+                            inner_step: stride * BLOCK,
+                            b: self.g.as_ptr().cast::<f32>().add(first * pixels),
+                            b_block: batch * pixels,
+                            c: self.to,
+                            c_block: kernel[0] * kernel[1] * BLOCK * BLOCK,
+                            add: first > self.samples.start,
+                        };
+                        product.run(
+                            s,
+                            rows.len(),
+                            blocks(outputs),
+                            #[inline(always)]
+                            |r| *rows.get_unchecked(r),
+                        );
                     }
                 }
             },
@@ -418,7 +419,7 @@ pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
                         // SAFETY: what is read was written; each job has its own blocks of the weight.
                         unsafe {
                             for (tap, lines) in lines.chunks_exact_mut(BLOCK * BLOCK).take(count).enumerate() {
-                                let at = ((first + tap) * across + o) * BLOCK * BLOCK;
+                                let at = (o * taps + first + tap) * BLOCK * BLOCK;
                                 let rows = BLOCK * BLOCK.min(channels - c * BLOCK);
                                 for part in 0..parts {
                                     let sum = sums.at((part * deep + c) * sum_size + at);
