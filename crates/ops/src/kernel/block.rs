@@ -289,6 +289,7 @@ impl Product<'_> {
 
     /// `R` rows of `V` vectors, from row `from` on, whose sums stay in registers.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // the same index in several arrays
     unsafe fn tile<S: Simd, const R: usize, const V: usize>(
         self,
         simd: S,

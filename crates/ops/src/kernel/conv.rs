@@ -1,7 +1,8 @@
-//! CPU kernels of the convolution and its two gradients: columns of a few output rows at a time, and matrix products.
+//! CPU kernels of the convolution and its two gradients: which of them runs, and the general one.
 //!
-//! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
-//! enough that its columns stay in the cache. [Chellapilla et al. 2006]
+//! f32 runs on blocked images: 3x3 kernels at stride 1 in `winograd`, 1x1 in `pointwise`, the others in `direct`. Which one
+//! depends on the sizes of one sample alone, as bits do. f64 takes columns of a few output rows at a time:
+//! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. [Chellapilla et al. 2006]
 
 use super::{Matrix, Real, Shared, collect, direct, each, gemm, pointwise, scratch, winograd, written};
 use candle_core::DType;
