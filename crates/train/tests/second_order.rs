@@ -42,7 +42,8 @@ fn gradient(model: &Model) -> Result<Vec<f64>> {
 }
 
 fn error(a: &[f64], b: &[f64]) -> Result<f64> {
-    let of = |v: Vec<f64>| Ok::<_, candle_core::Error>(norm_per_sample(&Tensor::new(v, &Device::Cpu)?.unsqueeze(0)?)?[0]);
+    let of =
+        |v: Vec<f64>| Ok::<_, candle_core::Error>(norm_per_sample(&Tensor::new(v, &Device::Cpu)?.unsqueeze(0)?)?[0]);
     Ok(of(a.iter().zip(b).map(|(a, b)| a - b).collect())? / of(b.to_vec())?)
 }
 

@@ -64,6 +64,8 @@ unsafe fn transpose_avx512(
     unsafe {
         if rows == 16 && columns == 16 {
             for (i, a) in a.iter_mut().enumerate() {
+                // 16 rows far apart are more than the CPU would follow by itself
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * from_step + 4 * BLOCK).cast());
                 *a = _mm512_loadu_ps(from.add(i * from_step));
             }
         } else {
@@ -287,6 +289,7 @@ impl Product<'_> {
 
     /// `R` rows of `V` vectors, from row `from` on, whose sums stay in registers.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // the same index in several arrays
     unsafe fn tile<S: Simd, const R: usize, const V: usize>(
         self,
         simd: S,

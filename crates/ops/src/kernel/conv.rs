@@ -1,9 +1,10 @@
-//! CPU kernels of the convolution and its two gradients: columns of a few output rows at a time, and matrix products.
+//! CPU kernels of the convolution and its two gradients: which of them runs, and the general one.
 //!
-//! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. A tile of rows is small
-//! enough that its columns stay in the cache. [Chellapilla et al. 2006]
+//! f32 runs on blocked images: 3x3 kernels at stride 1 in `winograd`, 1x1 in `pointwise`, the others in `direct`. Which one
+//! depends on the sizes of one sample alone, as bits do. f64 takes columns of a few output rows at a time:
+//! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, direct, each, gemm, scratch, winograd, written};
+use super::{Matrix, Real, Shared, collect, direct, each, gemm, pointwise, scratch, winograd, written};
 use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -181,9 +182,12 @@ impl<'a, T: Real> Bias<'a, T> {
 pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
     if let Some([x, w, add]) = blocked(plan, [x, w, add.unwrap_or_default()]) {
         let (bias, add) = (bias.single(), (!add.is_empty()).then_some(add));
-        return of_single(match winograd::fits(plan) {
-            true => winograd::forward(plan, x, w, false, bias, add),
-            false => direct::forward(plan, x, w, bias, add),
+        return of_single(if winograd::fits(plan) {
+            winograd::forward(plan, x, w, false, bias, add)
+        } else if plan.pointwise() {
+            pointwise::run(plan, false, x, w, bias, add)
+        } else {
+            direct::forward(plan, x, w, bias, add)
         });
     }
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
@@ -222,9 +226,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
     if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
         let add = (!add.is_empty()).then_some(add);
-        return of_single(match mirror && winograd::fits(&mirrored(plan)) {
-            true => winograd::forward(&mirrored(plan), g, w, true, Bias::None, add),
-            false => direct::input_grad(plan, g, w, add),
+        return of_single(if mirror && winograd::fits(&mirrored(plan)) {
+            winograd::forward(&mirrored(plan), g, w, true, Bias::None, add)
+        } else if plan.pointwise() {
+            pointwise::run(plan, true, g, w, Bias::None, add)
+        } else {
+            direct::input_grad(plan, g, w, add)
         });
     }
     if mirror {
@@ -260,9 +267,12 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
 /// The gradient of <conv(x, w), g> with respect to w: `[O, C, kh, kw]`.
 pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
     if let Some([x, g]) = blocked(plan, [x, g]) {
-        return of_single(match winograd::fits(plan) {
-            true => winograd::weight_grad(plan, x, g),
-            false => direct::weight_grad(plan, x, g),
+        return of_single(if winograd::fits(plan) {
+            winograd::weight_grad(plan, x, g)
+        } else if plan.pointwise() {
+            pointwise::weight_grad(plan, x, g)
+        } else {
+            direct::weight_grad(plan, x, g)
         });
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());

@@ -7,7 +7,7 @@
 
 use super::block::{BLOCK, Product, Window, blocks, transpose, write};
 use super::conv::{Bias, Plan};
-use super::{Shared, collect, each, scratch, written};
+use super::{Shared, each, scratch, written};
 use pulp::{Arch, Simd, WithSimd};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -299,66 +299,89 @@ pub(crate) fn input_grad(plan: &Plan, g: &[f32], w: &[f32], add: Option<&[f32]>)
     run(View { plan, back: true }, g, w, Bias::None, add)
 }
 
-/// Sums x g over the pixels of some samples, into `[tap][block of channels][block of outputs][16][16]`.
-struct Gradient<'a> {
+/// The output's gradient as `[block of outputs][sample][pixel][16]`: one block of one sample.
+struct Copy<'a> {
     plan: &'a Plan,
-    x: &'a [f32],
     g: &'a [f32],
-    samples: Range<usize>,
-    sum: Shared<f32>,
+    job: usize,
+    to: Shared<f32>,
 }
 
-impl WithSimd for Gradient<'_> {
+impl WithSimd for Copy<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Plan { batch, outputs, out, .. } = *self.plan;
+        let (block, n) = (self.job / batch, self.job % batch);
+        let pixels = out[0] * out[1];
+        let window = Window { image: [1, pixels], start: [0, 0], size: [1, pixels] };
+        // SAFETY: the planes are those of the sample, and each job has its own place.
+        unsafe {
+            let g = self.g.as_ptr().add((n * outputs + block * BLOCK) * pixels);
+            window.read(g, BLOCK.min(outputs - block * BLOCK), self.to.at(self.job * pixels * BLOCK));
+        }
+    }
+}
+
+/// Sums x g over the pixels of some samples for one block of channels: `[block of outputs][tap][channel][16]`.
+struct Sum<'a> {
+    plan: &'a Plan,
+    x: &'a [f32],
+    g: &'a [MaybeUninit<f32>],
+    samples: Range<usize>,
+    block: usize,
+    to: *mut f32,
+}
+
+impl WithSimd for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Plan { channels, height, width, outputs, kernel, stride, out, .. } = *self.plan;
+        let Plan { batch, channels, height, width, outputs, kernel, stride, out, .. } = *self.plan;
         let view = View { plan: self.plan, back: false };
-        let (deep, across) = (blocks(channels), blocks(outputs));
         let ((top, high), (left, wide)) = (view.extent(0, &(0..out[0])), view.extent(1, &(0..out[1])));
         let (plane, pixels) = (high * wide * BLOCK, out[0] * out[1] * BLOCK);
-        let steps: Vec<usize> = (0..out[0]).map(|row| row * stride * wide * BLOCK).collect();
-        let size = plane + across * pixels;
+        let window = Window { image: [height, width], start: [top, left], size: [high, wide] };
+        let count = BLOCK.min(channels - self.block * BLOCK);
+        let group = (PART / plane).clamp(1, self.samples.len());
+        let steps = (0..group).flat_map(|n| (0..out[0]).map(move |row| n * plane + row * stride * wide * BLOCK));
+        let steps: Vec<usize> = steps.collect();
+        let of_tap = |tap: usize| (tap / kernel[1] * wide + tap % kernel[1]) * BLOCK;
+        let row = |tap, c| [of_tap(tap) + c, (tap * BLOCK + c) * BLOCK];
+        let rows: Vec<_> = (0..kernel[0] * kernel[1]).flat_map(|tap| (0..count).map(move |c| row(tap, c))).collect();
         scratch(
-            size,
+            group * plane,
             #[inline(always)]
             |memory: &mut [MaybeUninit<f32>]| {
                 let a = memory.as_mut_ptr().cast::<f32>();
-                let x = Window { image: [height, width], start: [top, left], size: [high, wide] };
-                let g = Window { image: out, start: [0, 0], size: out };
-                // SAFETY: the parts of the scratch memory follow each other; each part has its own sums.
-                unsafe {
-                    let b = a.add(plane);
-                    for n in self.samples.clone() {
-                        for block in 0..across {
-                            let at = (n * outputs + block * BLOCK) * out[0] * out[1];
-                            g.read(self.g.as_ptr().add(at), BLOCK.min(outputs - block * BLOCK), b.add(block * pixels));
+                for first in self.samples.clone().step_by(group) {
+                    let group = group.min(self.samples.end - first);
+                    // SAFETY: the windows fit in the scratch memory; each job has its own sums.
+                    unsafe {
+                        for n in 0..group {
+                            let at = ((first + n) * channels + self.block * BLOCK) * height * width;
+                            window.read(self.x.as_ptr().add(at), count, a.add(n * plane));
                         }
-                        for block in 0..deep {
-                            let at = (n * channels + block * BLOCK) * height * width;
-                            x.read(self.x.as_ptr().add(at), BLOCK.min(channels - block * BLOCK), a);
-                            for tap in 0..kernel[0] * kernel[1] {
-                                let product = Product {
-                                    a: a.add((tap / kernel[1] * wide + tap % kernel[1]) * BLOCK),
-                                    steps: &steps,
-                                    inner: out[1],
-                                    inner_step: stride * BLOCK,
-                                    b,
-                                    b_block: pixels,
-                                    c: self.sum.at((tap * deep + block) * across * BLOCK * BLOCK),
-                                    c_block: BLOCK * BLOCK,
-                                    add: n > self.samples.start,
-                                };
-                                product.run(
-                                    s,
-                                    BLOCK.min(channels - block * BLOCK),
-                                    across,
-                                    #[inline(always)]
-                                    |r| [r, r * BLOCK],
-                                );
-                            }
-                        }
+                        let product = Product {
+                            a,
+                            steps: &steps[..group * out[0]],
+                            inner: out[1],
+                            inner_step: stride * BLOCK,
+                            b: self.g.as_ptr().cast::<f32>().add(first * pixels),
+                            b_block: batch * pixels,
+                            c: self.to,
+                            c_block: kernel[0] * kernel[1] * BLOCK * BLOCK,
+                            add: first > self.samples.start,
+                        };
+                        product.run(
+                            s,
+                            rows.len(),
+                            blocks(outputs),
+                            #[inline(always)]
+                            |r| *rows.get_unchecked(r),
+                        );
                     }
                 }
             },
@@ -370,41 +393,60 @@ impl WithSimd for Gradient<'_> {
 pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
     let Plan { batch, channels, outputs, kernel, .. } = *plan;
     let (taps, deep, across) = (kernel[0] * kernel[1], blocks(channels), blocks(outputs));
-    let sum_size = taps * deep * across * BLOCK * BLOCK;
+    let (size, work, sum_size) = (outputs * channels * taps, x.len() * outputs * taps, taps * across * BLOCK * BLOCK);
     // Each part sums some samples; parts and their order depend on the sizes alone.
-    let parts = ((1 << 22) / sum_size).clamp(2, 8).min(batch);
-    let sums: Vec<Vec<f32>> = collect(parts, x.len() * outputs * taps, |part| {
-        let samples = part * batch / parts..(part + 1) * batch / parts;
-        let mut sum = Vec::with_capacity(sum_size);
-        Arch::new().dispatch(Gradient { plan, x, g, samples, sum: Shared(sum.as_mut_ptr()) });
-        // SAFETY: the first sample wrote all rows of channels that there are; the others are not read.
-        unsafe { sum.set_len(sum_size) };
-        sum
-    });
-    let size = outputs * channels * taps;
+    let parts = ((1 << 19) / (deep * sum_size)).clamp(1, 8).min(batch);
     let fill = |w: &mut [MaybeUninit<f32>]| {
         let w = Shared(w.as_mut_ptr().cast::<f32>());
-        each(deep * across, size * parts, |job| {
-            let [c, o] = [job / across * BLOCK, job % across * BLOCK];
-            let mut lines = [0f32; BLOCK * BLOCK];
-            for c in c..channels.min(c + BLOCK) {
-                for first in (0..taps).step_by(BLOCK) {
-                    let count = BLOCK.min(taps - first);
-                    for tap in 0..count {
-                        let line = &mut lines[tap * BLOCK..(tap + 1) * BLOCK];
-                        let at = (((first + tap) * deep + c / BLOCK) * across * BLOCK + o + c % BLOCK) * BLOCK;
-                        line.copy_from_slice(&sums[0][at..at + BLOCK]);
-                        for sum in &sums[1..] {
-                            line.iter_mut().zip(&sum[at..at + BLOCK]).for_each(|(a, b)| *a += b);
+        scratch(across * BLOCK * batch * plan.pixels(), |blocked: &mut [MaybeUninit<f32>]| {
+            let to = Shared(blocked.as_mut_ptr().cast::<f32>());
+            each(across * batch, g.len(), |job| Arch::new().dispatch(Copy { plan, g, job, to }));
+            let g = &*blocked;
+            scratch(parts * deep * sum_size, |sums: &mut [MaybeUninit<f32>]| {
+                let sums = Shared(sums.as_mut_ptr().cast::<f32>());
+                each(parts * deep, work, |job| {
+                    let (part, block) = (job / deep, job % deep);
+                    let samples = part * batch / parts..(part + 1) * batch / parts;
+                    // SAFETY: each job has its own sums.
+                    let to = unsafe { sums.at(job * sum_size) };
+                    Arch::new().dispatch(Sum { plan, x, g, samples, block, to });
+                });
+                each(deep * across, size * parts, |job| {
+                    let [c, o] = [job / across, job % across];
+                    let mut lines = [0f32; BLOCK * BLOCK * BLOCK];
+                    for first in (0..taps).step_by(BLOCK) {
+                        let count = BLOCK.min(taps - first);
+                        // SAFETY: what is read was written; each job has its own blocks of the weight.
+                        unsafe {
+                            for (tap, lines) in lines.chunks_exact_mut(BLOCK * BLOCK).take(count).enumerate() {
+                                let at = (o * taps + first + tap) * BLOCK * BLOCK;
+                                let rows = BLOCK * BLOCK.min(channels - c * BLOCK);
+                                for part in 0..parts {
+                                    let sum = sums.at((part * deep + c) * sum_size + at);
+                                    let sum = std::slice::from_raw_parts(sum, rows);
+                                    if part == 0 {
+                                        lines[..rows].copy_from_slice(sum);
+                                    } else {
+                                        lines.iter_mut().zip(sum).for_each(|(a, b)| *a += b);
+                                    }
+                                }
+                            }
+                            for i in 0..BLOCK.min(channels - c * BLOCK) {
+                                let w = w.at((o * BLOCK * channels + c * BLOCK + i) * taps + first);
+                                let (from, step) = (lines.as_ptr().add(i * BLOCK), BLOCK * BLOCK);
+                                transpose(
+                                    (count, BLOCK.min(outputs - o * BLOCK)),
+                                    from,
+                                    step,
+                                    w,
+                                    channels * taps,
+                                    false,
+                                );
+                            }
                         }
                     }
-                    // SAFETY: each job has its own blocks of the weight.
-                    unsafe {
-                        let w = w.at((o * channels + c) * taps + first);
-                        transpose((count, BLOCK.min(outputs - o)), lines.as_ptr(), BLOCK, w, channels * taps, false);
-                    }
-                }
-            }
+                });
+            });
         });
     };
     // SAFETY: the blocks cover the weight.

@@ -12,6 +12,7 @@ pub(crate) mod block;
 pub(crate) mod conv;
 pub(crate) mod direct;
 pub(crate) mod norm;
+pub(crate) mod pointwise;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod winograd;
@@ -195,20 +196,25 @@ pub(crate) unsafe fn written<T: Copy>(n: usize, fill: impl FnOnce(&mut [MaybeUni
 struct Line(#[allow(dead_code)] [u8; 64]);
 
 thread_local! {
-    static SCRATCH: Cell<Vec<MaybeUninit<Line>>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Vec<Vec<MaybeUninit<Line>>>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends `n` unwritten numbers of this thread's scratch memory, which is kept for the next call.
+/// Lends `n` unwritten numbers of this thread's scratch memory, which is kept for the next call at the same depth.
 #[inline(always)]
 pub(crate) fn scratch<T: Real, R>(n: usize, f: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
-    let mut memory = SCRATCH.take();
+    let mut kept = SCRATCH.take();
+    let mut memory = kept.pop().unwrap_or_default();
+    SCRATCH.set(kept);
     let lines = (n * size_of::<T>()).div_ceil(64);
     if memory.len() < lines {
+        memory = Vec::with_capacity(lines);
         memory.resize(lines, MaybeUninit::uninit());
     }
     // SAFETY: `lines` cover `n` numbers, at an alignment of 64, and unwritten memory is what the type says.
     let result = f(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), n) });
-    SCRATCH.set(memory);
+    let mut kept = SCRATCH.take();
+    kept.push(memory);
+    SCRATCH.set(kept);
     result
 }
 

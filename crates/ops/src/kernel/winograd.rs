@@ -3,18 +3,23 @@
 //! The output is cut into tiles of 4x4 pixels. With d the 6x6 pixels of the input that a tile reads and w a kernel,
 //! Y = A' [(G w G') * (B' d B)] A, where * multiplies number by number, ' transposes, and the constant matrices come
 //! from polynomial interpolation at 0, a, -a, b, -b and infinity, with a = 1 / sqrt 2 and b = sqrt 2, which keep
-//! two more bits than the usual 1 and 2. The sum over channels moves inside the brackets, so
-//! that each of the 36 numbers xi of a tile is a matrix product: M_xi[tile, o] = sum_c V_xi[tile, c] U_xi[c, o] with
-//! V = B' d B and U = G w G'. The gradient of the weight is the adjoint: with g the output's gradient,
-//! dw = G' [sum over tiles of (B' d B) * (A g A')] G. That of the input is a convolution with the kernel turned over.
-//! [Lavin & Gray, arXiv 1509.09308]
+//! two more bits than the usual 1 and 2. The sum over channels moves inside the brackets, so that each of the 36 places xi
+//! of a tile is a matrix product: M_xi[tile, o] = sum_c V_xi[tile, c] U_xi[c, o] with V = B' d B and U = G w G'.
+//! The gradient of the weight is the adjoint: with g the output's gradient, dw = G' [sum over tiles of (B' d B) * (A g A')] G.
+//! That of the input is a convolution with the kernel turned over. [Lavin & Gray, arXiv 1509.09308]
 //!
 //! Every vector holds channels of one pixel (see `block`), so a transform is the same few sums whatever the tile.
 //! Tiles are taken in groups whose V stays in the cache of a core.
 
+mod matrices;
+mod weight;
+
+pub(crate) use weight::weight_grad;
+
 use super::block::{BLOCK, Product, Window, blocks, load, store, transpose, write};
 use super::conv::{Bias, Plan};
 use super::{Shared, each, scratch, written};
+use matrices::{both, gradient, input, kernel, output};
 use pulp::{Arch, Simd, WithSimd};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -29,11 +34,12 @@ const TAPS: usize = 9;
 /// Numbers that a group's transforms may take: most of the cache of a core.
 const GROUP: usize = 180_000;
 /// Tiles that a group has at least, so that the weights are not read too often.
-const TILES: usize = 32;
+const TILES: usize = 64;
 
-/// Whether this is a convolution for the functions below, which need every size to be at least 1.
+/// Whether this is a convolution for the functions below, which need every size to be at least 1. A few channels
+/// would leave most of each vector empty.
 pub(crate) fn fits(plan: &Plan) -> bool {
-    plan.kernel == [3, 3] && plan.stride == 1
+    plan.kernel == [3, 3] && plan.stride == 1 && plan.channels > 4
 }
 
 impl Plan {
@@ -42,9 +48,9 @@ impl Plan {
         self.out.map(|n| n.div_ceil(TILE))
     }
 
-    /// Cuts rows of tiles into groups of about `tiles` tiles.
+    /// Cuts rows of tiles into an even number of groups of about `tiles` tiles.
     fn groups(&self, rows: Range<usize>, tiles: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
-        let count = rows.len().div_ceil((tiles / self.grid()[1]).max(1));
+        let count = rows.len().div_ceil((tiles / self.grid()[1]).max(1)).next_multiple_of(2).min(rows.len());
         (0..count).map(move |i| rows.start + i * rows.len() / count..rows.start + (i + 1) * rows.len() / count)
     }
 
@@ -56,129 +62,48 @@ impl Plan {
     }
 }
 
-/// 1 / sqrt 2, and its double.
-const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
-const B: f32 = std::f32::consts::SQRT_2;
+/// Numbers `[place][block][tile or channel][16]`: the transforms of images and kernels.
+#[derive(Clone, Copy)]
+struct Places {
+    at: Shared<f32>,
+    count: usize,
+    blocks: usize,
+}
 
-#[inline(always)]
-fn splat<S: Simd, const N: usize>(s: S, values: [f32; N]) -> [S::f32s; N] {
-    let mut vectors = [s.splat_f32s(0.); N];
-    for i in 0..N {
-        vectors[i] = s.splat_f32s(values[i]);
+/// Lends scratch memory for transforms.
+fn lend<R>(count: usize, blocks: usize, f: impl FnOnce(Places) -> R) -> R {
+    scratch(Places::size(count, blocks), |memory: &mut [MaybeUninit<f32>]| {
+        f(Places { at: Shared(memory.as_mut_ptr().cast()), count, blocks })
+    })
+}
+
+impl Places {
+    /// Numbers of a place, and a line more: lines at the same place of each page would share too few places of a cache.
+    fn step(&self) -> usize {
+        (self.count * self.blocks + 1) * BLOCK
     }
-    vectors
-}
 
-/// B': row p != 0 has the coefficients of x (x + p) (x^2 - q^2), q being the other of a and b.
-#[inline(always)]
-fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
-    let [a, b, half, two, both] = splat(s, [A, B, 0.5, 2., 2.5]);
-    let (even, odd) = (s.negate_mul_add_f32s(two, d[2], d[4]), s.negate_mul_add_f32s(two, d[1], d[3]));
-    let (even_b, odd_b) = (s.negate_mul_add_f32s(half, d[2], d[4]), s.negate_mul_add_f32s(half, d[1], d[3]));
-    [
-        s.negate_mul_add_f32s(both, d[2], s.add_f32s(d[0], d[4])),
-        s.mul_add_f32s(a, odd, even),
-        s.negate_mul_add_f32s(a, odd, even),
-        s.mul_add_f32s(b, odd_b, even_b),
-        s.negate_mul_add_f32s(b, odd_b, even_b),
-        s.negate_mul_add_f32s(both, d[3], s.add_f32s(d[1], d[5])),
-    ]
-}
-
-/// G: row p has [1, p, p^2] / N(p), with N(0) = 1, N(a) = -3/2, N(b) = 6.
-#[inline(always)]
-fn kernel<S: Simd>(s: S, w: [S::f32s; 3]) -> [S::f32s; 6] {
-    let [n_a, n_b, a, b, third] = splat(s, [-2. / 3., 1. / 6., -2. / 3. * A, B / 6., 1. / 3.]);
-    let even = s.negate_mul_add_f32s(third, w[2], s.mul_f32s(n_a, w[0]));
-    let even_b = s.mul_add_f32s(third, w[2], s.mul_f32s(n_b, w[0]));
-    [
-        w[0],
-        s.mul_add_f32s(a, w[1], even),
-        s.negate_mul_add_f32s(a, w[1], even),
-        s.mul_add_f32s(b, w[1], even_b),
-        s.negate_mul_add_f32s(b, w[1], even_b),
-        w[2],
-    ]
-}
-
-/// G', the transpose of [`kernel`].
-#[inline(always)]
-fn weight<S: Simd>(s: S, u: [S::f32s; 6]) -> [S::f32s; 3] {
-    let [n_a, n_b, a, b, third] = splat(s, [-2. / 3., 1. / 6., -2. / 3. * A, B / 6., 1. / 3.]);
-    let (even, odd) = (s.add_f32s(u[1], u[2]), s.sub_f32s(u[1], u[2]));
-    let (even_b, odd_b) = (s.add_f32s(u[3], u[4]), s.sub_f32s(u[3], u[4]));
-    [
-        s.mul_add_f32s(n_a, even, s.mul_add_f32s(n_b, even_b, u[0])),
-        s.mul_add_f32s(a, odd, s.mul_f32s(b, odd_b)),
-        s.mul_add_f32s(third, s.sub_f32s(even_b, even), u[5]),
-    ]
-}
-
-/// A': column p has the powers 1, p, p^2, p^3.
-#[inline(always)]
-fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
-    let [a, b, half, two, a_3, b_3] = splat(s, [A, B, 0.5, 2., A / 2., 2. * B]);
-    let (even, odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
-    let (even_b, odd_b) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
-    [
-        s.add_f32s(m[0], s.add_f32s(even, even_b)),
-        s.mul_add_f32s(a, odd, s.mul_f32s(b, odd_b)),
-        s.mul_add_f32s(half, even, s.mul_f32s(two, even_b)),
-        s.mul_add_f32s(a_3, odd, s.mul_add_f32s(b_3, odd_b, m[5])),
-    ]
-}
-
-/// A, the transpose of [`output`].
-#[inline(always)]
-fn gradient<S: Simd>(s: S, g: [S::f32s; 4]) -> [S::f32s; 6] {
-    let [a, b, half, two, a_3, b_3] = splat(s, [A, B, 0.5, 2., A / 2., 2. * B]);
-    let (even, odd) = (s.mul_add_f32s(half, g[2], g[0]), s.mul_add_f32s(a_3, g[3], s.mul_f32s(a, g[1])));
-    let (even_b, odd_b) = (s.mul_add_f32s(two, g[2], g[0]), s.mul_add_f32s(b_3, g[3], s.mul_f32s(b, g[1])));
-    [g[0], s.add_f32s(even, odd), s.sub_f32s(even, odd), s.add_f32s(even_b, odd_b), s.sub_f32s(even_b, odd_b), g[3]]
-}
-
-/// Applies `f` to the columns of a matrix and then to the rows. Closures must be inlined: else each vector operation
-/// becomes a call, for the target's features are those of the function they end in.
-#[inline(always)]
-fn both<S: Simd, const N: usize, const M: usize>(
-    s: S,
-    f: impl Fn(S, [S::f32s; N]) -> [S::f32s; M],
-    read: impl Fn(usize, usize) -> S::f32s,
-    write: impl Fn(usize, usize, S::f32s),
-) {
-    let mut half = [[s.splat_f32s(0.); N]; M];
-    for j in 0..N {
-        let mut column = [s.splat_f32s(0.); N];
-        for i in 0..N {
-            column[i] = read(i, j);
-        }
-        let column = f(s, column);
-        for i in 0..M {
-            half[i][j] = column[i];
-        }
+    fn size(count: usize, blocks: usize) -> usize {
+        PLACES * (count * blocks + 1) * BLOCK
     }
-    for i in 0..M {
-        let row = f(s, half[i]);
-        for j in 0..M {
-            write(i, j, row[j]);
-        }
+
+    /// # Safety
+    /// The place is inside.
+    #[inline(always)]
+    unsafe fn get(&self, place: usize, block: usize, i: usize) -> *mut f32 {
+        // SAFETY: as promised by the caller.
+        unsafe { self.at.at(place * self.step() + (block * self.count + i) * BLOCK) }
     }
 }
 
-/// U, `[block of outputs][place][channel][16]`, of one block of outputs and one of channels.
+/// U, of a block of outputs and one of channels, into block `[2]` of `to`, whose blocks are outputs.
 struct Kernels<'a> {
     plan: &'a Plan,
     w: &'a [f32],
     /// `w` is that of the convolution whose input gradient this is.
     flip: bool,
-    block: [usize; 2],
-    to: Shared<f32>,
-}
-
-/// Numbers from place to place of U; a line more than it has, for places at the same line of each page share too few
-/// places of a cache.
-fn kernel_step(plan: &Plan) -> usize {
-    (blocks(plan.channels) * BLOCK + 1) * BLOCK
+    block: [usize; 3],
+    to: Places,
 }
 
 impl WithSimd for Kernels<'_> {
@@ -188,12 +113,11 @@ impl WithSimd for Kernels<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let Plan { channels, outputs, .. } = *self.plan;
         let (output_step, channel_step) = if self.flip { (TAPS, outputs * TAPS) } else { (channels * TAPS, TAPS) };
-        let [o, c] = self.block.map(|block| block * BLOCK);
-        let step = kernel_step(self.plan);
+        let [o, c] = [self.block[0] * BLOCK, self.block[1] * BLOCK];
+        let step = self.to.step();
         let mut taps = [0f32; TAPS * BLOCK];
         // SAFETY: the kernels read are those of `w`, and each job has its own blocks of U.
         unsafe {
-            let to = self.to.at(self.block[0] * PLACES * step);
             for c in c..c + BLOCK {
                 if c < channels {
                     let from = self.w.as_ptr().add(o * output_step + c * channel_step);
@@ -201,6 +125,7 @@ impl WithSimd for Kernels<'_> {
                 } else {
                     taps.fill(0.);
                 }
+                let to = self.to.get(0, self.block[2], c);
                 for v in (0..BLOCK).step_by(S::F32_LANES) {
                     both(
                         s,
@@ -212,7 +137,7 @@ impl WithSimd for Kernels<'_> {
                             load::<S>(taps.as_ptr().add(if self.flip { TAPS - 1 - tap } else { tap } * BLOCK + v))
                         },
                         #[inline(always)]
-                        |i, j, u| store::<S>(to.add((i * READ + j) * step + c * BLOCK + v), u),
+                        |i, j, u| store::<S>(to.add((i * READ + j) * step + v), u),
                     );
                 }
             }
@@ -220,141 +145,68 @@ impl WithSimd for Kernels<'_> {
     }
 }
 
-/// Transforms the tiles of a group of an image of `channels` to `[place][block of channels][tile][16]`, places `step`
-/// apart. A tile reads `N` x `N` pixels from 4 times its row and column minus `before` on.
-///
-/// # Safety
-/// `window` has place for the pixels that a sample's tiles read, `to` for the result.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn tiles<S: Simd, const N: usize>(
-    s: S,
-    f: impl Fn(S, [S::f32s; N]) -> [S::f32s; READ] + Copy,
-    plan: &Plan,
-    rows: &Range<usize>,
-    (image, size, channels): (&[f32], [usize; 2], usize),
+/// An image of so many channels, whose tiles read from 4 times their row and column minus `before` on.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    data: &'a [f32],
+    size: [usize; 2],
+    channels: usize,
     before: [usize; 2],
-    window: *mut f32,
-    to: *mut f32,
-    step: usize,
-) {
-    let wide = plan.grid()[1];
-    let across = TILE * wide + N - TILE;
-    let planes = size[0] * size[1];
-    let mut to = to;
-    for block in 0..blocks(channels) {
-        for (n, rows) in plan.samples(rows) {
-            let start = [(TILE * rows.start) as isize - before[0] as isize, -(before[1] as isize)];
-            let view = Window { image: size, start, size: [TILE * rows.len() + N - TILE, across] };
-            let channel = block * BLOCK;
-            // SAFETY: the window is as large as promised, the planes are those of the sample.
-            unsafe {
-                view.read(image[(n * channels + channel) * planes..].as_ptr(), BLOCK.min(channels - channel), window);
-                for i in 0..rows.len() {
-                    for j in 0..wide {
-                        let from = window.add((i * across + j) * TILE * BLOCK);
-                        for v in (0..BLOCK).step_by(S::F32_LANES) {
-                            both(
-                                s,
-                                f,
-                                #[inline(always)]
-                                |i, j| load::<S>(from.add((i * across + j) * BLOCK + v)),
-                                #[inline(always)]
-                                |i, j, value| store::<S>(to.add((i * READ + j) * step + v), value),
-                            );
-                        }
-                        to = to.add(BLOCK);
-                    }
-                }
-            }
-        }
+}
+
+impl<'a> Image<'a> {
+    fn input(plan: &Plan, data: &'a [f32]) -> Self {
+        let before = [plan.pad[0], plan.pad[2]];
+        Self { data, size: [plan.height, plan.width], channels: plan.channels, before }
     }
-}
 
-/// Numbers from place to place of the transforms of so many tiles; see [`kernel_step`].
-fn step(tiles: usize, blocks: usize) -> usize {
-    (tiles * blocks + 1) * BLOCK
-}
+    fn gradient(plan: &Plan, data: &'a [f32]) -> Self {
+        Self { data, size: plan.out, channels: plan.outputs, before: [0, 0] }
+    }
 
-/// Numbers of the window on a group of `rows` rows of tiles that read `read` pixels each way.
-fn window(plan: &Plan, rows: usize, read: usize) -> usize {
-    let [tall, wide] = plan.grid();
-    (TILE * rows.min(tall) + read - TILE) * (TILE * wide + read - TILE) * BLOCK
-}
-
-/// Blocks of outputs whose products are in memory at a time.
-const PANEL: usize = 2;
-
-/// The outputs of a group of tiles.
-struct Forward<'a> {
-    plan: &'a Plan,
-    x: &'a [f32],
-    u: &'a [MaybeUninit<f32>],
-    bias: Bias<'a, f32>,
-    add: Option<&'a [f32]>,
-    rows: Range<usize>,
-    y: Shared<f32>,
-}
-
-impl WithSimd for Forward<'_> {
-    type Output = ();
-
+    /// Transforms one block of channels of the tiles of a group, each of `N` x `N` pixels, to `to` from tile `first` on.
+    ///
+    /// # Safety
+    /// `to` has place for the tiles.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let Self { plan, rows, .. } = &self;
-        let count = rows.len() * plan.grid()[1];
-        let depth = blocks(plan.channels);
-        let (v_step, m_step) = (step(count, depth), step(count, PANEL));
-        let edge = window(plan, rows.len(), READ);
-        let steps: Vec<usize> = (0..depth).map(|block| block * count * BLOCK).collect();
-        let u = self.u.as_ptr().cast::<f32>();
-        let size = edge + PLACES * (v_step + m_step);
+    unsafe fn transform<S: Simd, const N: usize>(
+        self,
+        s: S,
+        f: impl Fn(S, [S::f32s; N]) -> [S::f32s; READ] + Copy,
+        (plan, rows, block): (&Plan, &Range<usize>, usize),
+        (to, first): (Places, usize),
+    ) {
+        let wide = plan.grid()[1];
+        let across = TILE * wide + N - TILE;
+        let planes = self.size[0] * self.size[1];
+        let mut tile = first;
         scratch(
-            size,
+            window(plan, rows.len()),
             #[inline(always)]
-            |memory: &mut [MaybeUninit<f32>]| {
-                let edge_at = memory.as_mut_ptr().cast::<f32>();
-                // SAFETY: the parts of the scratch memory follow each other, of the sizes just computed.
-                unsafe {
-                    let v = edge_at.add(edge);
-                    let m = v.add(PLACES * v_step);
-                    let image = (self.x, [plan.height, plan.width], plan.channels);
-                    tiles(
-                        s,
-                        #[inline(always)]
-                        |s, d| input::<S>(s, d),
-                        plan,
-                        rows,
-                        image,
-                        [plan.pad[0], plan.pad[2]],
-                        edge_at,
-                        v,
-                        v_step,
-                    );
-                    for first in (0..blocks(plan.outputs)).step_by(PANEL) {
-                        let panel = PANEL.min(blocks(plan.outputs) - first);
-                        for place in 0..PLACES {
-                            let product = Product {
-                                a: v.add(place * v_step),
-                                steps: &steps,
-                                inner: BLOCK,
-                                inner_step: 1,
-                                b: u.add((first * PLACES + place) * kernel_step(plan)),
-                                b_block: PLACES * kernel_step(plan),
-                                c: m.add(place * m_step),
-                                c_block: count * BLOCK,
-                                add: false,
-                            };
-                            product.run(
-                                s,
-                                count,
-                                panel,
-                                #[inline(always)]
-                                |r| [r * BLOCK; 2],
-                            );
-                        }
-                        for block in 0..panel {
-                            self.write(s, first + block, m.add(block * count * BLOCK), m_step, edge_at);
+            |window: &mut [MaybeUninit<f32>]| {
+                let window = window.as_mut_ptr().cast::<f32>();
+                for (n, rows) in plan.samples(rows) {
+                    let start = [(TILE * rows.start) as isize - self.before[0] as isize, -(self.before[1] as isize)];
+                    let view = Window { image: self.size, start, size: [TILE * rows.len() + N - TILE, across] };
+                    let channel = block * BLOCK;
+                    // SAFETY: the window is as large as its scratch memory, the planes are those of the sample.
+                    unsafe {
+                        let planes = self.data.as_ptr().add((n * self.channels + channel) * planes);
+                        view.read(planes, BLOCK.min(self.channels - channel), window);
+                        for (i, j) in (0..rows.len()).flat_map(|i| (0..wide).map(move |j| (i, j))) {
+                            let from = window.add((i * across + j) * TILE * BLOCK);
+                            let (to, step) = (to.get(0, block, tile), to.step());
+                            for v in (0..BLOCK).step_by(S::F32_LANES) {
+                                both(
+                                    s,
+                                    f,
+                                    #[inline(always)]
+                                    |i, j| load::<S>(from.add((i * across + j) * BLOCK + v)),
+                                    #[inline(always)]
+                                    |i, j, value| store::<S>(to.add((i * READ + j) * step + v), value),
+                                );
+                            }
+                            tile += 1;
                         }
                     }
                 }
@@ -363,7 +215,116 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
+/// The transform of the input, or with `gradient` of the output's gradient: one block of channels of a group.
+struct Transform<'a> {
+    plan: &'a Plan,
+    image: Image<'a>,
+    gradient: bool,
+    rows: &'a Range<usize>,
+    block: usize,
+    to: Places,
+    first: usize,
+}
+
+impl WithSimd for Transform<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let (of, to) = ((self.plan, self.rows, self.block), (self.to, self.first));
+        // SAFETY: whoever made the job gave it a place in `to`.
+        unsafe {
+            if self.gradient {
+                self.image.transform(
+                    s,
+                    #[inline(always)]
+                    |s, g| gradient::<S>(s, g),
+                    of,
+                    to,
+                );
+            } else {
+                self.image.transform(
+                    s,
+                    #[inline(always)]
+                    |s, d| input::<S>(s, d),
+                    of,
+                    to,
+                );
+            }
+        }
+    }
+}
+
+/// Numbers of the window on a group of `rows` rows of tiles.
+fn window(plan: &Plan, rows: usize) -> usize {
+    let [tall, wide] = plan.grid();
+    (TILE * rows.min(tall) + READ - TILE) * (TILE * wide + READ - TILE) * BLOCK
+}
+
+/// Blocks of outputs whose products are in memory at a time.
+const PANEL: usize = 2;
+
+/// The outputs of a group of tiles: `panel` blocks from `block` on, of which `u` has the first at its block `u_block`.
+struct Outputs<'a> {
+    plan: &'a Plan,
+    v: Places,
+    /// The first tile of the group in `v`.
+    first: usize,
+    u: Places,
+    u_block: usize,
+    bias: Bias<'a, f32>,
+    add: Option<&'a [f32]>,
+    rows: &'a Range<usize>,
+    block: usize,
+    panel: usize,
+    y: Shared<f32>,
+}
+
+impl WithSimd for Outputs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let count = self.rows.len() * self.plan.grid()[1];
+        let steps: Vec<usize> = (0..self.v.blocks).map(|block| block * self.v.count * BLOCK).collect();
+        let size = Places::size(count, self.panel);
+        scratch(
+            size + window(self.plan, self.rows.len()),
+            #[inline(always)]
+            |memory: &mut [MaybeUninit<f32>]| {
+                let m = Places { at: Shared(memory.as_mut_ptr().cast()), count, blocks: self.panel };
+                // SAFETY: m and the pixels of a sample are parts of the scratch memory, of the sizes just computed.
+                unsafe {
+                    for place in 0..PLACES {
+                        let product = Product {
+                            a: self.v.get(place, 0, self.first),
+                            steps: &steps,
+                            inner: BLOCK,
+                            inner_step: 1,
+                            b: self.u.get(place, self.u_block, 0),
+                            b_block: self.u.count * BLOCK,
+                            c: m.get(place, 0, 0),
+                            c_block: count * BLOCK,
+                            add: false,
+                        };
+                        product.run(
+                            s,
+                            count,
+                            self.panel,
+                            #[inline(always)]
+                            |r| [r * BLOCK; 2],
+                        );
+                    }
+                    for block in 0..self.panel {
+                        self.write(s, self.block + block, m.get(0, block, 0), m.step(), m.at.at(size));
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl Outputs<'_> {
     /// Transforms the products `m` of one block of outputs, and writes them, plus bias and `add`; `pixels` is memory
     /// for those of a sample.
     #[inline(always)]
@@ -373,7 +334,7 @@ impl Forward<'_> {
         let o = block * BLOCK;
         let count = BLOCK.min(outputs - o);
         let mut m = m;
-        for (n, rows) in self.plan.samples(&self.rows) {
+        for (n, rows) in self.plan.samples(self.rows) {
             let mut bias = [0f32; BLOCK];
             if let Some(b) = self.bias.of(n, batch) {
                 bias[..count].copy_from_slice(&b[o..o + count]);
@@ -413,186 +374,60 @@ impl Forward<'_> {
 
 /// conv(x, w) + bias + add, or, with `flip`, the input gradient of the convolution of which `plan` is the mirror.
 pub(crate) fn forward(plan: &Plan, x: &[f32], w: &[f32], flip: bool, bias: Bias<f32>, add: Option<&[f32]>) -> Vec<f32> {
-    let grid = [blocks(plan.outputs), blocks(plan.channels)];
-    let size = plan.batch * plan.outputs * plan.pixels();
-    let tall = plan.grid()[0];
-    let tiles = (GROUP / (PLACES * BLOCK * (grid[1] + PANEL))).max(TILES);
-    let groups: Vec<_> = plan.groups(0..plan.batch * tall, tiles).collect();
-    scratch(grid[0] * PLACES * kernel_step(plan), |u| {
-        let to = Shared(u.as_mut_ptr().cast::<f32>());
-        each(grid[0] * grid[1], w.len() * 8, |job| {
-            Arch::new().dispatch(Kernels { plan, w, flip, block: [job / grid[1], job % grid[1]], to });
-        });
-        let u = &*u;
-        let fill = |y: &mut [MaybeUninit<f32>]| {
-            let y = Shared(y.as_mut_ptr().cast::<f32>());
-            each(groups.len(), size * plan.channels, |i| {
-                Arch::new().dispatch(Forward { plan, x, u, bias, add, rows: groups[i].clone(), y });
+    let (deep, across) = (blocks(plan.channels), blocks(plan.outputs));
+    let (rows, wide) = (plan.batch * plan.grid()[0], plan.grid()[1]);
+    let (size, work) = (plan.batch * plan.outputs * plan.pixels(), x.len() * plan.outputs);
+    let arch = Arch::new();
+    let tiles = (GROUP / (PLACES * BLOCK * (deep + PANEL))).max(TILES);
+    let groups: Vec<_> = plan.groups(0..rows, tiles).collect();
+    let outputs = |y: Shared<f32>, rows, block, (v, first), (u, u_block), panel| {
+        arch.dispatch(Outputs { plan, v, first, u, u_block, bias, add, rows, block, panel, y });
+    };
+    let input = |rows, block, to, first| {
+        let image = Image::input(plan, x);
+        arch.dispatch(Transform { plan, image, gradient: false, rows, block, to, first });
+    };
+    // The larger of U and V is made a piece at a time, where it is used, the smaller one before and as a whole. Each
+    // number is computed in the same way in both cases.
+    let by_outputs = |y| {
+        lend(rows * wide, deep, |v| {
+            each(groups.len() * deep, work, |job| {
+                let rows = &groups[job / deep];
+                input(rows, job % deep, v, rows.start * wide);
             });
-        };
-        // SAFETY: the groups cover the output.
-        unsafe { written(size, fill) }
-    })
-}
-
-/// Sums (B' d B) * (A g A') over rows of tiles, into `[place][block of channels][block of outputs][16][16]`.
-struct Gradient<'a> {
-    plan: &'a Plan,
-    x: &'a [f32],
-    g: &'a [f32],
-    rows: Range<usize>,
-    sum: Shared<f32>,
-}
-
-/// Numbers from place to place of a [`Gradient`]; see [`kernel_step`].
-fn sum_step(plan: &Plan) -> usize {
-    (blocks(plan.channels) * blocks(plan.outputs) * BLOCK + 1) * BLOCK
-}
-
-impl WithSimd for Gradient<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let plan = self.plan;
-        let (deep, across) = (blocks(plan.channels), blocks(plan.outputs));
-        let tiles_of_group = (GROUP / (PLACES * BLOCK * (deep + across))).max(TILES);
-        for rows in plan.groups(self.rows.clone(), tiles_of_group) {
-            let count = rows.len() * plan.grid()[1];
-            let (v_step, g_step) = (step(count, deep), step(count, across));
-            let edge = window(plan, rows.len(), READ);
-            let size = edge + PLACES * (v_step + g_step);
-            scratch(
-                size,
-                #[inline(always)]
-                |memory: &mut [MaybeUninit<f32>]| {
-                    let edge_at = memory.as_mut_ptr().cast::<f32>();
-                    // SAFETY: the parts of the scratch memory follow each other, of the sizes just computed.
-                    unsafe {
-                        let v = edge_at.add(edge);
-                        let g = v.add(PLACES * v_step);
-                        let image = (self.x, [plan.height, plan.width], plan.channels);
-                        tiles(
-                            s,
-                            #[inline(always)]
-                            |s, d| input::<S>(s, d),
-                            plan,
-                            &rows,
-                            image,
-                            [plan.pad[0], plan.pad[2]],
-                            edge_at,
-                            v,
-                            v_step,
-                        );
-                        tiles(
-                            s,
-                            #[inline(always)]
-                            |s, g| gradient::<S>(s, g),
-                            plan,
-                            &rows,
-                            (self.g, plan.out, plan.outputs),
-                            [0, 0],
-                            edge_at,
-                            g,
-                            g_step,
-                        );
-                        for place in 0..PLACES {
-                            for block in 0..deep {
-                                let product = Product {
-                                    a: v.add(place * v_step + block * count * BLOCK),
-                                    steps: &[0],
-                                    inner: count,
-                                    inner_step: BLOCK,
-                                    b: g.add(place * g_step),
-                                    b_block: count * BLOCK,
-                                    c: self.sum.at(place * sum_step(plan) + block * across * BLOCK * BLOCK),
-                                    c_block: BLOCK * BLOCK,
-                                    add: rows.start > self.rows.start,
-                                };
-                                product.run(
-                                    s,
-                                    BLOCK,
-                                    across,
-                                    #[inline(always)]
-                                    |r| [r, r * BLOCK],
-                                );
-                            }
-                        }
+            let panel = if deep * PLACES * BLOCK * BLOCK * PANEL > GROUP { 1 } else { PANEL };
+            each(across.div_ceil(panel), work, |job| {
+                let first = job * panel;
+                let panel = panel.min(across - first);
+                lend(deep * BLOCK, panel, |u| {
+                    for (o, c) in (0..panel).flat_map(|o| (0..deep).map(move |c| (o, c))) {
+                        arch.dispatch(Kernels { plan, w, flip, block: [first + o, c, o], to: u });
                     }
-                },
-            );
-        }
-    }
-}
-
-/// The weight's gradient, of one block of channels and one of outputs, from the sums of all parts.
-struct Weights<'a> {
-    plan: &'a Plan,
-    sums: &'a [Vec<f32>],
-    block: [usize; 2],
-    w: Shared<f32>,
-}
-
-impl WithSimd for Weights<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let Plan { channels, outputs, .. } = *self.plan;
-        let [o, c] = self.block.map(|block| block * BLOCK);
-        let at = (self.block[1] * blocks(outputs) + self.block[0]) * BLOCK * BLOCK;
-        let mut taps = [0f32; TAPS * BLOCK];
-        let to = taps.as_mut_ptr();
-        for i in 0..BLOCK.min(channels - c) {
-            // SAFETY: each job has its own blocks of the sums and of the weight.
-            unsafe {
-                for v in (0..BLOCK).step_by(S::F32_LANES) {
-                    both(
-                        s,
-                        #[inline(always)]
-                        |s, u| weight::<S>(s, u),
-                        #[inline(always)]
-                        |row, column| {
-                            let at = (row * READ + column) * sum_step(self.plan) + at + i * BLOCK + v;
-                            let mut sum = load::<S>(self.sums[0].as_ptr().add(at));
-                            for part in &self.sums[1..] {
-                                sum = s.add_f32s(sum, load::<S>(part.as_ptr().add(at)));
-                            }
-                            sum
-                        },
-                        #[inline(always)]
-                        |i, j, w| store::<S>(to.add((i * 3 + j) * BLOCK + v), w),
-                    );
-                }
-                let w = self.w.at((o * channels + c + i) * TAPS);
-                transpose((TAPS, BLOCK.min(outputs - o)), to, BLOCK, w, channels * TAPS, false);
-            }
-        }
-    }
-}
-
-/// The gradient of <conv(x, w), g> with respect to w.
-pub(crate) fn weight_grad(plan: &Plan, x: &[f32], g: &[f32]) -> Vec<f32> {
-    let (size, sum_size) = (plan.outputs * plan.channels * TAPS, PLACES * sum_step(plan));
-    let rows = plan.batch * plan.grid()[0];
-    // Each part sums some rows of tiles; parts and their order depend on the sizes alone.
-    let parts = ((1 << 22) / sum_size).clamp(2, 8).min(rows);
-    let work = x.len() * plan.outputs;
-    let sums: Vec<Vec<f32>> = super::collect(parts, work, |part| {
-        let fill = |sum: &mut [MaybeUninit<f32>]| {
-            let rows = part * rows / parts..(part + 1) * rows / parts;
-            Arch::new().dispatch(Gradient { plan, x, g, rows, sum: Shared(sum.as_mut_ptr().cast()) });
-        };
-        // SAFETY: the first group of tiles writes all but the lines between places, which nobody reads.
-        unsafe { written(sum_size, fill) }
-    });
-    let across = blocks(plan.outputs);
-    let fill = |w: &mut [MaybeUninit<f32>]| {
-        let w = Shared(w.as_mut_ptr().cast::<f32>());
-        each(blocks(plan.channels) * across, size * 8 * parts, |job| {
-            Arch::new().dispatch(Weights { plan, sums: &sums, block: [job % across, job / across], w });
+                    groups.iter().for_each(|rows| outputs(y, rows, first, (v, rows.start * wide), (u, 0), panel));
+                });
+            });
         });
     };
-    // SAFETY: the blocks cover the weight.
+    let by_tiles = |y| {
+        lend(deep * BLOCK, across, |u| {
+            each(across * deep, w.len() * 8, |job| {
+                let block = [job / deep, job % deep, job / deep];
+                arch.dispatch(Kernels { plan, w, flip, block, to: u });
+            });
+            each(groups.len(), work, |i| {
+                lend(groups[i].len() * wide, deep, |v| {
+                    (0..deep).for_each(|block| input(&groups[i], block, v, 0));
+                    for first in (0..across).step_by(PANEL) {
+                        outputs(y, &groups[i], first, (v, 0), (u, first), PANEL.min(across - first));
+                    }
+                });
+            });
+        });
+    };
+    let fill = |y: &mut [MaybeUninit<f32>]| {
+        let y = Shared(y.as_mut_ptr().cast::<f32>());
+        if rows * wide < plan.outputs { by_outputs(y) } else { by_tiles(y) }
+    };
+    // SAFETY: the groups cover the output.
     unsafe { written(size, fill) }
 }
