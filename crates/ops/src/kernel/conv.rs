@@ -224,7 +224,10 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
     let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
-    if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
+    // from very few channels the columns are cheaper, unless there is something to add
+    if (plan.outputs > 4 || add.is_some())
+        && let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()])
+    {
         let add = (!add.is_empty()).then_some(add);
         return of_single(if mirror && winograd::fits(&mirrored(plan)) {
             winograd::forward(&mirrored(plan), g, w, true, Bias::None, add)
