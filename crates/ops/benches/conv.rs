@@ -33,9 +33,10 @@ fn layer(words: &[String], batch: usize, [c, o, side]: [usize; 3], stride: usize
     }
     let geometry = Geometry { stride, pad };
     let (x, w) = (tensor([batch, c, side, side]), tensor([o, c, kernel, kernel]));
-    let g = conv2d(&x, &w, None, geometry).unwrap();
+    let bias = tensor([1, 1, 1, o]).flatten_all().unwrap();
+    let g = conv2d(&x, &w, Some(&bias), geometry).unwrap();
     let times = [
-        least(|| conv2d(&x, &w, None, geometry).unwrap()),
+        least(|| conv2d(&x, &w, Some(&bias), geometry).unwrap()),
         least(|| conv2d_input_grad(&g, &w, (side, side), geometry).unwrap()),
         least(|| conv2d_weight_grad(&x, &g, (kernel, kernel), geometry).unwrap()),
     ];

@@ -190,6 +190,11 @@ pub(crate) fn forward<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add
             direct::forward(plan, x, w, bias, add)
         });
     }
+    by_columns(plan, x, w, bias, add)
+}
+
+/// [`forward`] as products of the weight with columns.
+fn by_columns<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option<&[T]>) -> Vec<T> {
     let (o, k, pixels, tiles) = (plan.outputs, plan.terms(), plan.pixels(), plan.tiles());
     let size = plan.batch * o * pixels;
     let fill = |y: &mut [MaybeUninit<T>]| {
@@ -224,7 +229,10 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     let [kh, kw] = plan.kernel;
     let [top, bottom, left, right] = plan.pad;
     let mirror = plan.stride == 1 && top.max(bottom) < kh && left.max(right) < kw;
-    if let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()]) {
+    // from very few channels the columns are cheaper, unless there is something to add
+    if (plan.outputs > 4 || add.is_some())
+        && let Some([g, w, add]) = blocked(plan, [g, w, add.unwrap_or_default()])
+    {
         let add = (!add.is_empty()).then_some(add);
         return of_single(if mirror && winograd::fits(&mirrored(plan)) {
             winograd::forward(&mirrored(plan), g, w, true, Bias::None, add)
@@ -236,7 +244,7 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
     }
     if mirror {
         let flipped = flip(plan, w);
-        return forward(&mirrored(plan), g, &flipped, Bias::None, add);
+        return by_columns(&mirrored(plan), g, &flipped, Bias::None, add);
     }
     let (o, k, pixels) = (plan.outputs, plan.terms(), plan.pixels());
     let size = plan.channels * plan.height * plan.width;
