@@ -41,31 +41,46 @@ impl Norm {
 const LANES: usize = 16;
 const BLOCK: usize = 16 * LANES;
 
-/// N sums over i < n at once: in the element type within blocks of 256, across blocks in f64.
+/// N sums over i < n, at most five: one pass each, for of several in one loop the compiler makes no good vectors.
+#[inline(always)]
+fn sums<T: Real, const N: usize>(n: usize, f: impl Fn(usize) -> [T; N]) -> [f64; N] {
+    let mut out = [0f64; N];
+    macro_rules! one {
+        ($k:literal) => {
+            if $k < N {
+                out[$k] = sum(
+                    n,
+                    #[inline(always)]
+                    |i| f(i)[$k],
+                );
+            }
+        };
+    }
+    const { assert!(N <= 5) };
+    one!(0);
+    one!(1);
+    one!(2);
+    one!(3);
+    one!(4);
+    out
+}
+
+/// The sum of f(i) over i < n: in the element type within blocks of 256, across blocks in f64.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // this nesting of plain loops is what becomes vectors
-fn sums<T: Real, const N: usize>(n: usize, f: impl Fn(usize) -> [T; N]) -> [f64; N] {
-    let mut total = [0f64; N];
-    let blocks = n / BLOCK;
-    for block in 0..blocks {
-        let mut lanes = [[T::zero(); LANES]; N];
-        for row in 0..BLOCK / LANES {
+fn sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> f64 {
+    let mut total = 0f64;
+    let whole = n / LANES * LANES;
+    for from in (0..whole).step_by(BLOCK) {
+        let mut lanes = [T::zero(); LANES];
+        for row in (from..(from + BLOCK).min(whole)).step_by(LANES) {
             for lane in 0..LANES {
-                let v = f(block * BLOCK + row * LANES + lane);
-                for k in 0..N {
-                    lanes[k][lane] += v[k];
-                }
+                lanes[lane] += f(row + lane);
             }
         }
-        for k in 0..N {
-            total[k] += lanes[k].iter().map(|v| v.to_f64()).sum::<f64>();
-        }
+        total += lanes.iter().map(|v| v.to_f64()).sum::<f64>();
     }
-    for i in blocks * BLOCK..n {
-        let v = f(i);
-        (0..N).for_each(|k| total[k] += v[k].to_f64());
-    }
-    total
+    (whole..n).fold(total, |total, i| total + f(i).to_f64())
 }
 
 /// x[i]. The loops of this file run below the length of every slice they read; a check a number would keep them from
