@@ -143,7 +143,8 @@ impl Tied {
             bail!("a gradient was taken a second time through a graph that the first has used up; compute it again")
         };
         let wanted = |t: &Tensor| !t.is_variable() || mode.only.is_none_or(|leaf| leaf == t.id());
-        let grads = tape::backward(y, Value::of(g), wanted, mode.keep_graph)?;
+        let g = if mode.keep_graph { Value::of(g) } else { Value::of(&g.detach()) };
+        let grads = tape::backward(y, g, wanted, mode.keep_graph)?;
         let mut found = self.root.found.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, g) in grads {
             let g = g.tensor()?;

@@ -46,6 +46,8 @@ thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None, since: u64::MAX }) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
     static DIFFERENCES: Cell<bool> = const { Cell::new(false) };
+    /// Whether backward passes of this thread run on it.
+    static HERE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The mode of the backward pass now running on this thread.
@@ -128,11 +130,7 @@ fn backward_here(y: &Tensor, mode: Mode) -> Result<Grads> {
 
 fn serve(jobs: &Receiver<Job>) {
     for Job { y, mode, reply } in jobs.iter() {
-        let result = catch_unwind(AssertUnwindSafe(|| backward_here(&y, mode)));
-        let result = result.unwrap_or_else(|panic| {
-            let why = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
-            Err(candle_core::Error::Msg(format!("candle's backward panicked: {}", why.unwrap_or_default())))
-        });
+        let result = guarded(&y, mode);
         drop(y);
         let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
     }
@@ -173,20 +171,47 @@ fn workers() -> Result<&'static Workers> {
     let started = WORKERS.get_or_init(|| {
         let before = std::env::var_os(KEEP);
         let both = start(false).and_then(|detach| start(true).map(|keep| Workers { detach, keep }));
-        // SAFETY: as in `start`.
-        #[allow(unsafe_code)]
-        unsafe {
-            match before {
-                Some(value) => std::env::set_var(KEEP, value),
-                None => std::env::remove_var(KEEP),
-            }
-        }
+        restore(before);
         both
     });
     started.as_ref().map_err(|why| candle_core::Error::Msg(why.clone()))
 }
 
+fn guarded(y: &Tensor, mode: Mode) -> Result<Grads> {
+    catch_unwind(AssertUnwindSafe(|| backward_here(y, mode))).unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
+        Err(candle_core::Error::Msg(format!("candle's backward panicked: {}", why.unwrap_or_default())))
+    })
+}
+
+/// Lets the backward passes of this thread run on it from now on, if it has not run any: kernels wait for each other less
+/// than across threads. Sets an environment variable for an instant, as [`init`] does.
+pub(crate) fn adopt_thread() {
+    let before = std::env::var_os(KEEP);
+    // SAFETY: as in `start`.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var(KEEP, "1");
+    }
+    HERE.set(matches!(probe(), Ok(true)));
+    restore(before);
+}
+
+fn restore(before: Option<std::ffi::OsString>) {
+    // SAFETY: as in `start`.
+    #[allow(unsafe_code)]
+    unsafe {
+        match before {
+            Some(value) => std::env::set_var(KEEP, value),
+            None => std::env::remove_var(KEEP),
+        }
+    }
+}
+
 fn backward(y: Tensor, mode: Mode) -> Result<Grads> {
+    if HERE.get() {
+        return guarded(&y, mode);
+    }
     let workers = workers()?;
     let (reply, result) = channel();
     let to = if mode.keep_graph { &workers.keep } else { &workers.detach };

@@ -74,12 +74,12 @@ pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
 
 /// Runs jobs 0..count on all cores, or here if their `work` (numbers touched, multiplied) would not pay for waking them.
 pub(crate) fn each(count: usize, work: usize, job: impl Fn(usize) + Sync + Send) {
-    if count == 1 || work < SMALL { (0..count).for_each(job) } else { (0..count).into_par_iter().for_each(job) }
+    if alone(count, work) { (0..count).for_each(job) } else { (0..count).into_par_iter().for_each(job) }
 }
 
 /// As [`each`], collecting what the jobs return in their order.
 pub(crate) fn collect<R: Send>(count: usize, work: usize, job: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-    if count == 1 || work < SMALL {
+    if alone(count, work) {
         return (0..count).map(job).collect();
     }
     (0..count).into_par_iter().map(job).collect()
@@ -87,10 +87,14 @@ pub(crate) fn collect<R: Send>(count: usize, work: usize, job: impl Fn(usize) ->
 
 /// Gives `y` to `f` in pieces of `size` (the last may be shorter), each with the index where it begins.
 pub(crate) fn pieces<T: Send>(y: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
-    if y.len() < SMALL {
+    if alone(y.len().div_ceil(size), y.len()) {
         return y.chunks_mut(size).enumerate().for_each(|(i, y)| f(i * size, y));
     }
     y.par_chunks_mut(size).enumerate().for_each(|(i, y)| f(i * size, y));
+}
+
+fn alone(count: usize, work: usize) -> bool {
+    count <= 1 || work < SMALL || rayon::current_num_threads() == 1
 }
 
 /// Work that one core does in about the time that waking another takes.
