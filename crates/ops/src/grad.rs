@@ -17,8 +17,10 @@
 //! # Ok(()) }
 //! ```
 
+mod differences;
+
 use crate::bridge::{Direct, collect};
-use crate::tape::{self, Backward, Op, Value};
+use crate::tape;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
@@ -26,6 +28,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+pub use differences::{by_differences, differences, gradient_by_differences};
 
 const KEEP: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 /// `backward` recurses over the graph: 2 MB overflow at 5 to 10 thousand chained nodes.
@@ -45,7 +49,6 @@ pub(crate) struct Mode {
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None, since: u64::MAX }) };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    static DIFFERENCES: Cell<bool> = const { Cell::new(false) };
     /// Whether backward passes of this thread run on it.
     static HERE: Cell<bool> = const { Cell::new(false) };
 }
@@ -281,101 +284,6 @@ pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result
         );
     };
     Ok((y, if keep_graph { g } else { g.detach() }))
-}
-
-/// Runs `f` with the gradients of energies in it differentiated by differences ([`gradient_by_differences`]), or exactly.
-pub fn differences<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            DIFFERENCES.set(self.0);
-        }
-    }
-    let _restore = Restore(DIFFERENCES.replace(on));
-    f()
-}
-
-/// Whether [`differences`] asks for differences.
-pub fn by_differences() -> bool {
-    DIFFERENCES.get()
-}
-
-/// Root mean square of the step a component, for inputs of about unit variance in f32: rounding and the error of the
-/// difference are about as large there.
-const STEP: f64 = 1e-2;
-
-/// As [`gradient`] of `f`, which gives one value a sample, `[B]`; but where that would be differentiated again, the
-/// derivative is a central difference of first-order gradients, and no second-order graph is built.
-///
-/// With u the cotangent of the gradient, d/dtheta <u, df/dx> = sum_b |u_b| / 2h d/dtheta (f_b(x + h u_b/|u_b|) - f_b(x - h
-/// u_b/|u_b|)) + O(h^2), in the variables theta that `f` uses; there is none in `x`. h is 0.01 times the root of the
-/// number of components of a sample: for inputs of about unit variance.
-pub fn gradient_by_differences(
-    x: &Tensor,
-    f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
-) -> Result<Tensor> {
-    if DEPTH.get() == 0 {
-        return Ok(gradient(x, f)?.1);
-    }
-    if x.track_op() {
-        bail!("gradient_by_differences: the input was itself computed from variables; detach it");
-    }
-    let (leaf, since) = (Var::from_tensor(x)?.into_inner(), tape::now());
-    let total = {
-        let _scope = Scope::enter();
-        f(&leaf)?.sum_all()?
-    };
-    let used = total.sorted_nodes().into_iter().filter(|t| t.is_variable() && t.id() != leaf.id());
-    let used: Vec<Tensor> = used.cloned().collect();
-    let mut grads = backward(total, Mode { keep_graph: false, only: Some(leaf.id()), since })?;
-    let Some(g) = grads.remove(&leaf)? else {
-        bail!("gradient_by_differences: the value does not depend on the input")
-    };
-    let leaves: Vec<Value> = used.iter().map(Value::leaf).collect();
-    let op = Differences { f: Box::new(f), x: x.detach(), used };
-    tape::record(op, &leaves.iter().collect::<Vec<_>>(), g.detach())?.tensor()
-}
-
-/// The gradient of `f` at `x`, of the variables that `f` uses.
-struct Differences {
-    f: Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>,
-    x: Tensor,
-    used: Vec<Tensor>,
-}
-
-impl Op for Differences {
-    fn forward(&self, _: &[&Tensor]) -> Result<Tensor> {
-        Ok(gradient(&self.x, |x| (self.f)(x))?.1)
-    }
-
-    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
-        if at.again() {
-            bail!("a derivative by differences cannot be differentiated again; use second_order = \"exact\"");
-        }
-        let u = at.g.data()?;
-        let norms = crate::shape::norm_per_sample(&u)?;
-        let h = STEP * (u.elem_count() as f64 / norms.len().max(1) as f64).sqrt();
-        let inverse: Vec<f64> = norms.iter().map(|&n| if n > 0. { h / n } else { 0. }).collect();
-        let along = crate::shape::scale(&u, &inverse)?;
-        let mut sums: Vec<Option<Tensor>> = vec![None; self.used.len()];
-        for sign in [1., -1.] {
-            let weights: Vec<f64> = norms.iter().map(|n| sign * n / (2. * h)).collect();
-            let since = tape::now();
-            let y = {
-                let _scope = Scope::enter();
-                crate::shape::scale(&(self.f)(&(&self.x + (&along * sign)?)?)?, &weights)?.sum_all()?
-            };
-            let mut grads = backward_here(&y, Mode { keep_graph: false, only: None, since })?;
-            for (sum, t) in sums.iter_mut().zip(&self.used) {
-                let g = grads.remove(t)?.map(|g| g.detach());
-                *sum = match (sum.take(), g) {
-                    (Some(a), Some(b)) => Some((a + b)?),
-                    (a, b) => a.or(b),
-                };
-            }
-        }
-        Ok(sums.into_iter().map(|sum| sum.map(Value::constant)).collect())
-    }
 }
 
 /// Vector-Jacobian product v^T df/dx at `x`; `v` has the shape of `f(x)`. Scopes as in [`gradient`].

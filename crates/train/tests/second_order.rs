@@ -66,7 +66,6 @@ fn differences_agree_with_the_exact_gradient() -> Result<()> {
         for dtype in [DType::F64, DType::F32] {
             let model = model(Head::Energy, net.clone(), dtype)?;
             let e = error(&grad::differences(true, || gradient(&model))?, &gradient(&model)?)?;
-            println!("{dtype:?}: {e:.1e}");
             assert!(e < 1e-2, "{dtype:?}: {e}");
         }
     }
