@@ -1,7 +1,7 @@
 //! The list of cases: every op with arguments of all kinds and layouts.
 
 use super::{Case, Function};
-use crate::{act, attend, conv, linear, norm, resample};
+use crate::{act, attend, conv, fir, linear, norm, resample};
 use candle_core::{Device, Result, Tensor};
 
 /// How an argument lies in memory.
@@ -71,6 +71,8 @@ pub fn cases() -> Result<Vec<Case>> {
     norms(&mut all)?;
     activations(&mut all)?;
     products(&mut all)?;
+    resampling(&mut all)?;
+    networks(&mut all)?;
     Ok(all)
 }
 
@@ -157,11 +159,44 @@ fn products(all: &mut Vec<Case>) -> Result<()> {
         all.push(case("linear with bias", 3, &arguments, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
         let qkv = [(vec![1, 2, 3, 2], layout), (vec![1, 2, 2, 2], layout), (vec![1, 2, 2, 3], layout)];
         all.push(case("attention", 3, &qkv, |a| attend::attention(&a[0], &a[1], &a[2], 0.7))?);
-        let image = [(vec![1, 2, 4, 2], layout)];
-        all.push(case("upsample_nearest", 2, &image, |a| resample::upsample_nearest(&a[0]))?);
-        all.push(case("downsample_mean", 2, &image, |a| resample::downsample_mean(&a[0]))?);
     }
     let repeated = [(vec![2, 2, 3], Repeated), (vec![4, 3], Part), (vec![4], Part)];
     all.push(case("linear with bias", 2, &repeated, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
+    Ok(())
+}
+
+fn resampling(all: &mut Vec<Case>) -> Result<()> {
+    for layout in [Plain, Reversed, Part] {
+        let image = [(vec![1, 2, 4, 2], layout)];
+        all.push(case("upsample_nearest", 3, &image, |a| resample::upsample_nearest(&a[0]))?);
+        all.push(case("downsample_mean", 3, &image, |a| resample::downsample_mean(&a[0]))?);
+        all.push(case("fir::upsample", 3, &image, |a| fir::upsample(&a[0], &fir::BINOMIAL, 2))?);
+        all.push(case("fir::downsample", 3, &image, |a| fir::downsample(&a[0], &fir::BINOMIAL, 2))?);
+        let image = [(vec![2, 1, 5, 3], layout)];
+        all.push(case("upfirdn by 2/3", 2, &image, |a| fir::upfirdn(&a[0], &[1., 0.5, -0.25], 2, 3, [2, 1]))?);
+        all.push(case("upfirdn by 3, cut", 2, &image, |a| fir::upfirdn(&a[0], &[1., -0.5], 3, 1, [-2, 1]))?);
+    }
+    Ok(())
+}
+
+/// What a score network is made of, in one piece: an energy's derivatives go through all of it.
+fn networks(all: &mut Vec<Case>) -> Result<()> {
+    let arguments = [
+        (vec![1, 2, 4, 4], Part),     // the picture
+        (vec![2, 2, 3, 3], Reversed), // convolutions
+        (vec![2, 2, 1, 1], Plain),
+        (vec![2], Plain), // norm
+        (vec![2], Part),
+    ];
+    all.push(case("network", 3, &arguments, |a| {
+        let x = conv::conv2d(&a[0], &a[1], None, conv::Geometry::same(3))?;
+        let h = norm::group_norm_silu(&x, &a[3], &a[4], 1, 1e-2)?;
+        let h = conv::conv2d_add(&h, &a[2], Some(&a[4]), &x, conv::Geometry::same(1))?;
+        let h = fir::downsample(&h, &fir::BINOMIAL, 2)?;
+        let rows = h.flatten_from(2)?.transpose(1, 2)?.unsqueeze(1)?.contiguous()?;
+        let rows = attend::attention(&rows, &rows, &rows, 0.7)?;
+        let h = rows.squeeze(1)?.transpose(1, 2)?.reshape(h.shape())?;
+        act::gelu(&resample::upsample_nearest(&(h + x.narrow(2, 0, 2)?.narrow(3, 1, 2)?)?)?)
+    })?);
     Ok(())
 }

@@ -13,6 +13,7 @@ mod basic;
 mod bridge;
 pub mod check;
 pub mod conv;
+pub mod fir;
 pub mod grad;
 mod kernel;
 pub mod linear;

@@ -4,7 +4,7 @@ use langevin_ops::conv::{Geometry, conv2d, conv2d_input_grad, conv2d_weight_grad
 use langevin_ops::noise::Noise;
 use langevin_ops::norm::{group_norm, group_norm_silu};
 use langevin_ops::shape::to_host;
-use langevin_ops::{DType, Device, Result, Tensor, act, attend, grad, linear, resample};
+use langevin_ops::{DType, Device, Result, Tensor, act, attend, fir, grad, linear, resample};
 
 const CPU: &Device = &Device::Cpu;
 
@@ -145,4 +145,42 @@ fn an_empty_batch_is_no_error() {
     assert_eq!(y.dims(), [0, 3, 4, 4]);
     assert_eq!(group_norm(&x, &normal(&[2], 1), &normal(&[2], 1), 2, 1e-5).unwrap().dims(), x.dims());
     assert_eq!(act::silu(&x).unwrap().dims(), x.dims());
+}
+
+/// Against the definition: zeros put in, padding, a convolution with the outer product of the taps, pixels left out.
+#[test]
+fn filtered_resampling_is_upfirdn() {
+    let x = normal(&[2, 3, 6, 5], 1).to_dtype(DType::F64).unwrap();
+    let taps = [1., 3., -2., 0.5];
+    let (values, (b, c, h, w)) = (to_host(&x).unwrap(), x.dims4().unwrap());
+    for (up, down, pad) in [(2, 1, [2, 1]), (1, 2, [1, 1]), (3, 2, [4, -1]), (1, 1, [-1, 3])] {
+        let y = fir::upfirdn(&x, &taps, up, down, pad).unwrap();
+        let dims = y.dims4().unwrap();
+        let at = |image: usize, i: isize, j: isize| {
+            let (i, j) = (i - pad[0], j - pad[0]);
+            let inside = i >= 0 && j >= 0 && i < (h * up) as isize && j < (w * up) as isize;
+            if !inside || i as usize % up != 0 || j as usize % up != 0 {
+                return 0.;
+            }
+            values[(image * h + i as usize / up) * w + j as usize / up]
+        };
+        let y = to_host(&y).unwrap();
+        for image in 0..b * c {
+            for (i, j) in (0..dims.2).flat_map(|i| (0..dims.3).map(move |j| (i, j))) {
+                let mut sum = 0.;
+                for (k, l) in (0..4).flat_map(|k| (0..4).map(move |l| (k, l))) {
+                    sum += taps[3 - k] * taps[3 - l] * at(image, (i * down + k) as isize, (j * down + l) as isize);
+                }
+                let got = y[(image * dims.2 + i) * dims.3 + j];
+                assert!((got - sum).abs() < 1e-12, "up {up}, down {down}, pad {pad:?}: {got} for {sum}");
+            }
+        }
+    }
+    let ones = Tensor::ones((1, 1, 8, 8), DType::F64, CPU).unwrap();
+    let twice = fir::upsample(&ones, &fir::BINOMIAL, 2).unwrap();
+    assert_eq!(twice.dims(), [1, 1, 16, 16]);
+    assert_eq!(to_host(&twice.narrow(2, 1, 14).unwrap().narrow(3, 1, 14).unwrap()).unwrap(), [1.; 196]);
+    assert_eq!(fir::downsample(&twice, &fir::BINOMIAL, 2).unwrap().dims(), [1, 1, 8, 8]);
+    assert!(fir::upfirdn(&ones, &[1.; 20], 1, 1, [0, 0]).is_err());
+    assert!(fir::upsample(&ones, &[1., -1.], 2).is_err());
 }

@@ -11,6 +11,7 @@ pub(crate) mod basic;
 pub(crate) mod block;
 pub(crate) mod conv;
 pub(crate) mod direct;
+pub(crate) mod fir;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
 pub(crate) mod product;
