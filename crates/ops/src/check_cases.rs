@@ -1,6 +1,7 @@
 //! The list of cases: every op with arguments of all kinds and layouts.
 
 use super::{Case, Function};
+use crate::tape::{self, Value};
 use crate::{act, attend, conv, fir, linear, norm, resample};
 use candle_core::{Device, Result, Tensor};
 
@@ -189,14 +190,18 @@ fn networks(all: &mut Vec<Case>) -> Result<()> {
         (vec![2], Part),
     ];
     all.push(case("network", 3, &arguments, |a| {
-        let x = conv::conv2d(&a[0], &a[1], None, conv::Geometry::same(3))?;
-        let h = norm::group_norm_silu(&x, &a[3], &a[4], 1, 1e-2)?;
-        let h = conv::conv2d_add(&h, &a[2], Some(&a[4]), &x, conv::Geometry::same(1))?;
-        let h = fir::downsample(&h, &fir::BINOMIAL, 2)?;
-        let rows = h.flatten_from(2)?.transpose(1, 2)?.unsqueeze(1)?.contiguous()?;
-        let rows = attend::attention(&rows, &rows, &rows, 0.7)?;
-        let h = rows.squeeze(1)?.transpose(1, 2)?.reshape(h.shape())?;
-        act::gelu(&resample::upsample_nearest(&(h + x.narrow(2, 0, 2)?.narrow(3, 1, 2)?)?)?)
+        tape::run(&a[0], |x| {
+            let [w, point, gamma, beta] = [1, 2, 3, 4].map(|i| Value::of(&a[i]));
+            let x = conv::conv2d(x, &w, None, conv::Geometry::same(3))?;
+            let h = norm::group_norm_silu(&x, &gamma, &beta, 1, 1e-2)?;
+            let h = conv::conv2d_add(&h, &point, Some(&beta), &x, conv::Geometry::same(1))?; // x: a residual
+            let small = fir::downsample(&h, &fir::BINOMIAL, 2)?;
+            let rows = small.reshape((1, 1, 2, 4))?.transpose(2, 3)?;
+            let rows = attend::attention(&rows, &rows, &rows, 0.7)?;
+            let small = rows.transpose(2, 3)?.reshape(small.shape().clone())?;
+            let up = act::gelu(&resample::upsample_nearest(&small)?)?;
+            norm::group_norm(&Value::cat(&[&up, &x], 1)?.narrow(1, 1, 2)?, &gamma, &beta, 2, 1e-2) // x: a skip
+        })
     })?);
     Ok(())
 }

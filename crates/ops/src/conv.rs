@@ -152,7 +152,7 @@ impl Op for Conv {
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
         let (x, w, g) = (&at.inputs[0], &at.inputs[1], at.g);
         let mut grads = vec![
-            at.wanted(0, || apply(InputGrad(self.plan), &[g, w]))?,
+            at.wanted(0, || input_grad(self.plan, g, w, at.so_far(0)))?,
             at.wanted(1, || apply(WeightGrad(self.plan), &[x, g]))?,
         ];
         if let Some(per_sample) = self.per_sample {
@@ -166,23 +166,36 @@ impl Op for Conv {
     }
 }
 
-/// The derivative of T(x, w, g) by x, of (g, w).
+fn output(plan: Plan, x: &Value, w: &Value, more: Option<Value>) -> Result<Value> {
+    apply(Conv { plan, per_sample: None }, &[x, w].into_iter().chain(&more).collect::<Vec<_>>())
+}
+
+fn input_grad(plan: Plan, g: &Value, w: &Value, more: Option<Value>) -> Result<Value> {
+    apply(InputGrad(plan), &[g, w].into_iter().chain(&more).collect::<Vec<_>>())
+}
+
+/// The derivative of T(x, w, g) by x, of (g, w), plus a third argument if there is one.
 struct InputGrad(Plan);
 
 impl Op for InputGrad {
     fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
         if !native(x) {
-            return composed_input(&self.0, x[0], x[1]);
+            let y = composed_input(&self.0, x[0], x[1])?;
+            return if let Some(more) = x.get(2) { y + *more } else { Ok(y) };
         }
-        read!(x, T, |x| cpu::input_grad::<T>(&self.0, x[0], x[1], None), self.0.input_dims())
+        read!(x, T, |x| cpu::input_grad::<T>(&self.0, x[0], x[1], x.get(2).copied()), self.0.input_dims())
     }
 
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
         let (g, w, h) = (&at.inputs[0], &at.inputs[1], at.g);
-        Ok(vec![
-            at.wanted(0, || apply(Conv { plan: self.0, per_sample: None }, &[h, w]))?,
+        let mut grads = vec![
+            at.wanted(0, || output(self.0, h, w, at.so_far(0)))?,
             at.wanted(1, || apply(WeightGrad(self.0), &[h, g]))?,
-        ])
+        ];
+        if at.inputs.len() > 2 {
+            grads.push(at.wanted(2, || Ok(h.clone()))?);
+        }
+        Ok(grads)
     }
 }
 
@@ -200,8 +213,8 @@ impl Op for WeightGrad {
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
         let (x, g, h) = (&at.inputs[0], &at.inputs[1], at.g);
         Ok(vec![
-            at.wanted(0, || apply(InputGrad(self.0), &[g, h]))?,
-            at.wanted(1, || apply(Conv { plan: self.0, per_sample: None }, &[x, h]))?,
+            at.wanted(0, || input_grad(self.0, g, h, at.so_far(0)))?,
+            at.wanted(1, || output(self.0, x, h, at.so_far(1)))?,
         ])
     }
 }

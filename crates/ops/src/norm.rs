@@ -56,10 +56,12 @@ impl Op for Norm {
         let ([x, gamma, beta], g) = ([&at.inputs[0], &at.inputs[1], &at.inputs[2]], at.g);
         let (x_data, g_data) = (x.data()?, g.data()?);
         if !at.again() && native(&[&x_data, &g_data]) {
-            let (gamma, beta) = (gamma.data()?, beta.data()?);
+            let (gamma, beta, more) = (gamma.data()?, beta.data()?, at.so_far(0));
+            let more = more.map(|more| more.data()).transpose()?;
+            let all: Vec<&Tensor> = [&x_data, &gamma, &beta, &g_data].into_iter().chain(&more).collect();
             return match x.dtype() {
-                DType::F32 => first::<f32>(self, [&x_data, &gamma, &beta, &g_data]),
-                _ => first::<f64>(self, [&x_data, &gamma, &beta, &g_data]),
+                DType::F32 => first::<f32>(self, &all),
+                _ => first::<f64>(self, &all),
             };
         }
         let dx = at.wanted(0, || apply(Slope(*self), &[x, gamma, beta, g]))?;
@@ -81,9 +83,10 @@ fn constants<const N: usize>(x: &[&Tensor]) -> [Value; N] {
     std::array::from_fn(|i| Value::constant(x[i].clone()))
 }
 
-fn first<T: Real>(op: &Norm, x: [&Tensor; 4]) -> Result<Vec<Option<Value>>> {
+fn first<T: Real>(op: &Norm, x: &[&Tensor]) -> Result<Vec<Option<Value>>> {
     let (shape, device) = (x[0].shape(), x[0].device());
-    let (dx, dp) = with::<T, _>(&x, |x| Ok(cpu::first(op, x[0], x[1], x[2], x[3])))?;
+    let (dx, dp) =
+        with::<T, _>(x, |x| Ok(cpu::first(op, x[0], x[1], x[2], x[3], x.get(4).copied().unwrap_or_default())))?;
     let (dgamma, dbeta) = halves(op, dp, device)?;
     Ok(vec![Some(Value::constant(Tensor::from_vec(dx, shape, device)?)), Some(dgamma), Some(dbeta)])
 }
@@ -100,7 +103,7 @@ struct Slope(Norm);
 impl Op for Slope {
     fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
         if native(x) {
-            return read!(x, T, |x| cpu::first::<T>(&self.0, x[0], x[1], x[2], x[3]).0, x[0].shape());
+            return read!(x, T, |x| cpu::first::<T>(&self.0, x[0], x[1], x[2], x[3], &[]).0, x[0].shape());
         }
         let [x, gamma, beta, g] = constants(x);
         let terms = Terms::new(&self.0, &x, &gamma, &beta)?;

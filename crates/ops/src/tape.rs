@@ -24,6 +24,7 @@ pub use crate::bridge::{Operand, run, unrecorded};
 pub use crate::recompute::{part, recompute};
 
 use candle_core::{DType, Result, Shape, Tensor, TensorId};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -104,12 +105,20 @@ pub(crate) struct Backward<'a> {
     output: Option<Value>,
     pub g: &'a Value,
     pub wants: &'a [bool],
+    /// What the inputs' gradients are so far.
+    so_far: RefCell<Vec<Option<Value>>>,
 }
 
 impl Backward<'_> {
     /// `f` for input `i`, if its gradient is wanted.
     pub fn wanted(&self, i: usize, f: impl FnOnce() -> Result<Value>) -> Result<Option<Value>> {
         self.wants[i].then(f).transpose()
+    }
+
+    /// The gradient that input `i` has from elsewhere, for ops that add it to theirs in the same pass over memory: whoever
+    /// takes it returns the sum.
+    pub fn so_far(&self, i: usize) -> Option<Value> {
+        self.so_far.borrow_mut()[i].take()
     }
 
     /// The output, for ops that need it.
@@ -294,18 +303,25 @@ pub(crate) fn backward(y: Value, g: Value, wanted: impl Fn(&Tensor) -> bool, kee
         }
         let inputs = node.inputs();
         let wants: Vec<bool> = inputs.iter().map(|x| needed(&needs, x)).collect();
-        let grads = step(&node, &g, &wants, keep)?;
+        let mut take = |(x, want): (&Value, &bool)| {
+            let node = x.node.as_ref().filter(|_| *want && !keep)?;
+            open.remove(&node.id).map(|(_, g)| g)
+        };
+        let so_far = RefCell::new(inputs.iter().zip(&wants).map(&mut take).collect());
+        let (grads, so_far) = step(&node, &g, &wants, so_far, keep)?;
         drop(g);
         // the inputs themselves go before their gradients are added up, if this was the last to hold them
         let targets: Vec<_> = inputs.iter().map(|x| x.node.clone()).collect();
         drop(node);
-        for ((target, grad), want) in targets.into_iter().zip(grads).zip(wants) {
-            let (Some(node), Some(grad), true) = (target, grad, want) else { continue };
-            let sum = match open.remove(&node.id) {
-                Some((_, before)) => before.add(&grad)?,
-                None => grad,
-            };
-            open.insert(node.id, (node, sum));
+        for ((target, want), grads) in targets.into_iter().zip(wants).zip(grads.into_iter().zip(so_far)) {
+            let (Some(node), true) = (target, want) else { continue };
+            for grad in [grads.1, grads.0].into_iter().flatten() {
+                let sum = match open.remove(&node.id) {
+                    Some((_, before)) => before.add(&grad)?,
+                    None => grad,
+                };
+                open.insert(node.id, (node.clone(), sum));
+            }
         }
     }
     Ok(found)
@@ -318,15 +334,20 @@ fn needed(needs: &HashMap<u64, bool>, x: &Value) -> bool {
     x.tracked && x.node.as_ref().is_some_and(|node| needs.get(&node.id) == Some(&true))
 }
 
-fn step(node: &Arc<Node>, g: &Value, wants: &[bool], keep: bool) -> Result<Vec<Option<Value>>> {
-    let Kind::Op { op, inputs, output } = &node.kind else { return Ok(vec![Some(g.clone())]) };
+type Steps = Vec<Option<Value>>;
+
+/// The gradients of a node's inputs, and of `so_far` what is not in them yet.
+fn step(node: &Arc<Node>, g: &Value, wants: &[bool], so_far: RefCell<Steps>, keep: bool) -> Result<(Steps, Steps)> {
+    let Kind::Op { op, inputs, output } = &node.kind else { return Ok((vec![Some(g.clone())], so_far.into_inner())) };
     let output = output.get().map(|t| {
         let y = Value::constant(t.clone());
         if keep { Value { node: Some(node.clone()), tracked: true, ..y } } else { y }
     });
     if keep {
-        return op.backward(&Backward { inputs, output, g, wants });
+        let at = Backward { inputs, output, g, wants, so_far };
+        return Ok((op.backward(&at)?, at.so_far.into_inner()));
     }
     let inputs: Vec<Value> = inputs.iter().map(Value::detach).collect();
-    op.backward(&Backward { inputs: &inputs, output, g: &g.detach(), wants })
+    let at = Backward { inputs: &inputs, output, g: &g.detach(), wants, so_far };
+    Ok((op.backward(&at)?, at.so_far.into_inner()))
 }

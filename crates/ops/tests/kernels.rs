@@ -159,7 +159,7 @@ fn filtered_resampling_is_upfirdn() {
         let at = |image: usize, i: isize, j: isize| {
             let (i, j) = (i - pad[0], j - pad[0]);
             let inside = i >= 0 && j >= 0 && i < (h * up) as isize && j < (w * up) as isize;
-            if !inside || i as usize % up != 0 || j as usize % up != 0 {
+            if !inside || i % up as isize != 0 || j % up as isize != 0 {
                 return 0.;
             }
             values[(image * h + i as usize / up) * w + j as usize / up]

@@ -9,7 +9,7 @@ pub(crate) type Taps = Vec<(usize, f64)>;
 /// Each picture of `[height, width]` mapped along its columns by `down` and along its rows by `across`.
 pub(crate) fn apply<T: Real>(x: &[T], [height, width]: [usize; 2], down: &[Taps], across: &[Taps]) -> Vec<T> {
     let (from, to) = (height * width, down.len() * across.len());
-    let count = if from == 0 { 0 } else { x.len() / from };
+    let count = x.len().checked_div(from).unwrap_or(0);
     let typed = |taps: &[Taps]| -> Vec<Vec<(usize, T)>> {
         taps.iter().map(|row| row.iter().map(|&(j, tap)| (j, T::from_f64(tap))).collect()).collect()
     };

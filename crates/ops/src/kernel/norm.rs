@@ -199,19 +199,20 @@ fn value<T: Real, const SILU: bool>(op: &Norm, x: &[T], gamma: &[T], beta: &[T],
     }
 }
 
-/// The gradients of <y, g> with respect to x, and to gamma and beta in one: `[2 C]`.
-pub(crate) fn first<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T], g: &[T]) -> (Vec<T>, Vec<T>) {
+/// The gradients of <y, g> with respect to x, plus `more` unless that is empty, and to gamma and beta in one: `[2 C]`.
+pub(crate) fn first<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T], g: &[T], more: &[T]) -> (Vec<T>, Vec<T>) {
     let ([dx], sums) = units(op, |unit, [dx]| {
         let (x, g, gamma, beta) = (op.part(unit, x), op.part(unit, g), op.of(unit, gamma), op.of(unit, beta));
+        let more = if more.is_empty() { more } else { op.part(unit, more) };
         if op.silu {
             wide(
                 #[inline(always)]
-                || slope::<T, true>(op, x, gamma, beta, g, dx),
+                || slope::<T, true>(op, x, gamma, beta, g, more, dx),
             )
         } else {
             wide(
                 #[inline(always)]
-                || slope::<T, false>(op, x, gamma, beta, g, dx),
+                || slope::<T, false>(op, x, gamma, beta, g, more, dx),
             )
         }
     });
@@ -225,6 +226,7 @@ fn slope<T: Real, const SILU: bool>(
     gamma: &[T],
     beta: &[T],
     g: &[T],
+    more: &[T],
     dx: &mut [MaybeUninit<T>],
 ) -> Vec<f64> {
     let (p, size) = (op.pixels, x.len() as f64);
@@ -252,8 +254,14 @@ fn slope<T: Real, const SILU: bool>(
     }
     let (a, b) = (T::from_f64(a), T::from_f64(b));
     for (c, k) in k.chunks_exact_mut(p).enumerate() {
-        for (k, &x) in k.iter_mut().zip(&x[c * p..]) {
-            *k = r * (gamma[c] * *k - a - b * ((x - mean) * r));
+        if more.is_empty() {
+            for (k, &x) in k.iter_mut().zip(&x[c * p..]) {
+                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r));
+            }
+        } else {
+            for ((k, &x), &more) in k.iter_mut().zip(&x[c * p..]).zip(&more[c * p..]) {
+                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r)) + more;
+            }
         }
     }
     out
