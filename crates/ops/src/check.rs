@@ -5,15 +5,17 @@
 //! central differences of fourth order, taken in f64 on the CPU.
 
 use crate::grad;
-use crate::kernel::composed;
+use crate::kernel;
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 #[path = "check_cases.rs"]
 mod list;
 pub use list::cases;
 
-/// Runs a function with every op composed of candle's own, as on devices that have no kernels of ours.
-pub use crate::kernel::composed as by_composition;
+/// Runs `f` with every op composed of candle's own, as on devices that have no kernels of ours.
+pub fn by_composition<R>(f: impl FnOnce() -> R) -> R {
+    kernel::composed(true, f)
+}
 
 /// A function of several tensors.
 pub type Function = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
@@ -138,12 +140,42 @@ impl Case {
 
     /// As [`Case::run`], with the op composed of candle's own, and to second order at most.
     pub fn run_composed(&self, device: &Device) -> Result<Outcome> {
-        composed(|| self.up_to(self.order.min(2), device))
+        by_composition(|| self.up_to(self.order.min(2), device))
     }
 
     /// The op at its arguments, all scaled by `scale`, in `dtype` on `device`.
     pub fn value(&self, scale: f64, dtype: DType, device: &Device) -> Result<Tensor> {
         let inputs = self.inputs.iter().map(|x| (x * scale)?.to_dtype(dtype)?.to_device(device));
         (self.f)(&inputs.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tape::{Backward, Op, Value, apply};
+
+    /// The identity, whose gradient tells how its backward pass ran.
+    struct Asks;
+
+    impl Op for Asks {
+        fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+            Ok(x[0].clone())
+        }
+
+        fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+            let told = if kernel::composing() { 1. } else { 0. };
+            Ok(vec![Some(at.g.affine(0., told)?)])
+        }
+    }
+
+    #[test]
+    fn backward_passes_are_composed_too() -> Result<()> {
+        let x = Tensor::zeros(1, DType::F64, &Device::Cpu)?;
+        let told = || grad::gradient(&x, |x| apply(Asks, &[&Value::of(x)])?.tensor())?.1.to_vec1::<f64>();
+        assert_eq!(told()?, [0.]);
+        assert_eq!(by_composition(told)?, [1.]);
+        assert_eq!(told()?, [0.]);
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@
 mod differences;
 
 use crate::bridge::{Direct, collect};
-use crate::tape;
+use crate::{kernel, tape};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
@@ -105,6 +105,7 @@ impl Grads {
 struct Job {
     y: Tensor,
     mode: Mode,
+    composed: bool,
     reply: Sender<Result<Grads>>,
 }
 
@@ -132,8 +133,8 @@ fn backward_here(y: &Tensor, mode: Mode) -> Result<Grads> {
 }
 
 fn serve(jobs: &Receiver<Job>) {
-    for Job { y, mode, reply } in jobs.iter() {
-        let result = guarded(&y, mode);
+    for Job { y, mode, composed, reply } in jobs.iter() {
+        let result = kernel::composed(composed, || guarded(&y, mode));
         drop(y);
         let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
     }
@@ -219,7 +220,7 @@ fn backward(y: Tensor, mode: Mode) -> Result<Grads> {
     let (reply, result) = channel();
     let to = if mode.keep_graph { &workers.keep } else { &workers.detach };
     let gone = |_| candle_core::Error::Msg("the thread for the backward pass has died".into());
-    to.send(Job { y, mode, reply }).map_err(|_| gone(()))?;
+    to.send(Job { y, mode, composed: kernel::composing(), reply }).map_err(|_| gone(()))?;
     result.recv().map_err(|_| gone(()))?
 }
 

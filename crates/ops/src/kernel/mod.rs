@@ -115,15 +115,21 @@ pub(crate) fn native(tensors: &[&Tensor]) -> bool {
         && tensors.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype())
 }
 
-/// Runs `f` with every op that it calls composed of candle's own, as on devices that have no kernels.
-pub fn composed<R>(f: impl FnOnce() -> R) -> R {
+/// Whether ops are composed of candle's own on this thread ([`composed`]).
+pub(crate) fn composing() -> bool {
+    COMPOSED.get()
+}
+
+/// Runs `f` with every op that it calls, and every backward pass, composed of candle's own (if `on`), as on devices that
+/// have no kernels.
+pub fn composed<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             COMPOSED.set(self.0);
         }
     }
-    let _restore = Restore(COMPOSED.replace(true));
+    let _restore = Restore(COMPOSED.replace(on));
     f()
 }
 
