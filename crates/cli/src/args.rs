@@ -278,6 +278,12 @@ pub struct Bench {
     /// Type of numbers
     #[arg(long, default_value = "f32", value_parser = ["f32", "f64", "bf16", "tf32"])]
     pub dtype: String,
+    /// Compute the inside of blocks again in the backward pass, as train.recompute
+    #[arg(long)]
+    pub recompute: bool,
+    /// Take energy-train's gradient by differences, as train.second_order = "finite-difference"
+    #[arg(long)]
+    pub differences: bool,
     #[command(flatten)]
     pub machine: Machine,
 }

@@ -9,11 +9,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use langevin_dynamics::Cond;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
-use langevin_models::energy::raw_energy;
 use langevin_models::unet::UNetConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
-use langevin_ops::grad;
 use langevin_ops::noise::Noise;
+use langevin_ops::{grad, tape};
 use langevin_train::ema::{Constant, Ema};
 use langevin_train::optim::{AdamW, Optim};
 use std::time::Instant;
@@ -33,10 +32,16 @@ pub fn run(args: &Bench) -> Result<()> {
     if batch == 0 || args.runs == 0 {
         return usage("--batch and --runs: give at least 1");
     }
+    if args.differences && args.case != "energy-train" {
+        return usage("--differences is of --case energy-train");
+    }
+    if args.recompute && args.case == "forward" {
+        return usage("--recompute: --case forward has no backward pass");
+    }
     let spec = ModelSpec {
         shape: shape.to_vec(),
         classes: None,
-        head: Head::Denoiser,
+        head: if args.case.starts_with("energy") { Head::Energy } else { Head::Denoiser },
         form: Form::Residual,
         net: net.into(),
         process: AnyProcess::named("vp").map_err(anyhow::Error::msg)?,
@@ -44,14 +49,15 @@ pub fn run(args: &Bench) -> Result<()> {
         sigma_data: 1.,
     };
     let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;
-    work.step(&args.case)?;
-    work.step(&args.case)?; // the first fills what is kept between steps
-    device.synchronize()?;
+    let mut step = || {
+        tape::recompute(args.recompute, || grad::differences(args.differences, || work.step(&args.case)))?;
+        device.synchronize()
+    };
+    (0..2).try_for_each(|_| step())?; // the first fills what is kept between steps
     let mut times = Vec::with_capacity(args.runs);
     for _ in 0..args.runs {
         let start = Instant::now();
-        work.step(&args.case)?;
-        device.synchronize()?;
+        step()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
@@ -150,31 +156,22 @@ impl Work {
         })
     }
 
-    /// -grad_x 1/2 |x - f(x, t)|^2, with its graph inside a loss.
-    fn score(&self) -> candle_core::Result<Tensor> {
-        let energy = |x: &Tensor| raw_energy(self.model.net(), Form::Residual, x, &self.t, &Cond::default());
-        grad::gradient(&self.x, energy)?.1.neg()
+    /// f(x, t) of a denoiser; of an energy its score -grad_x 1/2 |x - f(x, t)|^2.
+    fn output(&self) -> candle_core::Result<Tensor> {
+        let y = self.model.net().forward(&self.x, &self.t, &Cond::default())?;
+        if self.model.spec.head == Head::Energy { y - &self.x } else { Ok(y) }
     }
 
-    fn step(&mut self, case: &str) -> Result<()> {
+    fn step(&mut self, case: &str) -> candle_core::Result<()> {
         match case {
-            "forward" => {
-                self.model.net().forward(&self.x, &self.t, &Cond::default())?;
-            }
-            "energy-score" => {
-                self.score()?;
-            }
-            "train" => self.update(|w| {
-                let f = w.model.net().forward(&w.x, &w.t, &Cond::default())?;
-                (f - &w.eps)?.sqr()?.mean_all()
-            })?,
-            _ => self.update(|w| (w.score()? + &w.eps)?.sqr()?.mean_all())?,
+            "forward" | "energy-score" => self.output().map(drop),
+            "train" => self.update(|w| (w.output()? - &w.eps)?.sqr()?.mean_all()),
+            _ => self.update(|w| (w.output()? + &w.eps)?.sqr()?.mean_all()),
         }
-        Ok(())
     }
 
     /// Gradients of `loss`, a step of AdamW, and the average.
-    fn update(&mut self, loss: impl FnOnce(&Self) -> candle_core::Result<Tensor>) -> Result<()> {
+    fn update(&mut self, loss: impl FnOnce(&Self) -> candle_core::Result<Tensor>) -> candle_core::Result<()> {
         let (_, grads) = grad::value_and_grad(&self.vars, || loss(self))?;
         self.steps += 1;
         let vars = self.model.vars();
