@@ -242,9 +242,14 @@ pub struct Ema {
     pub out: Option<PathBuf>,
 }
 
-/// Check the first and second derivatives of every operation on a device
+/// Check the values and derivatives of every operation on a device
+///
+/// Values in f32 are compared with f64, and the first, second and third derivative with finite differences.
 #[derive(Parser)]
 pub struct Check {
+    /// With every operation composed of candle's own, as on devices that have no kernels of ours
+    #[arg(long)]
+    pub composed: bool,
     #[command(flatten)]
     pub machine: Machine,
 }

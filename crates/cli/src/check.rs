@@ -1,8 +1,8 @@
-//! `langevin check`: the derivatives of every op against finite differences, on a device.
+//! `langevin check`: the values of every op in f32 against f64, and its derivatives against finite differences.
 
 use crate::args::Check;
 use anyhow::{Result, bail};
-use langevin_ops::check::cases;
+use langevin_ops::check::{PRECISION, by_composition, cases};
 
 /// Carries out `langevin check`.
 pub fn run(args: &Check) -> Result<()> {
@@ -12,10 +12,15 @@ pub fn run(args: &Check) -> Result<()> {
     let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
     for case in cases {
         // a failure is one line among the others: the rest is checked all the same
-        let (passed, found) = match case.run(&device) {
+        let run = || case.run(&device);
+        let (passed, found) = match if args.composed { by_composition(run) } else { run() } {
             Ok(outcome) => {
-                let errors: Vec<_> = outcome.errors.iter().map(|e| format!("{e:.1e}")).collect();
-                (outcome.passed(), format!("{}  (at most {:.0e})", errors.join("  "), outcome.tolerance))
+                let mut found = format!("{:.1e} (at most {PRECISION:.0e})", outcome.precision);
+                if !outcome.errors.is_empty() {
+                    let errors: Vec<_> = outcome.errors.iter().map(|e| format!("{e:.1e}")).collect();
+                    found += &format!("  {} (at most {:.0e})", errors.join(" "), outcome.tolerance);
+                }
+                (outcome.passed(), found)
             }
             Err(e) => (false, e.to_string()),
         };
@@ -23,8 +28,10 @@ pub fn run(args: &Check) -> Result<()> {
         crate::say!("{:<6} {:<width$}  {found}", if passed { "ok" } else { "FAILED" }, case.name)?;
     }
     if all == 0 || failed > 0 {
-        bail!("{failed} of {all} ops have wrong derivatives on {}", args.machine.device);
+        bail!("{failed} of {all} ops are wrong on {}", args.machine.device);
     }
-    crate::talk!("all {all} are right; the numbers are errors of the first, second, ... derivative");
+    crate::talk!(
+        "all {all} are right; the numbers are errors of the value in f32, and of the first, second, ... derivative"
+    );
     Ok(())
 }

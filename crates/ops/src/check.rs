@@ -103,7 +103,7 @@ fn weights(x: &Tensor, phase: f64) -> Result<Tensor> {
 pub struct Case {
     /// The op and what is special about the arguments.
     pub name: String,
-    /// The highest order of derivative that is checked.
+    /// The highest order of derivative that is checked; 0 for large arguments, where only the value is.
     pub order: usize,
     f: Box<Function>,
     inputs: Vec<Tensor>,
@@ -112,35 +112,44 @@ pub struct Case {
 /// What [`Case::run`] found.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// Error of the value in f32 over its largest number, at arguments scaled by 1, 1e4 and 1e-4: the largest of the three.
+    pub precision: f64,
     /// Error of the first, second, ... derivative over the largest derivative of that order.
     pub errors: Vec<f64>,
-    /// The largest error allowed.
+    /// The largest of `errors` allowed.
     pub tolerance: f64,
 }
 
+/// The largest [`Outcome::precision`] allowed.
+pub const PRECISION: f64 = 1e-4;
+
 impl Outcome {
-    /// Whether all errors are within the tolerance.
+    /// Whether all errors are within the tolerances.
     pub fn passed(&self) -> bool {
-        self.errors.iter().all(|e| *e <= self.tolerance)
+        self.precision <= PRECISION && self.errors.iter().all(|e| *e <= self.tolerance)
     }
 }
 
 impl Case {
-    /// Checks the derivatives on `device`, in f64 on the CPU and on CUDA, in f32 elsewhere.
+    /// Checks the value in f32 on `device`, and the derivatives: in f64 on the CPU and on CUDA, in f32 elsewhere.
     pub fn run(&self, device: &Device) -> Result<Outcome> {
-        self.up_to(self.order, device)
-    }
-
-    fn up_to(&self, highest: usize, device: &Device) -> Result<Outcome> {
         let dtype = if device.is_cpu() || device.is_cuda() { DType::F64 } else { DType::F32 };
         let tolerance = if dtype == DType::F64 { 1e-7 } else { 1e-3 };
-        let errors = (1..=highest).map(|n| order(&*self.f, &self.inputs, n, device, dtype)).collect::<Result<_>>()?;
-        Ok(Outcome { errors, tolerance })
+        let errors =
+            (1..=self.order).map(|n| order(&*self.f, &self.inputs, n, device, dtype)).collect::<Result<_>>()?;
+        Ok(Outcome { precision: self.precision(device)?, errors, tolerance })
     }
 
-    /// As [`Case::run`], with the op composed of candle's own, and to second order at most.
-    pub fn run_composed(&self, device: &Device) -> Result<Outcome> {
-        by_composition(|| self.up_to(self.order.min(2), device))
+    fn precision(&self, device: &Device) -> Result<f64> {
+        let mut worst = 0f64;
+        for scale in [1., 1e4, 1e-4] {
+            let exact = by_composition(|| self.value(scale, DType::F64, &Device::Cpu))?;
+            let found = self.value(scale, DType::F32, device)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            let largest = |x: &Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
+            let error = largest(&(found - &exact)?)? / largest(&exact)?.max(f64::MIN_POSITIVE);
+            worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+        }
+        Ok(worst)
     }
 
     /// The op at its arguments, all scaled by `scale`, in `dtype` on `device`.

@@ -6,7 +6,7 @@ use crate::{act, attend, conv, fir, linear, norm, resample};
 use candle_core::{Device, Result, Tensor};
 
 /// How an argument lies in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
     Plain,
     /// Its dimensions in reverse order.
@@ -74,6 +74,7 @@ pub fn cases() -> Result<Vec<Case>> {
     products(&mut all)?;
     resampling(&mut all)?;
     networks(&mut all)?;
+    large(&mut all)?;
     Ok(all)
 }
 
@@ -93,6 +94,7 @@ fn convolutions(all: &mut Vec<Case>) -> Result<()> {
         let [x, weight] = [vec![2, 2, h, w], vec![3, 2, k, k]];
         let layouts = [(Plain, Plain), (Reversed, Part), (Repeated, Reversed)];
         for (lx, lw) in layouts.into_iter().take(if i < 4 { 3 } else { 1 }) {
+            let order = if lx == Plain { order } else { 2 };
             all.push(case(&format!("conv2d {name}"), order, &[(x.clone(), lx), (weight.clone(), lw)], move |a| {
                 conv::conv2d(&a[0], &a[1], None, geometry)
             })?);
@@ -203,5 +205,37 @@ fn networks(all: &mut Vec<Case>) -> Result<()> {
             norm::group_norm(&Value::cat(&[&up, &x], 1)?.narrow(1, 1, 2)?, &gamma, &beta, 2, 1e-2) // x: a skip
         })
     })?);
+    Ok(())
+}
+
+/// Sizes at which the fast kernels run: values alone.
+fn large(all: &mut Vec<Case>) -> Result<()> {
+    let geometries = [
+        ("3x3", 3, 1, [1; 4]),
+        ("1x1", 1, 1, [0; 4]),
+        ("3x3 stride 2", 3, 2, [1; 4]),
+        ("3x3 stride 2 padded below and right", 3, 2, [0, 1, 0, 1]),
+    ];
+    for (name, k, stride, pad) in geometries {
+        let geometry = conv::Geometry { stride, pad };
+        let (x, w) = (vec![2, 48, 14, 14], vec![32, 48, k, k]);
+        let out = (14 + pad[0] + pad[1] - k) / stride + 1;
+        let g = vec![2, 32, out, out];
+        all.push(case(&format!("conv2d {name}, large"), 0, &[(x.clone(), Plain), (w.clone(), Plain)], move |a| {
+            conv::conv2d(&a[0], &a[1], None, geometry)
+        })?);
+        all.push(case(&format!("conv2d_input_grad {name}, large"), 0, &[(g.clone(), Plain), (w, Plain)], move |a| {
+            conv::conv2d_input_grad(&a[0], &a[1], (14, 14), geometry)
+        })?);
+        all.push(case(&format!("conv2d_weight_grad {name}, large"), 0, &[(x, Plain), (g, Plain)], move |a| {
+            conv::conv2d_weight_grad(&a[0], &a[1], (k, k), geometry)
+        })?);
+    }
+    let channels = [(vec![2, 32, 9, 9], Plain), (vec![32], Plain), (vec![32], Plain)];
+    all.push(case("group_norm_silu, large", 0, &channels, |a| norm::group_norm_silu(&a[0], &a[1], &a[2], 4, 1e-5))?);
+    let qkv = [(vec![2, 2, 49, 32], Plain), (vec![2, 2, 49, 32], Plain), (vec![2, 2, 49, 32], Plain)];
+    all.push(case("attention, large", 0, &qkv, |a| attend::attention(&a[0], &a[1], &a[2], 0.2))?);
+    let rows = [(vec![64, 200], Plain), (vec![100, 200], Plain)];
+    all.push(case("linear, large", 0, &rows, |a| linear::linear(&a[0], &a[1], None))?);
     Ok(())
 }
