@@ -49,7 +49,7 @@ fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
-    match args.run() {
+    match langevin_ops::threads::main(|| args.run()).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));

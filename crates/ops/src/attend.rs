@@ -9,8 +9,11 @@ use candle_core::{D, Result, Tensor, bail};
 /// Softmax over the last dimension.
 pub fn softmax<T: Operand>(x: &T) -> Result<T> {
     let x = x.value();
-    if x.dims().is_empty() || x.shape().elem_count() == 0 {
+    if matches!(x.dims().last(), None | Some(0)) {
         bail!("softmax: nothing to sum over in a tensor of shape {:?}", x.dims());
+    }
+    if x.shape().elem_count() == 0 {
+        return Ok(x.clone()).and_then(T::from_value);
     }
     T::from_value(apply(Softmax, &[&x])?)
 }

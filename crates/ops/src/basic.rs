@@ -38,6 +38,7 @@ impl Value {
         if &to == self.shape() {
             return Ok(self.clone());
         }
+        repeats("broadcast", self.dims(), to.dims())?;
         apply(Broadcast { from: self.shape().clone(), to }, &[self])
     }
 
@@ -47,6 +48,7 @@ impl Value {
         if &to == self.shape() {
             return Ok(self.clone());
         }
+        repeats("sum_to", to.dims(), self.dims())?;
         apply(SumTo { from: self.shape().clone(), to }, &[self])
     }
 
@@ -72,6 +74,9 @@ impl Value {
 
     /// One after the other along `dim`.
     pub fn cat(parts: &[&Value], dim: usize) -> Result<Value> {
+        if parts.is_empty() {
+            bail!("cat: no parts");
+        }
         let mut sizes = vec![];
         for part in parts {
             let Some(&size) = part.dims().get(dim) else { bail!("cat: dimension {dim} of {:?}", part.dims()) };
@@ -90,6 +95,14 @@ impl Value {
 fn same(op: &str, a: &Value, b: &Value) -> Result<()> {
     if a.dims() != b.dims() || a.dtype() != b.dtype() {
         bail!("{op}: {:?} {:?} and {:?} {:?} do not go together", a.dims(), a.dtype(), b.dims(), b.dtype());
+    }
+    Ok(())
+}
+
+/// Whether `small`, repeated where it has size 1, has the shape `large`.
+fn repeats(op: &str, small: &[usize], large: &[usize]) -> Result<()> {
+    if small.len() != large.len() || small.iter().zip(large).any(|(s, l)| s != l && *s != 1) {
+        bail!("{op}: {small:?} does not repeat to {large:?}; give as many sizes, each the same or 1");
     }
     Ok(())
 }
@@ -168,8 +181,11 @@ impl Op for Power {
     }
 
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
-        let slope = || at.inputs[0].powf(self.0 - 1.)?.affine(self.0, 0.);
-        Ok(vec![at.wanted(0, || at.g.mul(&slope()?))?])
+        let slope = || match self.0 {
+            0. => at.g.affine(0., 0.), // at 0 too
+            p => at.g.mul(&at.inputs[0].powf(p - 1.)?.affine(p, 0.)?),
+        };
+        Ok(vec![at.wanted(0, slope)?])
     }
 }
 
@@ -195,6 +211,9 @@ struct SumTo {
 
 impl Op for SumTo {
     fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        if native(x) {
+            return read!(x, T, |x| cpu::sum_to::<T>(x[0], self.from.dims(), self.to.dims()), &self.to);
+        }
         let sizes = self.from.dims().iter().zip(self.to.dims()).enumerate();
         let dims: Vec<usize> = sizes.filter(|(_, (from, to))| from != to).map(|(i, _)| i).collect();
         x[0].sum_keepdim(dims)?.reshape(&self.to)

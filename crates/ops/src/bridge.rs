@@ -1,11 +1,12 @@
 //! Between the tape and candle: tensors become values, and a value one node of candle's graph.
 
+use crate::context::Context;
 use crate::grad;
 use crate::tape::{self, Value};
 use candle_core::backend::BackendStorage;
 use candle_core::bail;
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Result, Shape, Storage, Tensor, TensorId};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,23 +43,17 @@ impl Operand for Value {
 }
 
 thread_local! {
-    static UNRECORDED: Cell<bool> = const { Cell::new(false) };
     static DIRECT: RefCell<Option<Direct>> = const { RefCell::new(None) };
+    /// The gradients of the pass now running on their way to candle's arguments, by the value they are of.
+    static FOUND: RefCell<HashMap<(u64, TensorId), Tensor>> = RefCell::default();
 }
 
 /// Gradients of variables that go to their owner without passing through candle's sums.
 pub(crate) type Direct = HashMap<TensorId, Tensor>;
 
-/// Runs `f` with every tensor a constant to the tape: no history, no gradients.
+/// Runs `f` with every tensor a constant to the tape: no history, no gradients but those taken inside.
 pub fn unrecorded<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            UNRECORDED.set(self.0);
-        }
-    }
-    let _restore = Restore(UNRECORDED.replace(true));
-    f()
+    Context { unrecorded: true, ..Context::now() }.run(f)
 }
 
 /// A network's pass over `x`: one node of candle's graph where gradients are being taken (in the scopes of [`grad`]),
@@ -69,15 +64,22 @@ pub fn run(x: &Tensor, f: impl FnOnce(&Value) -> Result<Value>) -> Result<Tensor
 
 /// Runs one backward pass of candle's on this thread; gives also the variables' gradients that the tape found.
 pub(crate) fn collect<R>(f: impl FnOnce() -> R) -> (R, Direct) {
-    let outer = DIRECT.replace(Some(Direct::new()));
+    struct Restore(Option<Direct>, HashMap<(u64, TensorId), Tensor>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DIRECT.set(self.0.take());
+            FOUND.set(std::mem::take(&mut self.1));
+        }
+    }
+    let _restore = Restore(DIRECT.replace(Some(Direct::new())), FOUND.take());
     let result = f();
-    (result, DIRECT.replace(outer).unwrap_or_default())
+    (result, DIRECT.take().unwrap_or_default())
 }
 
 impl Value {
     /// A tensor on the tape. If candle tracks it, gradients flow back into it.
     pub fn of(t: &Tensor) -> Self {
-        if t.track_op() && !UNRECORDED.get() { Self::leaf(t) } else { Self::constant(t.detach()) }
+        if t.track_op() && !Context::now().unrecorded { Self::leaf(t) } else { Self::constant(t.detach()) }
     }
 
     /// A tensor of candle's that depends on every tensor this was computed from: one node of its graph.
@@ -89,7 +91,10 @@ impl Value {
         let y = if y.layout().start_offset() == 0 { y.contiguous()? } else { y.force_contiguous()? };
         let zero = Tensor::zeros(1, y.dtype(), y.device())?;
         let mut arguments = tape::leaves(&self);
-        let root = Root { id: tape::now(), y: Mutex::new(Some(self.history())), found: Mutex::default() };
+        if arguments.is_empty() || tape::marked(&self) {
+            bail!("a part of a network that may be computed again passes through a tensor; let it compute with values");
+        }
+        let root = Root { id: tape::now(), y: Mutex::new(Some(self.history())) };
         let root = Arc::new(root);
         let tied = |y: Tensor, out, arity| Tied { root: root.clone(), y: Mutex::new(Some(y)), out, arity };
         // an op of candle's has three arguments: the rest are tied to it by a token in place of three of them
@@ -112,8 +117,6 @@ fn apply(arguments: &[Tensor], op: Tied) -> Result<Tensor> {
 struct Root {
     id: u64,
     y: Mutex<Option<Value>>,
-    /// Gradients on their way to candle's arguments.
-    found: Mutex<HashMap<TensorId, Tensor>>,
 }
 
 /// The node of a value (`out`), or a token that ties more tensors to it.
@@ -145,17 +148,16 @@ impl Tied {
         let wanted = |t: &Tensor| !t.is_variable() || mode.only.is_none_or(|leaf| leaf == t.id());
         let g = if mode.keep_graph { Value::of(g) } else { Value::of(&g.detach()) };
         let grads = tape::backward(y, g, wanted, mode.keep_graph)?;
-        let mut found = self.root.found.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, g) in grads {
             let g = g.tensor()?;
-            found.insert(id, g);
+            FOUND.with_borrow_mut(|found| found.insert((self.root.id, id), g));
         }
         Ok(())
     }
 
     /// The gradient for one of candle's arguments, if candle is to have one.
     fn take(&self, t: &Tensor) -> Result<Option<Tensor>> {
-        let found = self.root.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&t.id());
+        let found = FOUND.with_borrow_mut(|found| found.remove(&(self.root.id, t.id())));
         match found {
             Some(g) if t.is_variable() => DIRECT.with_borrow_mut(|direct| match direct {
                 None => Ok(Some(g)),

@@ -4,8 +4,8 @@
 //! scalar L_{k+1} = sum_i <u_i, dL_k/dx_i>. The gradient of L_{k-1} with respect to every argument is compared with
 //! central differences of fourth order, taken in f64 on the CPU.
 
+use crate::context::Context;
 use crate::grad;
-use crate::kernel;
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 #[path = "check_cases.rs"]
@@ -14,7 +14,7 @@ pub use list::cases;
 
 /// Runs `f` with every op composed of candle's own, as on devices that have no kernels of ours.
 pub fn by_composition<R>(f: impl FnOnce() -> R) -> R {
-    kernel::composed(true, f)
+    Context { composed: true, ..Context::now() }.run(f)
 }
 
 /// A function of several tensors.
@@ -173,7 +173,7 @@ mod tests {
         }
 
         fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
-            let told = if kernel::composing() { 1. } else { 0. };
+            let told = if Context::now().composed { 1. } else { 0. };
             Ok(vec![Some(at.g.affine(0., told)?)])
         }
     }

@@ -20,20 +20,22 @@
 mod differences;
 
 use crate::bridge::{Direct, collect};
-use crate::{kernel, tape};
+use crate::context::{Context, wait};
+use crate::tape;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId, Var, bail};
 use std::cell::Cell;
-use std::marker::PhantomData;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
+pub use crate::context::carry;
 pub use differences::{by_differences, differences, gradient_by_differences};
 
 const KEEP: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 /// `backward` recurses over the graph: 2 MB overflow at 5 to 10 thousand chained nodes.
-const STACK: usize = 256 << 20;
+pub(crate) const STACK: usize = 256 << 20;
 
 /// What the backward pass now running on this thread is for; the ops' `bwd` ask it.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +48,22 @@ pub(crate) struct Mode {
     pub since: u64,
 }
 
+/// What candle's backward does on a thread, for as long as that lives.
+#[derive(Clone, Copy, PartialEq)]
+enum Thread {
+    /// It has not been made to run here.
+    Unknown,
+    /// It drops the graphs of gradients: this is the thread for passes of first order.
+    Drops,
+    /// It keeps them: this is the thread for passes of second order.
+    Keeps,
+    /// It keeps them, and this is the program's own thread ([`adopt_thread`]).
+    Adopted,
+}
+
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode { keep_graph: false, only: None, since: u64::MAX }) };
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Whether backward passes of this thread run on it.
-    static HERE: Cell<bool> = const { Cell::new(false) };
+    static THREAD: Cell<Thread> = const { Cell::new(Thread::Unknown) };
 }
 
 /// The mode of the backward pass now running on this thread.
@@ -62,7 +75,7 @@ pub(crate) fn mode() -> Mode {
 ///
 /// Elsewhere, results computed from weights are better detached: they hold the whole graph of their computation.
 pub fn recording() -> bool {
-    DEPTH.get() > 0
+    Context::now().scopes > 0
 }
 
 /// Starts the threads of the backward passes. Programs call it first: it sets an environment variable for an instant,
@@ -71,20 +84,10 @@ pub fn init() -> Result<()> {
     workers().map(|_| ())
 }
 
-/// Inside it, what is built will be differentiated; ends when dropped, on the thread that made it.
-struct Scope(PhantomData<*const ()>);
-
-impl Scope {
-    fn enter() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        Self(PhantomData)
-    }
-}
-
-impl Drop for Scope {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-    }
+/// Runs `f`, whose result will be differentiated.
+fn scope<R>(f: impl FnOnce() -> R) -> R {
+    let now = Context::now();
+    Context { scopes: now.scopes + 1, unrecorded: false, ..now }.run(f)
 }
 
 /// The gradients that candle found, and those of variables that the tape handed over directly.
@@ -105,13 +108,13 @@ impl Grads {
 struct Job {
     y: Tensor,
     mode: Mode,
-    composed: bool,
+    context: Context,
     reply: Sender<Result<Grads>>,
 }
 
 struct Workers {
-    detach: Sender<Job>,
-    keep: Sender<Job>,
+    drops: Sender<Job>,
+    keeps: Sender<Job>,
 }
 
 /// Runs on each worker before anything else, so that candle reads the variable now; true if this thread keeps graphs.
@@ -126,15 +129,20 @@ fn probe() -> Result<bool> {
 
 /// candle's backward on this thread.
 fn backward_here(y: &Tensor, mode: Mode) -> Result<Grads> {
-    let before = MODE.replace(mode);
+    struct Restore(Mode);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MODE.set(self.0);
+        }
+    }
+    let _restore = Restore(MODE.replace(mode));
     let (result, direct) = collect(|| y.backward());
-    MODE.set(before);
     Ok(Grads { store: result?, direct })
 }
 
 fn serve(jobs: &Receiver<Job>) {
-    for Job { y, mode, composed, reply } in jobs.iter() {
-        let result = kernel::composed(composed, || guarded(&y, mode));
+    for Job { y, mode, context, reply } in jobs.iter() {
+        let result = context.run(|| guarded(&y, mode));
         drop(y);
         let _ = reply.send(result); // the caller is waiting; if it is gone, so is the need
     }
@@ -153,6 +161,7 @@ fn start(keep: bool) -> std::result::Result<Sender<Job>, String> {
         .name(if keep { "backward, graph kept" } else { "backward" }.into())
         .stack_size(STACK)
         .spawn(move || {
+            THREAD.set(if keep { Thread::Keeps } else { Thread::Drops });
             let _ = ready.send(probe());
             serve(&jobs);
         })
@@ -174,7 +183,7 @@ fn workers() -> Result<&'static Workers> {
     static WORKERS: OnceLock<std::result::Result<Workers, String>> = OnceLock::new();
     let started = WORKERS.get_or_init(|| {
         let before = std::env::var_os(KEEP);
-        let both = start(false).and_then(|detach| start(true).map(|keep| Workers { detach, keep }));
+        let both = start(false).and_then(|drops| start(true).map(|keeps| Workers { drops, keeps }));
         restore(before);
         both
     });
@@ -188,7 +197,7 @@ fn guarded(y: &Tensor, mode: Mode) -> Result<Grads> {
     })
 }
 
-/// Lets the backward passes of this thread run on it from now on, if it has not run any: kernels wait for each other less
+/// Lets backward passes of this thread run on it from now on, if it has not run any: kernels wait for each other less
 /// than across threads. Sets an environment variable for an instant, as [`init`] does.
 pub(crate) fn adopt_thread() {
     let before = std::env::var_os(KEEP);
@@ -197,7 +206,9 @@ pub(crate) fn adopt_thread() {
     unsafe {
         std::env::set_var(KEEP, "1");
     }
-    HERE.set(matches!(probe(), Ok(true)));
+    if matches!(probe(), Ok(true)) {
+        THREAD.set(Thread::Adopted);
+    }
     restore(before);
 }
 
@@ -212,16 +223,39 @@ fn restore(before: Option<std::ffi::OsString>) {
     }
 }
 
+/// Bytes of candle's graph whose gradients an adopted thread may keep graphs of, in a pass that needs none.
+const FEW: usize = 64 << 20;
+
 fn backward(y: Tensor, mode: Mode) -> Result<Grads> {
-    if HERE.get() {
+    let here = match THREAD.get() {
+        Thread::Unknown => false,
+        Thread::Drops => !mode.keep_graph,
+        Thread::Keeps => true, // if it waited for the other thread, that could be waiting for this one
+        Thread::Adopted => mode.keep_graph || bytes(&y) < FEW,
+    };
+    if here {
         return guarded(&y, mode);
     }
     let workers = workers()?;
     let (reply, result) = channel();
-    let to = if mode.keep_graph { &workers.keep } else { &workers.detach };
-    let gone = |_| candle_core::Error::Msg("the thread for the backward pass has died".into());
-    to.send(Job { y, mode, composed: kernel::composing(), reply }).map_err(|_| gone(()))?;
-    result.recv().map_err(|_| gone(()))?
+    let to = if mode.keep_graph { &workers.keeps } else { &workers.drops };
+    let gone = || candle_core::Error::Msg("the thread for the backward pass has died".into());
+    to.send(Job { y, mode, context: Context::now(), reply }).map_err(|_| gone())?;
+    if rayon::current_thread_index().is_none() {
+        return result.recv().map_err(|_| gone())?;
+    }
+    // the pass may need this thread of the pool
+    wait(|| match result.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => Some(Err(gone())),
+        Ok(grads) => Some(grads),
+    })
+}
+
+/// Of what lies between `y` and the variables in candle's graph.
+fn bytes(y: &Tensor) -> usize {
+    let inner = y.sorted_nodes().into_iter().filter(|t| !t.is_variable());
+    inner.map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
 }
 
 /// The value of `f` and its gradient with respect to each of `vars`, for an optimiser: detached, in the order of `vars`,
@@ -230,25 +264,21 @@ fn backward(y: Tensor, mode: Mode) -> Result<Grads> {
 /// Errors if `f` is not one number, or depends on none of `vars`.
 pub fn value_and_grad(vars: &[Var], f: impl FnOnce() -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
     let since = tape::now();
-    let y = {
-        let _scope = Scope::enter();
-        f()?
-    };
+    let y = scope(f)?;
     if y.elem_count() != 1 {
         bail!("value_and_grad: the function returned a tensor of shape {:?}; reduce it to one number", y.dims());
     }
     let value = y.detach();
     let mut store = backward(y, Mode { keep_graph: false, only: None, since })?;
-    let mut found = false;
-    let grads = vars.iter().map(|v| match store.remove(v)? {
-        Some(g) => {
-            found = true;
-            Ok(g.detach())
+    let mut found: HashMap<TensorId, Tensor> = HashMap::new(); // a variable may be listed twice
+    for v in vars {
+        if let Some(g) = store.remove(v)? {
+            found.insert(v.id(), g.detach());
         }
-        None => v.zeros_like(),
-    });
+    }
+    let grads = vars.iter().map(|v| found.get(&v.id()).map_or_else(|| v.zeros_like(), |g| Ok(g.clone())));
     let grads = grads.collect::<Result<Vec<_>>>()?;
-    if !found {
+    if found.is_empty() {
         bail!(
             "value_and_grad: the value depends on none of the {} variables (was it computed outside the closure, or detached?)",
             vars.len()
@@ -270,11 +300,8 @@ pub fn gradient(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result
     } else {
         Var::from_tensor(x)?.into_inner()
     };
-    let (keep_graph, since) = (DEPTH.get() > 0, tape::now());
-    let y = {
-        let _scope = Scope::enter();
-        f(&leaf)?
-    };
+    let (keep_graph, since) = (recording(), tape::now());
+    let y = scope(|| f(&leaf))?;
     let total = if y.elem_count() == 1 { y.clone() } else { y.sum_all()? };
     let y = if keep_graph { y } else { y.detach() };
     let mut store = backward(total, Mode { keep_graph, only: Some(leaf.id()), since })?;

@@ -12,6 +12,7 @@ pub mod attend;
 mod basic;
 mod bridge;
 pub mod check;
+mod context;
 pub mod conv;
 pub mod fir;
 pub mod grad;

@@ -5,31 +5,20 @@
 //! the price of computing each part three times in place of once.
 
 use crate::bridge::unrecorded;
+use crate::context::Context;
 use crate::tape::{Backward, Op, Value, backward, leaves, record};
 use candle_core::{Result, Tensor, bail};
-use std::cell::Cell;
 use std::sync::Arc;
-
-thread_local! {
-    static ON: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Runs `f` with every [`part`] inside it recomputed in the backward pass, or none.
 pub fn recompute<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ON.set(self.0);
-        }
-    }
-    let _restore = Restore(ON.replace(on));
-    f()
+    Context { recompute: on, ..Context::now() }.run(f)
 }
 
 /// `f` of `inputs`, a part that [`recompute`] may speak of. `f` gives the same value at every call.
 pub fn part(inputs: &[&Value], f: impl Fn(&[Value]) -> Result<Value> + Send + Sync + 'static) -> Result<Value> {
     let inputs: Vec<Value> = inputs.iter().map(|&x| x.clone()).collect();
-    if ON.get() { again(Arc::new(f), inputs) } else { f(&inputs) }
+    if Context::now().recompute { again(Arc::new(f), inputs) } else { f(&inputs) }
 }
 
 type Function = dyn Fn(&[Value]) -> Result<Value> + Send + Sync;
@@ -68,10 +57,14 @@ impl Op for Again {
             let gradient = move |x: &[Value]| {
                 let mut wants = vec![false; n + weights.len()];
                 wants[i] = true;
-                match gradients(&*f, &weights, &x[..n], &x[n], &wants, true)?.swap_remove(i) {
-                    Some(g) => Ok(g),
-                    None => bail!("a recomputed part does not depend on what it did before"),
-                }
+                let found = gradients(&*f, &weights, &x[..n], &x[n], &wants, true)?.swap_remove(i);
+                found.map_or_else(
+                    || {
+                        let input = if i < n { x[i].data()? } else { weights[i - n].detach() };
+                        Ok(Value::constant(input.zeros_like()?))
+                    },
+                    Ok,
+                )
             };
             let mut inputs = x.to_vec();
             inputs.push(at.g.clone());
@@ -93,6 +86,11 @@ fn gradients(
     let marked: Vec<(Value, Tensor)> = x.iter().map(Value::marked).collect::<Result<_>>()?;
     let keys: Vec<&Tensor> = marked.iter().map(|(_, key)| key).chain(weights).collect();
     let y = recompute(false, || f(&marked.iter().map(|(x, _)| x.clone()).collect::<Vec<_>>()))?;
+    if leaves(&y).iter().any(|leaf| weights.iter().all(|weight| weight.id() != leaf.id())) {
+        bail!(
+            "a part of a network makes new tensors at every call, and loses their gradients; let it compute with values"
+        );
+    }
     let wanted = |t: &Tensor| keys.iter().zip(wants).any(|(key, want)| *want && key.id() == t.id());
     let mut found = backward(y, g.clone(), wanted, keep)?;
     Ok(keys.iter().map(|key| found.remove(&key.id())).collect())

@@ -255,26 +255,33 @@ fn take_inputs(node: &mut Node) -> Vec<Value> {
     }
 }
 
-/// All nodes behind `y` through which gradients flow, in the order of their making.
-fn nodes(y: &Value) -> Vec<Arc<Node>> {
+/// All nodes behind `y` through which gradients flow, in the order of their making; those behind marks if asked for.
+fn nodes(y: &Value, behind_marks: bool) -> Vec<Arc<Node>> {
     let (mut seen, mut found, mut open) = (HashSet::new(), vec![], vec![y.node.clone()]);
     while let Some(node) = open.pop() {
         let Some(node) = node.filter(|node| seen.insert(node.id)) else { continue };
-        open.extend(node.inputs().iter().filter(|x| x.tracked).map(|x| x.node.clone()));
+        if behind_marks || node.key().is_none() {
+            open.extend(node.inputs().iter().filter(|x| x.tracked).map(|x| x.node.clone()));
+        }
         found.push(node);
     }
     found.sort_by_key(|node| node.id);
     found
 }
 
-/// The tensors of candle's that `y` depends on, each once, in the order of their first use.
+/// Whether `y` depends on a marked value.
+pub(crate) fn marked(y: &Value) -> bool {
+    nodes(y, false).iter().any(|node| matches!(node.kind, Kind::Leaf { of: Some(_), .. }))
+}
+
+/// The tensors of candle's that `y` depends on other than by marks, each once, in the order of their first use.
 pub(crate) fn leaves(y: &Value) -> Vec<Tensor> {
     let mut seen = HashSet::new();
     let leaf = |node: Arc<Node>| match &node.kind {
         Kind::Leaf { key, of: None } if seen.insert(key.id()) => Some(key.clone()),
         _ => None,
     };
-    nodes(y).into_iter().filter_map(leaf).collect()
+    nodes(y, false).into_iter().filter_map(leaf).collect()
 }
 
 /// The gradient of <y, g> with respect to each leaf that `wanted` names, tracked if `keep`.
@@ -282,7 +289,7 @@ pub(crate) fn leaves(y: &Value) -> Vec<Tensor> {
 /// Unless `keep`, the history of `y` is taken apart on the way, as far as nobody else holds it.
 pub(crate) fn backward(y: Value, g: Value, wanted: impl Fn(&Tensor) -> bool, keep: bool) -> Result<Gradients> {
     let mut needs = HashMap::new();
-    for node in nodes(&y) {
+    for node in nodes(&y, true) {
         let need = node.key().is_some_and(&wanted) || node.inputs().iter().any(|x| needed(&needs, x));
         needs.insert(node.id, need);
     }

@@ -2,16 +2,39 @@
 
 use crate::grad;
 use candle_core::{Result, bail};
+use std::cell::Cell;
+
+thread_local! {
+    static MAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a program, `f`, on a thread with a stack of 256 MiB, for backward passes recurse over the graph.
+///
+/// There [`set`] makes the thread itself one of those that compute, which spares handing work over.
+/// Errors if no thread can be started; panics where `f` does.
+pub fn main<R: Send>(f: impl FnOnce() -> R + Send) -> Result<R> {
+    let program = || {
+        MAIN.set(true);
+        f()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("main".into()).stack_size(grad::STACK);
+        let thread =
+            thread.spawn_scoped(scope, program).map_err(|e| candle_core::Error::Msg(format!("no thread: {e}")))?;
+        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 /// Uses `n` threads from now on, or all cores. For programs to call first, before any work: errors if it is too late.
 ///
 /// candle's own elementwise operations are held to one thread: they wait for each other in spin loops on pinned threads,
 /// which takes the cores from the kernels here and doubled the time of a training step. `CANDLE_NUM_THREADS` overrides.
 pub fn set(n: Option<usize>) -> Result<()> {
-    // this thread is one of the pool: what runs on it does not wait to be handed over. Alone it would wait for itself.
     let mut pool = rayon::ThreadPoolBuilder::new();
     let count = n.or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0));
-    if count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())) > 1 {
+    let count = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    if MAIN.get() && count > 1 {
+        // as one of the pool; if it were all of it, it would wait for itself
         pool = pool.use_current_thread();
         grad::adopt_thread();
     }

@@ -1,30 +1,19 @@
 //! The derivative of a gradient by differences: first-order passes only.
 
-use super::{DEPTH, Mode, Scope, backward, backward_here, gradient};
+use super::{Mode, backward, backward_here, gradient, scope};
+use crate::context::Context;
 use crate::shape;
 use crate::tape::{self, Backward, Op, Value};
 use candle_core::{Result, Tensor, Var, bail};
-use std::cell::Cell;
-
-thread_local! {
-    static DIFFERENCES: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Runs `f` with the gradients of energies in it differentiated by differences ([`gradient_by_differences`]), or exactly.
 pub fn differences<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            DIFFERENCES.set(self.0);
-        }
-    }
-    let _restore = Restore(DIFFERENCES.replace(on));
-    f()
+    Context { differences: on, ..Context::now() }.run(f)
 }
 
 /// Whether [`differences`] asks for differences.
 pub fn by_differences() -> bool {
-    DIFFERENCES.get()
+    Context::now().differences
 }
 
 /// Root mean square of the step a component, for inputs of about unit variance in f32: rounding and the error of the
@@ -41,17 +30,14 @@ pub fn gradient_by_differences(
     x: &Tensor,
     f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    if DEPTH.get() == 0 {
+    if Context::now().scopes == 0 {
         return Ok(gradient(x, f)?.1);
     }
     if x.track_op() {
         bail!("gradient_by_differences: the input was itself computed from variables; detach it");
     }
     let (leaf, since) = (Var::from_tensor(x)?.into_inner(), tape::now());
-    let total = {
-        let _scope = Scope::enter();
-        f(&leaf)?.sum_all()?
-    };
+    let total = scope(|| f(&leaf)?.sum_all())?;
     let used = total.sorted_nodes().into_iter().filter(|t| t.is_variable() && t.id() != leaf.id());
     let used: Vec<Tensor> = used.cloned().collect();
     let mut grads = backward(total, Mode { keep_graph: false, only: Some(leaf.id()), since })?;
@@ -90,10 +76,7 @@ impl Op for Differences {
         for sign in [1., -1.] {
             let weights: Vec<f64> = norms.iter().map(|n| sign * n / (2. * h)).collect();
             let since = tape::now();
-            let y = {
-                let _scope = Scope::enter();
-                shape::scale(&(self.f)(&(&self.x + (&along * sign)?)?)?, &weights)?.sum_all()?
-            };
+            let y = scope(|| shape::scale(&(self.f)(&(&self.x + (&along * sign)?)?)?, &weights)?.sum_all())?;
             let mut grads = backward_here(&y, Mode { keep_graph: false, only: None, since })?;
             for (sum, t) in sums.iter_mut().zip(&self.used) {
                 let g = grads.remove(t)?.map(|g| g.detach());

@@ -1,5 +1,6 @@
 //! CPU kernels of sums, products and copies.
 
+use super::norm::sum;
 use super::{PIECE, Real, Shared, each, pieces, wide, written};
 use std::mem::MaybeUninit;
 
@@ -39,4 +40,27 @@ pub(crate) fn cat<T: Real>(parts: &[&[T]], outer: usize) -> Vec<T> {
     };
     // SAFETY: the rows cover the output.
     unsafe { written(size, fill) }
+}
+
+/// The sums over the dimensions of `from` where `to` has size 1; between blocks and rows in f64.
+pub(crate) fn sum_to<T: Real>(x: &[T], from: &[usize], to: &[usize]) -> Vec<T> {
+    let mut sums = vec![0f64; to.iter().product()];
+    if !x.is_empty() {
+        add_to(x, from, to, &mut sums);
+    }
+    sums.into_iter().map(T::from_f64).collect()
+}
+
+fn add_to<T: Real>(x: &[T], from: &[usize], to: &[usize], sums: &mut [f64]) {
+    match (from, to) {
+        ([n], [1]) => sums[0] += sum(*n, |i| x[i]),
+        ([_, rest @ ..], [kept, to @ ..]) if !rest.is_empty() => {
+            let size = rest.iter().product();
+            let step = if *kept == 1 { 0 } else { to.iter().product() };
+            for (i, x) in x.chunks_exact(size).enumerate() {
+                add_to(x, rest, to, &mut sums[i * step..]);
+            }
+        }
+        _ => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x.to_f64()),
+    }
 }

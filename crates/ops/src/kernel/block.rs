@@ -199,6 +199,9 @@ pub(crate) unsafe fn write(
     }
 }
 
+/// Terms of a sum in f32 that is taken one by one: longer ones are cut, and their parts added up.
+pub(crate) const TERMS: usize = 1024;
+
 /// c = a b, or c += a b with `add`. The sum over k runs over `steps` x `inner`, in this order for every element.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
@@ -308,11 +311,6 @@ impl Product<'_> {
             let c = self.c;
             for r in 0..R {
                 row[r] = rows(from + r);
-                for v in 0..V {
-                    if self.add {
-                        sums[r][v] = load::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]));
-                    }
-                }
             }
             let mut b = self.b;
             for &step in self.steps {
@@ -334,7 +332,9 @@ impl Product<'_> {
             }
             for r in 0..R {
                 for v in 0..V {
-                    store::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]), sums[r][v]);
+                    let c = c.add(of::<S>(v, self.c_block) + row[r][1]);
+                    let sum = if self.add { simd.add_f32s(load::<S>(c), sums[r][v]) } else { sums[r][v] };
+                    store::<S>(c, sum);
                 }
             }
         }

@@ -66,8 +66,11 @@ impl Plan {
 fn columns<T: Real>(plan: &Plan, x: &[T], rows: &Range<usize>, col: &mut [MaybeUninit<T>]) {
     let Plan { height, width, stride, pad, out: [_, columns], .. } = *plan;
     let zero = MaybeUninit::new(T::zero());
+    if height * width == 0 {
+        return col.fill(zero);
+    }
     let mut lines = col.chunks_exact_mut(columns.max(1));
-    for image in x.chunks_exact((height * width).max(1)) {
+    for image in x.chunks_exact(height * width) {
         for i in 0..plan.kernel[0] {
             for j in 0..plan.kernel[1] {
                 // columns from..to read inside the image

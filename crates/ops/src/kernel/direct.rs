@@ -5,7 +5,7 @@
 //! an integer place, is one such product for each remainder of q by the stride: its pixels share their taps.
 //! The gradient of the weight sums over pixels instead: gw[t, c, o] = sum over p of x[s p + t, c] g[p, o].
 
-use super::block::{BLOCK, Product, Window, blocks, transpose, write};
+use super::block::{BLOCK, Product, TERMS, Window, blocks, transpose, write};
 use super::conv::{Bias, Plan};
 use super::{Shared, each, scratch, written};
 use pulp::{Arch, Simd, WithSimd};
@@ -364,24 +364,27 @@ impl WithSimd for Sum<'_> {
                             let at = ((first + n) * channels + self.block * BLOCK) * height * width;
                             window.read(self.x.as_ptr().add(at), count, a.add(n * plane));
                         }
-                        let product = Product {
-                            a,
-                            steps: &steps[..group * out[0]],
-                            inner: out[1],
-                            inner_step: stride * BLOCK,
-                            b: self.g.as_ptr().cast::<f32>().add(first * pixels),
-                            b_block: batch * pixels,
-                            c: self.to,
-                            c_block: kernel[0] * kernel[1] * BLOCK * BLOCK,
-                            add: first > self.samples.start,
-                        };
-                        product.run(
-                            s,
-                            rows.len(),
-                            blocks(outputs),
-                            #[inline(always)]
-                            |r| *rows.get_unchecked(r),
-                        );
+                        let lines = TERMS.div_ceil(out[1]);
+                        for (i, steps) in steps[..group * out[0]].chunks(lines).enumerate() {
+                            let product = Product {
+                                a,
+                                steps,
+                                inner: out[1],
+                                inner_step: stride * BLOCK,
+                                b: self.g.as_ptr().cast::<f32>().add(first * pixels + i * lines * out[1] * BLOCK),
+                                b_block: batch * pixels,
+                                c: self.to,
+                                c_block: kernel[0] * kernel[1] * BLOCK * BLOCK,
+                                add: first > self.samples.start || i > 0,
+                            };
+                            product.run(
+                                s,
+                                rows.len(),
+                                blocks(outputs),
+                                #[inline(always)]
+                                |r| *rows.get_unchecked(r),
+                            );
+                        }
                     }
                 }
             },

@@ -18,6 +18,7 @@ pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod winograd;
 
+use crate::context::Context;
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -32,7 +33,7 @@ pub(crate) trait Real: WithDType + Default + Neg<Output = Self> {
 }
 
 impl Real for f32 {
-    /// To 2 ulp, without branches so that loops become vectors; the argument is held within (-87, 88). [Cephes, expf]
+    /// To 2 ulp, without branches so that loops become vectors; 0 below -87, the same above 88. [Cephes, expf]
     #[inline(always)]
     #[allow(clippy::excessive_precision)]
     fn exp(self) -> f32 {
@@ -47,7 +48,7 @@ impl Real for f32 {
         let p = p * r + 1.6666665459e-1;
         let p = p * r + 5.0000001201e-1;
         let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-        (p * r * r + r + 1.) * f32::from_bits(power)
+        if self < -87. { 0. } else { (p * r * r + r + 1.) * f32::from_bits(power) }
     }
     #[inline(always)]
     fn abs(self) -> f32 {
@@ -104,33 +105,11 @@ const SMALL: usize = 1 << 15;
 /// Elements of a piece of elementwise work.
 pub(crate) const PIECE: usize = 1 << 13;
 
-thread_local! {
-    static COMPOSED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Whether an op on these tensors runs our kernels; else it is composed of candle's own ops.
 pub(crate) fn native(tensors: &[&Tensor]) -> bool {
-    !COMPOSED.get()
+    !Context::now().composed
         && tensors.iter().all(|t| t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64))
         && tensors.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype())
-}
-
-/// Whether ops are composed of candle's own on this thread ([`composed`]).
-pub(crate) fn composing() -> bool {
-    COMPOSED.get()
-}
-
-/// Runs `f` with every op that it calls, and every backward pass, composed of candle's own (if `on`), as on devices that
-/// have no kernels.
-pub fn composed<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            COMPOSED.set(self.0);
-        }
-    }
-    let _restore = Restore(COMPOSED.replace(on));
-    f()
 }
 
 /// The numbers of a tensor in row-major order, copied only if they do not lie so.

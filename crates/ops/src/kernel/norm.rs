@@ -68,7 +68,7 @@ fn sums<T: Real, const N: usize>(n: usize, f: impl Fn(usize) -> [T; N]) -> [f64;
 /// The sum of f(i) over i < n: in the element type within blocks of 256, across blocks in f64.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // this nesting of plain loops is what becomes vectors
-fn sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> f64 {
+pub(super) fn sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> f64 {
     let mut total = 0f64;
     let whole = n / LANES * LANES;
     for from in (0..whole).step_by(BLOCK) {
@@ -92,9 +92,10 @@ fn at<T: Copy>(x: &[T], i: usize) -> T {
     unsafe { *x.get_unchecked(i) }
 }
 
-/// Mean and 1 / sqrt(var + eps) of a group.
+/// Mean and 1 / sqrt(var + eps) of a group, and what rounding left of the mean, over the same root: n is
+/// (x - mean) r - rest.
 #[inline(always)]
-fn moments<T: Real>(x: &[T], eps: f64) -> (T, T) {
+fn moments<T: Real>(x: &[T], eps: f64) -> (T, T, T) {
     let n = x.len() as f64;
     let mean = T::from_f64(
         sums(
@@ -111,9 +112,9 @@ fn moments<T: Real>(x: &[T], eps: f64) -> (T, T) {
             [d, d * d]
         },
     );
-    // what rounding left of the mean is taken out of the variance
     let var = (squares - rest * rest / n).max(0.) / n;
-    (mean, T::from_f64(1. / (var + eps).sqrt()))
+    let r = 1. / (var + eps).sqrt();
+    (mean, T::from_f64(r), T::from_f64(rest / n * r))
 }
 
 /// f, f' and f'' at z.
@@ -190,9 +191,9 @@ pub(crate) fn forward<T: Real>(op: &Norm, x: &[T], gamma: &[T], beta: &[T]) -> V
 
 #[inline(always)]
 fn value<T: Real, const SILU: bool>(op: &Norm, x: &[T], gamma: &[T], beta: &[T], y: &mut [MaybeUninit<T>]) {
-    let (mean, r) = moments(x, op.eps);
+    let (mean, r, rest) = moments(x, op.eps);
     for (c, (x, y)) in x.chunks_exact(op.pixels).zip(y.chunks_exact_mut(op.pixels)).enumerate() {
-        let (scale, shift) = (gamma[c] * r, beta[c]);
+        let (scale, shift) = (gamma[c] * r, beta[c] - gamma[c] * rest);
         for (y, &x) in y.iter_mut().zip(x) {
             *y = MaybeUninit::new(curve((x - mean) * scale + shift, SILU).0);
         }
@@ -230,9 +231,9 @@ fn slope<T: Real, const SILU: bool>(
     dx: &mut [MaybeUninit<T>],
 ) -> Vec<f64> {
     let (p, size) = (op.pixels, x.len() as f64);
-    let (mean, r) = moments(x, op.eps);
+    let (mean, r, rest) = moments(x, op.eps);
     for (c, dx) in dx.chunks_exact_mut(p).enumerate() {
-        let (scale, shift) = (gamma[c] * r, beta[c]);
+        let (scale, shift) = (gamma[c] * r, beta[c] - gamma[c] * rest);
         for ((k, &x), &g) in dx.iter_mut().zip(&x[c * p..]).zip(&g[c * p..]) {
             *k = MaybeUninit::new(g * curve((x - mean) * scale + shift, SILU).1);
         }
@@ -246,7 +247,7 @@ fn slope<T: Real, const SILU: bool>(
         let [kn, k] = sums(
             p,
             #[inline(always)]
-            |i| [at(k, i) * ((at(x, i) - mean) * r), at(k, i)],
+            |i| [at(k, i) * ((at(x, i) - mean) * r - rest), at(k, i)],
         );
         (out[c], out[gamma.len() + c]) = (kn, k);
         a += gamma[c].to_f64() * k / size;
@@ -256,11 +257,11 @@ fn slope<T: Real, const SILU: bool>(
     for (c, k) in k.chunks_exact_mut(p).enumerate() {
         if more.is_empty() {
             for (k, &x) in k.iter_mut().zip(&x[c * p..]) {
-                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r));
+                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r - rest));
             }
         } else {
             for ((k, &x), &more) in k.iter_mut().zip(&x[c * p..]).zip(&more[c * p..]) {
-                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r)) + more;
+                *k = r * (gamma[c] * *k - a - b * ((x - mean) * r - rest)) + more;
             }
         }
     }
@@ -316,10 +317,10 @@ fn bend<T: Real, const SILU: bool>(
 ) -> Vec<f64> {
     let &Arguments { x, g, u, gamma, beta } = of;
     let (p, size, channels) = (op.pixels, x.len() as f64, gamma.len());
-    let (mean, r) = moments(x, op.eps);
+    let (mean, r, rest) = moments(x, op.eps);
     // f' in dg, g f'' in dx
     for c in 0..channels {
-        let (scale, shift) = (gamma[c] * r, beta[c]);
+        let (scale, shift) = (gamma[c] * r, beta[c] - gamma[c] * rest);
         let range = c * p..(c + 1) * p;
         let (x, g) = (&x[range.clone()], &g[range.clone()]);
         for (((d1, d2), &x), &g) in dg[range.clone()].iter_mut().zip(&mut dx[range]).zip(x).zip(g) {
@@ -338,7 +339,7 @@ fn bend<T: Real, const SILU: bool>(
             p,
             #[inline(always)]
             |i| {
-                let (n, k, u) = ((at(x, i) - mean) * r, at(g, i) * at(d1, i), at(u, i));
+                let (n, k, u) = ((at(x, i) - mean) * r - rest, at(g, i) * at(d1, i), at(u, i));
                 [k, k * n, u, u * n, k * u]
             },
         );
@@ -358,7 +359,7 @@ fn bend<T: Real, const SILU: bool>(
             p,
             #[inline(always)]
             |i| {
-                let n = (at(xs, i) - mean) * r;
+                let n = (at(xs, i) - mean) * r - rest;
                 let w = r * (at(us, i) - a_u - b_u * n);
                 let dz = at(d2, i) * gamma[c] * w;
                 [w * at(gs, i) * at(d1, i), dz * n, dz]
@@ -375,7 +376,7 @@ fn bend<T: Real, const SILU: bool>(
         let (xs, gs, us) = (&x[range.clone()], &g[range.clone()], &u[range.clone()]);
         let (d1, d2, gamma) = (&mut dg[range.clone()], &mut dx[range], gamma[c]);
         for ((((d1, d2), &x), &g), &u) in d1.iter_mut().zip(d2).zip(xs).zip(gs).zip(us) {
-            let n = (x - mean) * r;
+            let n = (x - mean) * r - rest;
             let gw = gamma * (r * (u - a_u - b_u * n));
             let q = gamma * g * *d1;
             let jacobian = r * (gamma * *d2 * gw - dn - dnn * n);

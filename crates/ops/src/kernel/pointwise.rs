@@ -3,7 +3,7 @@
 //! In outputs and input gradients vectors hold 16 pixels of a channel, as they lie in memory: nothing is transposed. The pixels of a job are copied to
 //! `[16 pixels][channel][16]`, so that the product (see `block`) finds them in a row.
 
-use super::block::{BLOCK, Product, Window, blocks, load, store};
+use super::block::{BLOCK, Product, TERMS, Window, blocks, load, store};
 use super::conv::{Bias, Plan};
 use super::{Shared, each, scratch, written};
 use pulp::{Arch, Simd, WithSimd};
@@ -161,24 +161,26 @@ impl WithSimd for Sum<'_> {
                             let planes = self.g.as_ptr().add((n * outputs + block * BLOCK) * pixels);
                             window.read(planes, BLOCK.min(outputs - block * BLOCK), b.add(block * pixels * BLOCK));
                         }
-                        let product = Product {
-                            a: self.x.as_ptr().add(n * channels * pixels),
-                            steps: &[0],
-                            inner: pixels,
-                            inner_step: 1,
-                            b,
-                            b_block: pixels * BLOCK,
-                            c: self.to,
-                            c_block: channels * BLOCK,
-                            add: n > self.samples.start,
-                        };
-                        product.run(
-                            s,
-                            channels,
-                            across,
-                            #[inline(always)]
-                            |r| [r * pixels, r * BLOCK],
-                        );
+                        for from in (0..pixels).step_by(TERMS) {
+                            let product = Product {
+                                a: self.x.as_ptr().add(n * channels * pixels + from),
+                                steps: &[0],
+                                inner: TERMS.min(pixels - from),
+                                inner_step: 1,
+                                b: b.add(from * BLOCK),
+                                b_block: pixels * BLOCK,
+                                c: self.to,
+                                c_block: channels * BLOCK,
+                                add: n > self.samples.start || from > 0,
+                            };
+                            product.run(
+                                s,
+                                channels,
+                                across,
+                                #[inline(always)]
+                                |r| [r * pixels, r * BLOCK],
+                            );
+                        }
                     }
                 }
             },

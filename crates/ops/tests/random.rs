@@ -1,6 +1,7 @@
-//! Review: random sizes and layouts, under an allocator that ends (or begins) every allocation at a page that may not be
+//! Random sizes and layouts, under an allocator that ends (or begins) every allocation at a page that may not be
 //! touched and fills it with NaN; and random programs on the tape against finite differences.
 
+#![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
 use langevin_ops::conv::{Geometry, conv2d, conv2d_add, conv2d_input_grad, conv2d_weight_grad};
@@ -31,7 +32,14 @@ unsafe impl GlobalAlloc for Fence {
         let pages = size.div_ceil(PAGE) * PAGE;
         let want = NEXT.fetch_add(pages + 2 * PAGE, Relaxed);
         let at = unsafe {
-            libc::mmap(want as *mut _, pages + 2 * PAGE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE, -1, 0)
+            libc::mmap(
+                want as *mut _,
+                pages + 2 * PAGE,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
         };
         if at as usize != want {
             return unsafe { System.alloc(layout) };
@@ -110,8 +118,10 @@ fn compare(what: &str, ours: &[Tensor], exact: &[Tensor]) {
         let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
         let largest = b.iter().fold(1e-20f64, |m, v| m.max(v.abs()));
         for (j, (a, b)) in a.iter().zip(&b).enumerate() {
-            assert!(a.is_finite() && (a - b).abs() <= 1e-4 * largest + 3e-7, // sums of few terms may cancel
-                "{what}, result {i} at {j}: {a} for {b} (largest {largest})");
+            assert!(
+                a.is_finite() && (a - b).abs() <= 1e-4 * largest + 3e-7, // sums of few terms may cancel
+                "{what}, result {i} at {j}: {a} for {b} (largest {largest})"
+            );
         }
     }
 }
@@ -141,12 +151,8 @@ fn convolutions(seed: u64, count: usize) {
         let geometry = Geometry { stride, pad };
         let out = [(h + pad[0] + pad[1] - kh) / stride + 1, (w + pad[2] + pad[3] - kw) / stride + 1];
         let bias = if r.below(2) == 0 { vec![o] } else { vec![b, o] };
-        let inputs = [
-            r.tensor(&[b, c, h, w]),
-            r.tensor(&[o, c, kh, kw]),
-            r.tensor(&bias),
-            r.tensor(&[b, o, out[0], out[1]]),
-        ];
+        let inputs =
+            [r.tensor(&[b, c, h, w]), r.tensor(&[o, c, kh, kw]), r.tensor(&bias), r.tensor(&[b, o, out[0], out[1]])];
         let what = format!("conv {b}x{c}->{o} of {h}x{w}, kernel {kh}x{kw}, {geometry:?}");
         against_f64(&what, &inputs, |t| {
             Ok(vec![
@@ -176,7 +182,8 @@ fn large(seed: u64) {
     ] {
         let Geometry { stride, pad } = geometry;
         let out = [(h + pad[0] + pad[1] - k) / stride + 1, (w + pad[2] + pad[3] - k) / stride + 1];
-        let inputs = [r.tensor(&[b, c, h, w]), r.tensor(&[o, c, k, k]), r.tensor(&[o]), r.tensor(&[b, o, out[0], out[1]])];
+        let inputs =
+            [r.tensor(&[b, c, h, w]), r.tensor(&[o, c, k, k]), r.tensor(&[o]), r.tensor(&[b, o, out[0], out[1]])];
         against_f64(&format!("large {b}x{c}->{o} of {h}x{w}, {k}, {geometry:?}"), &inputs, |t| {
             Ok(vec![
                 conv2d_add(&t[0], &t[1], Some(&t[2]), &t[3], geometry)?,
@@ -189,7 +196,7 @@ fn large(seed: u64) {
 
 /// First and second derivatives in f32 against f64, with inputs of sizes 1e4 and 1e-4.
 #[test]
-fn derivatives_at_scales_holds() {
+fn derivatives_at_scales() {
     let mut r = Random(77);
     for scale in [1e4, 1., 1e-4] {
         let mut plain = |dims: &[usize], scale: f64| {
@@ -247,7 +254,11 @@ fn others(seed: u64, count: usize) {
         for silu in [false, true] {
             against_f64(&format!("norm {b} {c} {h} {w} by {groups} {silu}"), &inputs, |t| {
                 let f = |x: &Tensor| {
-                    if silu { group_norm_silu(x, &t[1], &t[2], groups, 1e-2) } else { group_norm(x, &t[1], &t[2], groups, 1e-2) }
+                    if silu {
+                        group_norm_silu(x, &t[1], &t[2], groups, 1e-2)
+                    } else {
+                        group_norm(x, &t[1], &t[2], groups, 1e-2)
+                    }
                 };
                 Ok(vec![f(&t[0])?, grad::vjp(&t[0], &t[3], f)?, grad::hvp(&t[0], &t[3], |x| f(x)?.sqr()?.sum_all())?])
             });
@@ -291,15 +302,15 @@ fn others(seed: u64, count: usize) {
 }
 
 #[test]
-fn kernels_stay_inside_their_memory_holds() {
-    let rounds: usize = std::env::var("REVIEW_ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(60);
+fn kernels_stay_inside_their_memory() {
+    let rounds = 20 * more() as usize;
     for (mode, seed) in [(1, 11), (2, 12)] {
         for threads in [1, 3] {
             // new threads, so that their scratch memory is guarded
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             GUARD.store(mode, Relaxed);
-            let at = vec![0f32; 100].as_ptr() as usize;
-            assert!((LOW..HIGH).contains(&at));
+            let some = vec![0f32; 100];
+            assert!((LOW..HIGH).contains(&(some.as_ptr() as usize)));
             pool.install(|| {
                 large(seed * 3 + threads as u64);
                 convolutions(seed * 7 + threads as u64, rounds);
@@ -377,7 +388,7 @@ fn network(r: &mut Random, x: &Value, t: &[Tensor]) -> Result<Value> {
 }
 
 thread_local! {
-    /// Inside parts, which must not pass through candle (`a_part_that_scales_its_weight_keeps_the_gradient`).
+    /// Inside parts, which must not pass through candle where they are recomputed.
     static ONLY_TAPE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -399,24 +410,28 @@ fn layer(r: &mut Random, x: &Value, z: &Value, t: &[Tensor]) -> Result<Value> {
     }
 }
 
+/// How many times as many as usual: for a night's work.
+fn more() -> u64 {
+    std::env::var("LANGEVIN_TEST_MORE").ok().and_then(|v| v.parse().ok()).unwrap_or(1)
+}
+
 fn programs(seeds: std::ops::Range<u64>, order: usize, on: bool) {
     let mut failed = vec![];
-    if std::env::var_os("REVIEW_ADOPT").is_some() {
-        langevin_ops::threads::set(Some(2)).unwrap(); // one test a process, then
-    }
-    let more: u64 = std::env::var("REVIEW_MORE").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
-    let seeds = seeds.start * more..seeds.end * more;
+    let seeds = seeds.start..seeds.start + (seeds.end - seeds.start) * more();
     for seed in seeds {
         let mut r = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let inputs: Vec<Tensor> = [vec![1, 2, 2, 2], vec![2, 2, 3, 3], vec![2, 2], vec![2]]
             .iter()
-            .map(|d| (Tensor::from_vec((0..d.iter().product()).map(|_| r.number()).collect::<Vec<_>>(), d.as_slice(), CPU).unwrap() * 0.7).unwrap())
+            .map(|d| {
+                (Tensor::from_vec((0..d.iter().product()).map(|_| r.number()).collect::<Vec<_>>(), d.as_slice(), CPU)
+                    .unwrap()
+                    * 0.7)
+                    .unwrap()
+            })
             .collect();
         match check::order(&program(r.next() | 1, on), &inputs, order, CPU, DType::F64) {
             Ok(e) if e < 1e-6 => {}
             Ok(e) => failed.push(format!("{seed}: {e:e}")),
-            // shown by `a_linear_part_has_a_third_derivative`
-            Err(e) if e.to_string().contains("does not depend on what it did before") => {}
             Err(e) => failed.push(format!("{seed}: {e}")),
         }
     }
@@ -424,32 +439,32 @@ fn programs(seeds: std::ops::Range<u64>, order: usize, on: bool) {
 }
 
 #[test]
-fn random_programs_first_order_holds() {
-    programs(0..150, 1, false);
+fn random_programs_first_order() {
+    programs(0..60, 1, false);
 }
 
 #[test]
-fn random_programs_second_order_holds() {
-    programs(1000..1060, 2, false);
+fn random_programs_second_order() {
+    programs(1000..1020, 2, false);
 }
 
 #[test]
-fn random_programs_third_order_holds() {
-    programs(2000..2010, 3, false);
+fn random_programs_third_order() {
+    programs(2000..2004, 3, false);
 }
 
 /// With recomputation.
 #[test]
-fn random_programs_recomputed_first_order_holds() {
-    programs(0..150, 1, true);
+fn random_programs_recomputed_first_order() {
+    programs(0..60, 1, true);
 }
 
 #[test]
-fn random_programs_recomputed_second_order_holds() {
-    programs(1000..1060, 2, true);
+fn random_programs_recomputed_second_order() {
+    programs(1000..1020, 2, true);
 }
 
 #[test]
-fn random_programs_recomputed_third_order_holds() {
-    programs(2000..2010, 3, true);
+fn random_programs_recomputed_third_order() {
+    programs(2000..2004, 3, true);
 }

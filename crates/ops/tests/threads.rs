@@ -1,6 +1,9 @@
-//! Review: threads. Child processes, since what is tested ends a process or changes it for good.
+//! Gradients on many threads. In child processes, since the number of threads is chosen once, and what fails may never end.
 
-use langevin_ops::{DType, Device, Tensor, Var, act, check, grad, threads};
+#![allow(clippy::print_stdout)] // children tell their parents
+
+use langevin_ops::conv::{Geometry, conv2d};
+use langevin_ops::{DType, Device, Tensor, Var, act, attend, check, grad, norm, tape, threads};
 use std::process::Command;
 
 const CPU: &Device = &Device::Cpu;
@@ -9,14 +12,21 @@ const CPU: &Device = &Device::Cpu;
 fn child(name: &str) -> (bool, String) {
     let out = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1", "--ignored"])
-        .env("REVIEW", "1")
         .output()
         .unwrap();
-    (out.status.success(), format!("{:?}\n{}\n{}", out.status, String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+    (
+        out.status.success(),
+        format!("{:?}\n{}\n{}", out.status, String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)),
+    )
 }
 
-fn on_main_stack(f: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().stack_size(8 << 20).spawn(f).unwrap().join().unwrap(); // as a main thread on Linux
+/// As the program does: on a thread of its own that is one of two that compute.
+fn program<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let all = || {
+        threads::set(Some(2)).unwrap();
+        f()
+    };
+    threads::main(all).unwrap()
 }
 
 fn long_chain() {
@@ -33,49 +43,24 @@ fn long_chain() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_long_chain_adopted() {
-    on_main_stack(|| {
-        threads::set(Some(2)).unwrap();
-        long_chain();
-    });
+    program(long_chain);
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_long_chain_plain() {
-    on_main_stack(long_chain);
+    long_chain();
 }
 
-/// `grad` promises a stack of 256 MiB to backward passes; on the adopted thread there is only its own.
+/// Backward passes recurse over candle's graph.
 #[test]
 fn a_long_chain_on_an_adopted_thread() {
     let (plain, said) = child("child_long_chain_plain");
     assert!(plain, "without adoption: {said}");
     let (adopted, said) = child("child_long_chain_adopted");
     assert!(adopted, "adopted: {said}");
-}
-
-#[test]
-#[ignore]
-fn child_composed() {
-    threads::set(Some(2)).unwrap(); // backward here, where `composed` is set
-    let mut failed = vec![];
-    for case in check::cases().unwrap() {
-        match case.run_composed(CPU) {
-            Ok(outcome) if outcome.passed() => {}
-            Ok(outcome) => failed.push(format!("{}: {:?}", case.name, outcome.errors)),
-            Err(e) => failed.push(format!("{}: {e}", case.name)),
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-/// The compositions' own derivatives: `run_composed` takes backward passes on a worker, where nothing says "composed".
-#[test]
-fn compositions_pass_where_their_backward_is_composed_too() {
-    let (ok, said) = child("child_composed");
-    assert!(ok, "{said}");
 }
 
 /// Whether the backward pass under `by_composition` is one: silu's in f32 differs in its last bits from the kernel's.
@@ -100,16 +85,18 @@ fn wrong(scale: f64, vars: &[Var], emb: &Tensor, one: &[f64]) -> bool {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_shared_root() {
-    // main runs its passes here, another thread on the worker: both through one node computed before
-    threads::set(Some(2)).unwrap();
-    use langevin_ops::tape::Value;
+    program(shared_root);
+}
+
+/// The program's own thread and another one take gradients through one node computed before.
+fn shared_root() {
     let vars: Vec<Var> = (0..9).map(|i| Var::new(&[1. + f64::from(i), 2.], CPU).unwrap()).collect();
     // a value of nine variables, more than an op of candle's has arguments
-    let mut sum = Value::of(&vars[0]);
+    let mut sum = tape::Value::of(&vars[0]);
     for v in &vars[1..] {
-        sum = act::silu(&sum.add(&Value::of(v)).unwrap()).unwrap();
+        sum = act::silu(&sum.add(&tape::Value::of(v)).unwrap()).unwrap();
     }
     let emb = sum.tensor().unwrap();
     let one = scaled(1., &vars, &emb).unwrap();
@@ -128,37 +115,39 @@ fn two_threads_through_one_value() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_many_threads() {
-    let n: usize = std::env::var("REVIEW_N").unwrap().parse().unwrap();
-    threads::set(Some(n)).unwrap();
-    grad::init().unwrap();
-    let work = || {
-        use langevin_ops::conv::{Geometry, conv2d};
-        let x = Tensor::ones((4, 16, 16, 16), DType::F32, CPU).unwrap();
-        let w = Var::ones((16, 16, 3, 3), DType::F32, CPU).unwrap();
-        for _ in 0..20 {
-            let loss = || {
-                let (_, g) = grad::gradient(&x, |x| {
-                    act::silu(&(conv2d(x, w.as_tensor(), None, Geometry::same(3))? * 1e-2)?)?.sum_all()
-                })?;
-                g.sqr()?.sum_all()
-            };
-            grad::value_and_grad(std::slice::from_ref(&w), loss).unwrap();
-        }
+    let n: usize = std::env::var("LANGEVIN_TEST").unwrap().parse().unwrap();
+    let all = || {
+        threads::set(Some(n)).unwrap();
+        grad::init().unwrap();
+        let others: Vec<_> = (0..4).map(|_| std::thread::spawn(train)).collect();
+        train();
+        // and while this thread only waits
+        others.into_iter().for_each(|t| t.join().unwrap());
+        rayon::scope(|s| (0..8).for_each(|_| s.spawn(|_| train())));
     };
-    let others: Vec<_> = (0..4).map(|_| std::thread::spawn(work)).collect();
-    work();
-    // and while this thread only waits
-    others.into_iter().for_each(|t| t.join().unwrap());
-    rayon::scope(|s| (0..8).for_each(|_| s.spawn(|_| work())));
+    threads::main(all).unwrap();
+}
+
+fn train() {
+    let x = Tensor::ones((4, 16, 16, 16), DType::F32, CPU).unwrap();
+    let w = Var::ones((16, 16, 3, 3), DType::F32, CPU).unwrap();
+    for _ in 0..20 {
+        let loss = || {
+            let energy =
+                |x: &Tensor| act::silu(&(conv2d(x, w.as_tensor(), None, Geometry::same(3))? * 1e-2)?)?.sum_all();
+            grad::gradient(&x, energy)?.1.sqr()?.sum_all()
+        };
+        grad::value_and_grad(std::slice::from_ref(&w), loss).unwrap();
+    }
 }
 
 /// The child ends well within so many seconds.
 fn ends(name: &str, n: &str, seconds: u64) {
     let mut process = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--test-threads", "1", "--ignored"])
-        .env("REVIEW_N", n)
+        .env("LANGEVIN_TEST", n)
         .spawn()
         .unwrap();
     let start = std::time::Instant::now();
@@ -176,7 +165,7 @@ fn ends(name: &str, n: &str, seconds: u64) {
 }
 
 #[test]
-fn any_number_of_threads_holds() {
+fn any_number_of_threads() {
     for n in ["1", "2", "7"] {
         ends("child_many_threads", n, 120);
     }
@@ -190,28 +179,27 @@ fn differences_of_a_function_that_takes_gradients_end() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_nested_differences() {
-        let w = Var::new(&[0.5f64, 0.7, 0.9], CPU).unwrap();
-        let inner = w.as_tensor().clone();
-        let x = Tensor::new(&[[0.3f64, -0.2, 0.5], [1., 0.4, 0.2]], CPU).unwrap();
-        let loss = || {
-            let w = inner.clone();
-            grad::gradient_by_differences(&x, move |x| {
-                // a step size from a gradient: a number, not differentiated
-                let at = Var::from_tensor(&x.detach())?;
-                let (_, g) = grad::value_and_grad(&[at.clone()], || at.sqr()?.sum_all())?;
-                (x.sqr()?.broadcast_mul(&w)? * g[0].detach())?.sum(1)
-            })?
-            .sqr()?
-            .sum_all()
-        };
-        let _ = grad::value_and_grad(std::slice::from_ref(&w), loss);
+    let w = Var::new(&[0.5f64, 0.7, 0.9], CPU).unwrap();
+    let inner = w.as_tensor().clone();
+    let x = Tensor::new(&[[0.3f64, -0.2, 0.5], [1., 0.4, 0.2]], CPU).unwrap();
+    let loss = || {
+        let w = inner.clone();
+        grad::gradient_by_differences(&x, move |x| {
+            // a step size from a gradient: a number, not differentiated
+            let at = Var::from_tensor(&x.detach())?;
+            let (_, g) = grad::value_and_grad(std::slice::from_ref(&at), || at.sqr()?.sum_all())?;
+            (x.sqr()?.broadcast_mul(&w)? * g[0].detach())?.sum(1)
+        })?
+        .sqr()?
+        .sum_all()
+    };
+    let _ = grad::value_and_grad(std::slice::from_ref(&w), loss);
 }
 
 /// Gradients taken by the jobs of a parallel iterator.
 fn in_parallel() {
-    use langevin_ops::conv::{Geometry, conv2d};
     use rayon::prelude::*;
     let x = Tensor::ones((2, 16, 16, 16), DType::F32, CPU).unwrap();
     let w = Tensor::ones((16, 16, 3, 3), DType::F32, CPU).unwrap();
@@ -221,50 +209,53 @@ fn in_parallel() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_in_parallel() {
-    match std::env::var("REVIEW_N").unwrap().as_str() {
+    match std::env::var("LANGEVIN_TEST").unwrap().as_str() {
         "plain" => in_parallel(),
-        _ => {
-            threads::set(Some(2)).unwrap();
-            std::thread::spawn(in_parallel).join().unwrap();
-        }
+        "own" => program(in_parallel),
+        _ => program(|| std::thread::spawn(in_parallel).join().unwrap()),
     }
 }
 
-/// The pool's threads wait for the backward thread, which waits for the pool.
+/// The pool's threads wait for the backward thread, whose kernels need the pool.
 #[test]
 fn gradients_inside_a_parallel_iterator_end() {
-    ends("child_in_parallel", "plain", 20);
-}
-
-/// The same after `threads::set`, from a thread that is not the first.
-#[test]
-fn gradients_inside_a_parallel_iterator_of_another_thread_end() {
-    ends("child_in_parallel", "set", 20);
+    for from in ["plain", "own", "another"] {
+        ends("child_in_parallel", from, 60);
+    }
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_bits() {
-    use langevin_ops::conv::{Geometry, conv2d};
-    use langevin_ops::{attend, norm};
-    if std::env::var("REVIEW_N").unwrap() == "set" {
-        threads::set(Some(2)).unwrap();
+    if std::env::var("LANGEVIN_TEST").unwrap() == "set" { threads::main(bits).unwrap() } else { bits() }
+}
+
+fn bits() {
+    if let Ok(n) = std::env::var("LANGEVIN_TEST_THREADS") {
+        threads::set(n.parse().ok()).unwrap();
     }
     let of = |dims: &[usize], k: f64| {
         let n = dims.iter().product();
-        Tensor::from_vec((0..n).map(|i: usize| ((k * i as f64).sin() * 0.3) as f32).collect::<Vec<_>>(), dims, CPU).unwrap()
+        Tensor::from_vec((0..n).map(|i: usize| ((k * i as f64).sin() * 0.3) as f32).collect::<Vec<_>>(), dims, CPU)
+            .unwrap()
     };
     let x = of(&[8, 3, 16, 16], 0.37);
-    let vars: Vec<Var> = [(vec![32, 3, 3, 3], 0.11), (vec![32], 0.9), (vec![32], 1.9), (vec![32, 32, 3, 3], 0.13), (vec![32, 32, 1, 1], 0.7)]
-        .iter()
-        .map(|(d, k)| Var::from_tensor(&of(d, *k)).unwrap())
-        .collect();
+    let vars: Vec<Var> = [
+        (vec![32, 3, 3, 3], 0.11),
+        (vec![32], 0.9),
+        (vec![32], 1.9),
+        (vec![32, 32, 3, 3], 0.13),
+        (vec![32, 32, 1, 1], 0.7),
+    ]
+    .iter()
+    .map(|(d, k)| Var::from_tensor(&of(d, *k)).unwrap())
+    .collect();
     let loss = || {
         let (_, g) = grad::gradient(&x, |x| {
-            langevin_ops::tape::run(x, |x| {
-                let v = |i: usize| langevin_ops::tape::Value::of(&vars[i]);
+            tape::run(x, |x| {
+                let v = |i: usize| tape::Value::of(&vars[i]);
                 let h = conv2d(x, &v(0), Some(&v(1)), Geometry::same(3))?;
                 let h = norm::group_norm_silu(&h, &v(1), &v(2), 8, 1e-5)?;
                 let h = conv2d(&h, &v(3), None, Geometry { stride: 2, pad: [1; 4] })?;
@@ -286,14 +277,14 @@ fn child_bits() {
 }
 
 #[test]
-fn bits_of_a_training_step_holds() {
+fn bits_of_a_training_step() {
     let mut seen = vec![];
     for threads in ["1", "2", "2", "5"] {
         for set in ["set", "no", "set"] {
             let out = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "child_bits", "--nocapture", "--test-threads", "1", "--ignored"])
-                .env("REVIEW_N", set)
-                .env("RAYON_NUM_THREADS", threads)
+                .env("LANGEVIN_TEST", set)
+                .env("LANGEVIN_TEST_THREADS", threads)
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -304,11 +295,12 @@ fn bits_of_a_training_step_holds() {
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_memory() {
-    if std::env::var("REVIEW_N").unwrap() == "set" {
-        threads::set(Some(2)).unwrap();
-    }
+    if std::env::var("LANGEVIN_TEST").unwrap() == "set" { program(memory) } else { memory() }
+}
+
+fn memory() {
     let x = Var::ones(1 << 20, DType::F32, CPU).unwrap(); // 4 MiB
     grad::value_and_grad(std::slice::from_ref(&x), || {
         let mut y = x.as_tensor().clone();
@@ -329,21 +321,23 @@ fn first_order_on_an_adopted_thread_keeps_no_graph() {
     let peak = |n: &str| {
         let out = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child_memory", "--nocapture", "--test-threads", "1", "--ignored"])
-            .env("REVIEW_N", n)
+            .env("LANGEVIN_TEST", n)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         text.split("peak ").nth(1).unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
     };
     let (worker, adopted) = (peak("no"), peak("set"));
-    println!("worker {worker} MiB, adopted {adopted} MiB");
     assert!(adopted <= worker * 12 / 10, "worker {worker} MiB, adopted {adopted} MiB");
 }
 
 #[test]
-#[ignore]
+#[ignore = "a child of the tests below"]
 fn child_differences_adopted() {
-    threads::set(Some(2)).unwrap();
+    program(differences);
+}
+
+fn differences() {
     let w = Var::new(&[0.5f64, 0.7, 0.9], CPU).unwrap();
     let x = Tensor::new(&[[0.3f64, -0.2, 0.5], [1., 0.4, 0.2]], CPU).unwrap();
     let at = |exact: bool| {
@@ -361,7 +355,7 @@ fn child_differences_adopted() {
 }
 
 #[test]
-fn differences_on_an_adopted_thread_holds() {
+fn differences_on_an_adopted_thread() {
     let (ok, said) = child("child_differences_adopted");
     assert!(ok, "{said}");
 }
