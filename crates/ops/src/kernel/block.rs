@@ -217,6 +217,8 @@ pub(crate) struct Product<'a> {
     pub c: *mut f32,
     pub c_block: usize,
     pub add: bool,
+    /// Add when the sum is complete: better for many terms, slower for few.
+    pub apart: bool,
 }
 
 impl Product<'_> {
@@ -311,6 +313,11 @@ impl Product<'_> {
             let c = self.c;
             for r in 0..R {
                 row[r] = rows(from + r);
+                for v in 0..V {
+                    if self.add && !self.apart {
+                        sums[r][v] = load::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]));
+                    }
+                }
             }
             let mut b = self.b;
             for &step in self.steps {
@@ -333,7 +340,7 @@ impl Product<'_> {
             for r in 0..R {
                 for v in 0..V {
                     let c = c.add(of::<S>(v, self.c_block) + row[r][1]);
-                    let sum = if self.add { simd.add_f32s(load::<S>(c), sums[r][v]) } else { sums[r][v] };
+                    let sum = if self.add && self.apart { simd.add_f32s(load::<S>(c), sums[r][v]) } else { sums[r][v] };
                     store::<S>(c, sum);
                 }
             }

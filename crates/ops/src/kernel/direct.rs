@@ -231,6 +231,7 @@ impl WithSimd for Rows<'_> {
                                 c,
                                 c_block: pixels * BLOCK,
                                 add: true,
+                                apart: false,
                             };
                             product.run(
                                 s,
@@ -376,6 +377,7 @@ impl WithSimd for Sum<'_> {
                                 c: self.to,
                                 c_block: kernel[0] * kernel[1] * BLOCK * BLOCK,
                                 add: first > self.samples.start || i > 0,
+                                apart: true,
                             };
                             product.run(
                                 s,

@@ -69,6 +69,7 @@ impl WithSimd for Pixels<'_> {
                         c,
                         c_block,
                         add: false,
+                        apart: false,
                     };
                     product.run(
                         s,
@@ -172,6 +173,7 @@ impl WithSimd for Sum<'_> {
                                 c: self.to,
                                 c_block: channels * BLOCK,
                                 add: n > self.samples.start || from > 0,
+                                apart: true,
                             };
                             product.run(
                                 s,

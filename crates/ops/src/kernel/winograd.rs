@@ -306,6 +306,7 @@ impl WithSimd for Outputs<'_> {
                             c: m.get(place, 0, 0),
                             c_block: count * BLOCK,
                             add: false,
+                            apart: false,
                         };
                         product.run(
                             s,

@@ -32,6 +32,7 @@ impl WithSimd for Sum {
                     c: self.to.get(place, self.first, 0),
                     c_block: self.to.count * BLOCK,
                     add: self.add,
+                    apart: false,
                 };
                 product.run(
                     s,
