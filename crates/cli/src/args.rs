@@ -60,7 +60,6 @@ impl Machine {
         if self.threads == Some(0) {
             return usage("--threads 0: give at least 1");
         }
-        langevin_ops::memory::reuse();
         langevin_ops::threads::set(self.threads)?;
         langevin_ops::grad::init()?;
         let (kind, index) = self.device.split_once(':').unwrap_or((&self.device, "0"));

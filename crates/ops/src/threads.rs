@@ -1,6 +1,6 @@
 //! How many threads the work is spread over.
 
-use crate::grad;
+use crate::{grad, memory};
 use candle_core::{Result, bail};
 use std::cell::Cell;
 
@@ -10,13 +10,15 @@ thread_local! {
 
 /// Runs a program, `f`, on a thread with a stack of 256 MiB, for backward passes recurse over the graph.
 ///
-/// There [`set`] makes the thread itself one of those that compute, which spares handing work over.
+/// There [`set`] makes the thread itself one of those that compute, which spares handing work over, and memory is kept
+/// ([`memory::reuse`]; the allocator must hear of it before the thread starts).
 /// Errors if no thread can be started; panics where `f` does.
 pub fn main<R: Send>(f: impl FnOnce() -> R + Send) -> Result<R> {
     let program = || {
         MAIN.set(true);
         f()
     };
+    memory::reuse();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("main".into()).stack_size(grad::STACK);
         let thread =
