@@ -7,6 +7,7 @@ use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
 use langevin_models::{AnyNet, Form, Head, ModelSpec};
+use langevin_ops::noise::Noise;
 use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight, TrainOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
@@ -188,6 +189,18 @@ pub enum NoiseSource {
     /// ChaCha, one stream a seed.
     #[default]
     Counter,
+    /// PyTorch's CPU generator, one a seed: the pictures that diffusers draws with `generator=[...]`.
+    Torch,
+}
+
+impl NoiseSource {
+    /// The noise of samples with these seeds.
+    pub fn of(self, seeds: &[u64]) -> Noise {
+        match self {
+            Self::Counter => Noise::seeds(seeds),
+            Self::Torch => Noise::torch(seeds),
+        }
+    }
 }
 
 fn edm() -> AnyProcess {

@@ -271,7 +271,7 @@ impl Job<'_> {
             &denoiser
         };
         let times = self.times()?;
-        let mut noise = Noise::seeds(seeds);
+        let mut noise = self.drawing.noise.of(seeds);
         let mut sampler = self.drawing.sampler.sampler.clone();
         let mut shape = vec![seeds.len()];
         shape.extend_from_slice(&model.spec.shape);
@@ -293,7 +293,7 @@ impl Job<'_> {
                         sampler.name()
                     ));
                 }
-                let end = |seed: u64| draw(&mut Noise::seeds(&vec![seed; seeds.len()]));
+                let end = |seed: u64| draw(&mut self.drawing.noise.of(&vec![seed; seeds.len()]));
                 let (a, b) = (end(*a)?, end(*b)?);
                 let between = |i: usize| {
                     let weight = (first + i) as f64 / (all - 1) as f64;

@@ -4,12 +4,15 @@
 //! of threads or the device. The streams are ChaCha8, addressed by (seed, stream): nothing needs to be saved for
 //! training to go on exactly where it stopped.
 
+mod torch;
+
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use std::collections::VecDeque;
+use torch::Torch;
 
 /// The one source of randomness of samplers, kernels and losses.
 #[derive(Clone, Debug)]
@@ -18,7 +21,16 @@ pub struct Noise(Source);
 #[derive(Clone, Debug)]
 enum Source {
     Counter(Vec<ChaCha8Rng>),
+    Torch(Vec<Torch>),
     Replay(VecDeque<Tensor>),
+}
+
+/// What is drawn.
+#[derive(Clone, Copy)]
+enum Draw {
+    Normal,
+    Uniform,
+    Sign,
 }
 
 /// A generator for `seed`, on the stream that `stream` names.
@@ -40,31 +52,35 @@ impl Noise {
         Self(Source::Counter((0..n).map(stream).collect()))
     }
 
+    /// As [`Noise::seeds`], with the numbers of PyTorch's CPU generators: of `torch.Generator().manual_seed(seed)` a
+    /// sample, as diffusers' pipelines use them with `generator=[...]`.
+    pub fn torch(seeds: &[u64]) -> Self {
+        Self(Source::Torch(seeds.iter().map(|&seed| Torch::new(seed)).collect()))
+    }
+
     /// Gives these tensors back one by one, whatever is asked for: for trajectories that others have recorded.
     pub fn replay(tensors: Vec<Tensor>) -> Self {
         Self(Source::Replay(tensors.into()))
     }
 
-    fn fill(
-        &mut self,
-        shape: Shape,
-        dtype: DType,
-        device: &Device,
-        draw: fn(&mut ChaCha8Rng) -> f64,
-    ) -> Result<Tensor> {
+    fn fill(&mut self, shape: Shape, dtype: DType, device: &Device, draw: Draw) -> Result<Tensor> {
         match &mut self.0 {
             Source::Counter(streams) => {
-                let dims = shape.dims();
-                if dims.first() != Some(&streams.len()) {
-                    bail!("noise: shape {dims:?} asked of {} streams; the first dimension is the batch", streams.len());
-                }
-                let each = dims[1..].iter().product();
-                let mut out = vec![0f64; shape.elem_count()];
-                if each > 0 {
-                    out.par_chunks_mut(each).zip(streams).for_each(|(row, rng)| row.fill_with(|| draw(rng)));
-                }
-                Tensor::from_vec(out, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+                let one = |rng: &mut ChaCha8Rng| match draw {
+                    Draw::Normal => rng.sample(StandardNormal),
+                    Draw::Uniform => rng.random::<f64>(),
+                    Draw::Sign => sign(rng.random::<bool>()),
+                };
+                rows(streams, shape, dtype, device, |rng, row| row.fill_with(|| one(rng)))
             }
+            Source::Torch(streams) => rows(streams, shape, dtype, device, |rng, row| match draw {
+                Draw::Normal => rng.normal(row, dtype),
+                Draw::Uniform => rng.uniform(row, dtype),
+                Draw::Sign => {
+                    rng.uniform(row, dtype);
+                    row.iter_mut().for_each(|u| *u = sign(*u < 0.5));
+                }
+            }),
             Source::Replay(tensors) => match tensors.pop_front() {
                 Some(t) if t.dims() == shape.dims() => t.to_dtype(dtype)?.to_device(device),
                 Some(t) => bail!("noise: the next recorded tensor has shape {:?}, asked for {shape:?}", t.dims()),
@@ -75,7 +91,7 @@ impl Noise {
 
     /// Standard normal numbers, `[B, ...]` with B the number of streams.
     pub fn normal(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.fill(shape.into(), dtype, device, |rng| rng.sample(StandardNormal))
+        self.fill(shape.into(), dtype, device, Draw::Normal)
     }
 
     /// Standard normal numbers with the shape, dtype and device of `x`.
@@ -85,21 +101,45 @@ impl Noise {
 
     /// Numbers uniform on [0, 1) with the shape, dtype and device of `x`.
     pub fn uniform_like(&mut self, x: &Tensor) -> Result<Tensor> {
-        self.fill(x.shape().clone(), x.dtype(), x.device(), |rng| rng.random::<f64>())
+        self.fill(x.shape().clone(), x.dtype(), x.device(), Draw::Uniform)
     }
 
     /// Signs, -1 or 1 with equal chance, with the shape, dtype and device of `x`.
     pub fn rademacher_like(&mut self, x: &Tensor) -> Result<Tensor> {
-        self.fill(x.shape().clone(), x.dtype(), x.device(), |rng| if rng.random::<bool>() { 1. } else { -1. })
+        self.fill(x.shape().clone(), x.dtype(), x.device(), Draw::Sign)
     }
 
     /// One number uniform on [0, 1) a sample.
     pub fn uniform(&mut self, batch: usize) -> Result<Vec<f64>> {
-        self.fill((batch,).into(), DType::F64, &Device::Cpu, |rng| rng.random::<f64>())?.to_vec1()
+        self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Uniform)?.to_vec1()
     }
 
     /// One standard normal number a sample.
     pub fn gaussian(&mut self, batch: usize) -> Result<Vec<f64>> {
-        self.fill((batch,).into(), DType::F64, &Device::Cpu, |rng| rng.sample(StandardNormal))?.to_vec1()
+        self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Normal)?.to_vec1()
     }
+}
+
+fn sign(positive: bool) -> f64 {
+    if positive { 1. } else { -1. }
+}
+
+/// A tensor whose rows along the first dimension are drawn from one stream each.
+fn rows<S: Send>(
+    streams: &mut [S],
+    shape: Shape,
+    dtype: DType,
+    device: &Device,
+    draw: impl Fn(&mut S, &mut [f64]) + Sync,
+) -> Result<Tensor> {
+    let dims = shape.dims();
+    if dims.first() != Some(&streams.len()) {
+        bail!("noise: shape {dims:?} asked of {} streams; the first dimension is the batch", streams.len());
+    }
+    let each = dims[1..].iter().product();
+    let mut out = vec![0f64; shape.elem_count()];
+    if each > 0 {
+        out.par_chunks_mut(each).zip(streams).for_each(|(row, rng)| draw(rng, row));
+    }
+    Tensor::from_vec(out, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
 }

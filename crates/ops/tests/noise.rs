@@ -66,3 +66,35 @@ fn a_batch_that_is_not_the_seeds_is_an_error() {
     let e = Noise::seeds(&[1, 2]).normal((3, 2), DType::F32, CPU).unwrap_err().to_string();
     assert!(e.contains("[3, 2]") && e.contains("2 streams"), "{e}");
 }
+
+/// `torch.Generator().manual_seed(42)`: `torch.randn(n)` twice, then `torch.rand(3)`, of torch 2.13 on a CPU with AVX2. Of
+/// each vector the first and the last two numbers, of the last all.
+#[test]
+fn torchs_generator_is_repeated() {
+    type Case = (usize, DType, [f64; 4], [f64; 4], [f64; 3]);
+    #[rustfmt::skip]
+    let cases: [Case; 6] = [
+        (15, DType::F32, [0.33669037, 0.12880941, -1.689799, -0.98895991], [0.95797181, 1.3221351, -0.049903348, 0.52633697], [0.53148186, 0.15872991, 0.654176]),
+        (15, DType::F64, [0.33669035, 0.12880941, -1.6897989, -0.98895988], [0.95797179, 1.3221351, -0.049903347, 0.52633694], [0.25185522, 0.23340819, 0.2256651]),
+        (16, DType::F32, [1.9269153, 1.4872841, -0.76883888, 0.76244539], [1.6423169, -0.15959747, -0.25157529, 0.85985851], [0.88601369, 0.58320957, 0.33764774]),
+        (31, DType::F32, [1.9269153, 1.4872841, 2.1227851, -1.2346531], [-0.35528663, -0.91382301, -1.722295, -0.82776886], [0.13741332, 0.2330659, 0.95783097]),
+        (100, DType::F32, [1.9269153, 1.4872841, 0.34986776, 0.61728072], [0.72617722, 0.091151863, 0.44397512, -0.72403395], [0.74005288, 0.92075223, 0.76193494]),
+        (100, DType::F64, [0.29955629, 0.24237779, 1.0836356, -0.95916339], [0.84418683, -0.092873187, -1.9129366, 0.2414645], [0.4991587, 0.67623895, 0.85763752]),
+    ];
+    for (n, dtype, first, second, uniform) in cases {
+        // in a batch, with a seed whose high bits the generator leaves out
+        let mut noise = Noise::torch(&[7, 42 + (1 << 40)]);
+        let close = |t: Tensor, expected: &[f64]| {
+            let all = to_host(&t.narrow(0, 1, 1).unwrap()).unwrap();
+            let ends = [&all[..2], &all[all.len() - 2..]].concat();
+            let found = if expected.len() == 4 { &ends } else { &all };
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 2e-6, "{n} of {dtype:?}: {found:?} for {expected:?}");
+            }
+        };
+        close(noise.normal((2, n), dtype, CPU).unwrap(), &first);
+        close(noise.normal((2, n), dtype, CPU).unwrap(), &second);
+        close(noise.uniform_like(&Tensor::zeros((2, 3), dtype, CPU).unwrap()).unwrap(), &uniform);
+    }
+}
