@@ -38,6 +38,7 @@ enum Verb {
     Info(Info),
     List(List),
     Ema(Ema),
+    Export(Export),
     Check(Check),
     Bench(Bench),
     Completions(Completions),
@@ -241,6 +242,27 @@ pub struct Ema {
     pub out: Option<PathBuf>,
 }
 
+/// Write a model as a folder that diffusers opens in Python
+#[derive(Parser)]
+#[command(after_long_help = "\
+A denoiser under process.name=table becomes a DDPMPipeline. What has no scheduler in diffusers, energies among it, comes with a \
+short pipeline.py of its own and the noise levels of the run's sampler (heun or euler).
+
+Examples:
+  langevin export runs/digits digits-diffusers
+  langevin export runs/digits@2000 digits-diffusers sampler.name=heun sampler.steps=32")]
+pub struct Export {
+    /// A run folder, RUN@STEP, or a weights file
+    pub model: String,
+    /// The new folder
+    pub dir: PathBuf,
+    /// Changes of the sampler whose noise levels go along, such as sampler.steps=32
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
 /// Check the values and derivatives of every operation on a device
 ///
 /// Values in f32 are compared with f64, and the first, second and third derivative with finite differences.
@@ -315,6 +337,7 @@ impl Args {
             Some(Verb::Info(args)) => crate::info::run(&args),
             Some(Verb::List(args)) => crate::list::run(&args),
             Some(Verb::Ema(args)) => crate::ema::run(&args),
+            Some(Verb::Export(args)) => crate::export::run(&args),
             Some(Verb::Check(args)) => crate::check::run(&args),
             Some(Verb::Bench(args)) => crate::bench::run(&args),
             Some(Verb::Completions(args)) => {

@@ -24,6 +24,7 @@ mod args;
 mod bench;
 mod check;
 mod ema;
+mod export;
 mod folder;
 mod info;
 mod list;

@@ -1,10 +1,12 @@
-//! `langevin info`, `list`, `ema`, `check`, `bench`, and what the program says of itself.
+//! `langevin info`, `list`, `ema`, `export`, `check`, `bench`, and what the program says of itself.
 
 mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, numbers, spec};
-use langevin_models::{Head, checkpoint};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_models::{Head, ModelSpec, checkpoint};
 use std::collections::BTreeMap;
 
 #[test]
@@ -143,4 +145,37 @@ fn devices_that_are_not_there() {
     dir.run("sample m.safetensors --device gpu").fails(2, &["gpu", "cuda"]);
     dir.run("sample m.safetensors --device cpu:x").fails(2, &["cpu:x"]);
     dir.run_with("sample m.safetensors", 0).fails(2, &["--threads 0"]);
+}
+
+#[test]
+fn an_export_is_a_folder_of_diffusers() {
+    let dir = Dir::new();
+    dir.model("energy.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    let table = ModelSpec {
+        process: AnyProcess::named("table").unwrap(),
+        predict: AnyParametrisation::named("eps").unwrap(),
+        sigma_data: 1.,
+        ..spec(&[1, 8, 8], None, Head::Denoiser)
+    };
+    dir.model("table.safetensors", &table, &[]);
+    let index = |name: &str| {
+        let text = std::fs::read_to_string(dir.path(name).join("model_index.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    assert_eq!(dir.run("export energy.safetensors a sampler.steps=5").ok(), "a\n");
+    assert_eq!(index("a")["levels"].as_array().unwrap().len(), 5);
+    assert_eq!(index("a")["form"], "residual");
+    for file in ["pipeline.py", "README.md", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"] {
+        assert!(dir.path("a").join(file).is_file(), "{file}");
+    }
+    dir.run("export table.safetensors b").ok();
+    assert_eq!(index("b")["_class_name"], "DDPMPipeline");
+    assert!(dir.path("b/scheduler/scheduler_config.json").is_file());
+    // the weights stay a file of ours, too
+    dir.run("sample b/unet/diffusion_pytorch_model.safetensors -n 1 sampler.steps=2").ok();
+    dir.run("export table.safetensors b").fails(2, &["b is there already"]);
+    dir.run("export energy.safetensors c sampler.name=ddpm").fails(2, &["ddpm", "heun"]);
+    assert!(!dir.path("c").exists() && !dir.path(".c.partial").exists());
+    dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    dir.run("export points.safetensors d").fails(1, &["mlp"]);
 }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod diffusers;
 mod embed;
 pub mod energy;
+pub mod export;
 pub mod mlp;
 pub mod model;
 pub mod net;

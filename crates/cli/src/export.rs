@@ -1,0 +1,141 @@
+//! `langevin export`: a model as a folder that diffusers opens.
+//!
+//! A denoiser under a table of betas is a `DDPMPipeline`. Everything else has no scheduler there that means the same: it
+//! comes with a short pipeline of its own, and the levels of noise of the run's sampler.
+
+use crate::args::Export;
+use crate::open::{Opened, open};
+use crate::run::{Drawing, usage};
+use anyhow::{Context, Result, bail};
+use langevin_dynamics::{Cond, Denoiser};
+use langevin_models::{Head, checkpoint, export};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+const PIPELINE: &str = include_str!("../assets/pipeline.py");
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// Carries out `langevin export`.
+pub fn run(args: &Export) -> Result<()> {
+    let opened = open(&args.model, &args.machine.open()?)?;
+    let network = export::network(&opened.model.spec)?;
+    let dir = &args.dir;
+    if dir.exists() && fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_some()) {
+        return usage(format!("{} is there already; name a new folder", dir.display()));
+    }
+    // beside it, then renamed: what is there is whole
+    let name = dir.file_name().with_context(|| format!("{} is not the name of a folder", dir.display()))?;
+    let beside = dir.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+    let _ = fs::remove_dir_all(&beside);
+    let written = write(&opened, &args.changes, &network, &beside).and_then(|()| {
+        let _ = fs::remove_dir(dir); // an empty one
+        fs::rename(&beside, dir).with_context(|| format!("cannot make {}", dir.display()))
+    });
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&beside);
+    }
+    written?;
+    crate::say!("{}", dir.display())
+}
+
+fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Result<()> {
+    let model = &opened.model;
+    fs::create_dir_all(dir.join("unet")).with_context(|| format!("cannot make {}", dir.display()))?;
+    save(&dir.join("unet/config.json"), &pretty(network)?)?;
+    let weights = checkpoint::weights(model);
+    checkpoint::save(&dir.join(WEIGHTS), &model.spec, &weights, &BTreeMap::new())?;
+    let mut index = json!({ "unet": ["diffusers", "UNet2DModel"] });
+    let scheduler = export::scheduler(&model.spec);
+    match &scheduler {
+        Some(config) => {
+            if !changes.is_empty() {
+                return usage(
+                    "sampler.KEY=value: this model has a scheduler of diffusers, whose steps are chosen there",
+                );
+            }
+            fs::create_dir_all(dir.join("scheduler"))?;
+            save(&dir.join("scheduler/scheduler_config.json"), &pretty(config)?)?;
+            index["_class_name"] = json!("DDPMPipeline");
+            index["scheduler"] = json!(["diffusers", "DDPMScheduler"]);
+        }
+        None => {
+            index["_class_name"] = json!(["pipeline", "LangevinPipeline"]);
+            let drawing = Drawing::of(opened.run.as_ref(), changes)?;
+            index["levels"] = levels(opened, &drawing)?;
+            index["form"] = if model.spec.head == Head::Energy { json!(model.spec.form) } else { Value::Null };
+            index["second_order"] = json!(match drawing.sampler.sampler.name() {
+                "heun" => true,
+                "euler" => false,
+                other =>
+                    return usage(format!(
+                        "sampler.name = {other}: the exported pipeline takes the steps of heun or euler; choose one, \
+                         such as sampler.name=heun sampler.steps=18"
+                    )),
+            });
+            save(&dir.join("pipeline.py"), PIPELINE)?;
+        }
+    }
+    save(&dir.join("model_index.json"), &pretty(&index)?)?;
+    save(&dir.join("README.md"), &card(opened, scheduler.is_some()))
+}
+
+/// The levels of noise that the sampler visits, with what the network is told at each.
+fn levels(opened: &Opened, drawing: &Drawing) -> Result<Value> {
+    let denoiser = opened.model.denoiser(Cond::default())?;
+    let process = denoiser.process();
+    let times = drawing.sampler.grid.get().times(process, drawing.sampler.steps)?;
+    let level = |&t: &f64| {
+        let (m, c) = (process.marginal(t), denoiser.coefficients(t));
+        json!({
+            "alpha": m.alpha, "sigma": m.sigma,
+            "c_skip": c.c_skip, "c_out": c.c_out, "c_in": c.c_in, "c_noise": c.c_noise,
+        })
+    };
+    let levels: Vec<Value> = times[..times.len() - 1].iter().map(level).collect();
+    if levels.iter().any(|level| level.as_object().is_some_and(|level| level.values().any(Value::is_null))) {
+        bail!("a level of noise of this sampler is not a finite number; export with another grid or fewer steps");
+    }
+    Ok(Value::Array(levels))
+}
+
+/// The model card.
+fn card(opened: &Opened, plain: bool) -> String {
+    let spec = &opened.model.spec;
+    let what = match spec.head {
+        Head::Energy => "an energy: the score is the negative gradient of a scalar made of the network's output",
+        Head::Denoiser => "a denoiser",
+    };
+    let data = opened.run.as_ref().map_or(String::new(), |run| format!("\nTrained on `{}`.\n", run.data.spec));
+    let use_it = if plain {
+        "from diffusers import DDPMPipeline\n\npipe = DDPMPipeline.from_pretrained(\"THIS_FOLDER\")".to_string()
+    } else {
+        "from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained(\n    \"THIS_FOLDER\", \
+         custom_pipeline=\"THIS_FOLDER\", trust_remote_code=True\n)"
+            .to_string()
+    };
+    let why = if plain {
+        ""
+    } else {
+        "\nNo scheduler of diffusers means the same process and prediction, so samples come from `pipeline.py`, which is in \
+         this folder: read it before you trust it. Any other scheduler with this network paints garbage.\n"
+    };
+    format!(
+        "---\nlibrary_name: diffusers\ntags: [unconditional-image-generation, langevin]\n---\n\n# A model trained with \
+         Langevin\n\nThis is {what}. Samples are of shape {:?}, in [-1, 1]; process `{}`, prediction `{}`.\n{data}{why}\n\
+         ```python\n{use_it}\nimages = pipe(batch_size=4).images\n```\n\n`langevin sample` reads the weights file in \
+         `unet` too.\n",
+        spec.shape,
+        spec.process.name(),
+        spec.predict.name(),
+    )
+}
+
+fn pretty(value: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,97 @@
+//! A model as diffusers describes it: the `config.json` of its network, and the scheduler that means the same process.
+
+use crate::model::{Head, ModelSpec};
+use crate::net::AnyNet;
+use crate::unet::UNetConfig;
+use candle_core::{Result, bail};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use serde_json::{Value, json};
+
+/// The `config.json` of the network as a `UNet2DModel`, whose weights have the names of ours.
+///
+/// Errors, naming the option, if no `UNet2DModel` computes the same.
+pub fn network(spec: &ModelSpec) -> Result<Value> {
+    let (AnyNet::UNetConfig(net), &[channels, height, width]) = (&spec.net, spec.shape.as_slice()) else {
+        bail!("diffusers has no network such as `{}`; U-Nets can be exported", spec.net.name());
+    };
+    if net.groups.is_none() {
+        bail!(
+            "`groups` is left out, so that every norm has groups of its own, which UNet2DModel has not; a model trained \
+             with model.net.groups=8 can be exported"
+        );
+    }
+    let outputs = if spec.head == Head::Energy { spec.form.outputs(channels) } else { channels };
+    let blocks = |word: &str, sampler: &str, attention: &[usize]| -> Vec<String> {
+        let name = |level: usize| match (attention.contains(&level), net.residual_resampling) {
+            (true, _) => format!("Attn{word}Block2D"),
+            (false, true) => format!("Resnet{sampler}Block2D"),
+            (false, false) => format!("{word}Block2D"),
+        };
+        (0..net.channels.len()).map(name).collect()
+    };
+    let down = blocks("Down", "Downsample", &net.attention);
+    let mut up = blocks("Up", "Upsample", net.up_attention.as_ref().unwrap_or(&net.attention));
+    up.reverse();
+    let UNetConfig { channels: widths, layers, head_dim, groups, middle_groups, eps, .. } = net;
+    let resampling = if net.residual_resampling { "resnet" } else { "conv" };
+    Ok(json!({
+        "_class_name": "UNet2DModel",
+        "sample_size": if height == width { json!(height) } else { json!([height, width]) },
+        "in_channels": channels,
+        "out_channels": outputs,
+        "center_input_sample": net.center_input,
+        "time_embedding_type": "positional",
+        "time_embedding_dim": net.embedding,
+        "freq_shift": net.freq_shift,
+        "flip_sin_to_cos": net.cos_first,
+        "down_block_types": down,
+        "mid_block_type": net.middle.then_some("UNetMidBlock2D"),
+        "up_block_types": up,
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "mid_block_scale_factor": net.middle_scale,
+        "downsample_padding": net.downsample_padding,
+        "downsample_type": resampling,
+        "upsample_type": resampling,
+        "dropout": net.dropout,
+        "act_fn": "silu",
+        "attention_head_dim": head_dim,
+        "norm_num_groups": groups,
+        "attn_norm_num_groups": middle_groups,
+        "norm_eps": eps,
+        "resnet_time_scale_shift": if net.scale_shift { "scale_shift" } else { "default" },
+        "add_attention": net.middle_attention,
+        "num_class_embeds": spec.classes,
+    }))
+}
+
+/// The configuration of the `DDPMScheduler` that means the same process and prediction, if there is one.
+pub fn scheduler(spec: &ModelSpec) -> Option<Value> {
+    let (AnyProcess::Table(table), Head::Denoiser) = (&spec.process, spec.head) else { return None };
+    let prediction = match spec.predict {
+        AnyParametrisation::Eps(_) => "epsilon",
+        AnyParametrisation::V(_) => "v_prediction",
+        AnyParametrisation::X0(_) => "sample",
+        _ => return None,
+    };
+    if spec.sigma_data != 1. {
+        return None; // the network is then given x at another scale
+    }
+    let mut config = serde_json::to_value(table.options()).ok()?;
+    let schedule = match config["beta_schedule"].as_str()? {
+        "scaled-linear" => "scaled_linear",
+        "cosine" => "squaredcos_cap_v2",
+        same => same,
+    };
+    config["beta_schedule"] = json!(schedule);
+    for (key, value) in [
+        ("_class_name", json!("DDPMScheduler")),
+        ("prediction_type", json!(prediction)),
+        ("clip_sample", json!(false)),
+        ("timestep_spacing", json!(if table.options().rescale_betas_zero_snr { "trailing" } else { "leading" })),
+    ] {
+        config[key] = value;
+    }
+    Some(config)
+}

@@ -1,0 +1,91 @@
+//! A network described for diffusers and read back is the same network.
+
+use candle_core::Result;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_models::diffusers::Config;
+use langevin_models::mlp::MlpConfig;
+use langevin_models::unet::UNetConfig;
+use langevin_models::{Form, Head, ModelSpec, export};
+
+fn spec(net: UNetConfig, head: Head) -> ModelSpec {
+    ModelSpec {
+        shape: vec![3, 16, 24],
+        classes: Some(5),
+        head,
+        form: Form::Scalar,
+        net: net.into(),
+        process: AnyProcess::named("table").unwrap(),
+        predict: AnyParametrisation::named("v").unwrap(),
+        sigma_data: 1.,
+    }
+}
+
+#[test]
+fn networks_come_back_as_they_were() -> Result<()> {
+    let plain = UNetConfig { groups: Some(8), ..UNetConfig::default() };
+    for net in [
+        plain.clone(),
+        UNetConfig {
+            attention: vec![1],
+            up_attention: Some(vec![0, 2]),
+            head_dim: Some(8),
+            layers: 2,
+            middle_attention: false,
+            downsample_padding: 0,
+            cos_first: false,
+            freq_shift: 1.,
+            dropout: 0.1,
+            eps: 1e-6,
+            ..plain.clone()
+        },
+        UNetConfig {
+            attention: vec![2],
+            residual_resampling: true,
+            scale_shift: true,
+            middle_groups: Some(4),
+            middle_scale: 1.5,
+            center_input: true,
+            embedding: Some(96),
+            ..plain.clone()
+        },
+        UNetConfig { middle: false, ..plain },
+    ] {
+        for (head, outputs) in [(Head::Denoiser, 3), (Head::Energy, 1)] {
+            let json = export::network(&spec(net.clone(), head))?;
+            let read = Config::from_json(&json.to_string())?;
+            assert_eq!((&read.unet, read.inputs, read.outputs, read.classes), (&net, 3, outputs, Some(5)), "{json}");
+            assert_eq!(read.size, Some([16, 24]));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_diffusers_has_not_is_an_error() {
+    let error = |spec: &ModelSpec| export::network(spec).unwrap_err().to_string();
+    assert!(error(&spec(UNetConfig::default(), Head::Denoiser)).contains("groups=8"));
+    let mlp =
+        ModelSpec { shape: vec![2], net: MlpConfig::default().into(), ..spec(UNetConfig::default(), Head::Energy) };
+    assert!(error(&mlp).contains("mlp"));
+}
+
+#[test]
+fn only_the_same_process_has_a_scheduler() {
+    let net = UNetConfig { groups: Some(8), ..UNetConfig::default() };
+    let denoiser = spec(net.clone(), Head::Denoiser);
+    let config = export::scheduler(&denoiser).unwrap();
+    assert_eq!(config["prediction_type"], "v_prediction");
+    assert_eq!(config["beta_schedule"], "linear");
+    assert_eq!(config["num_train_timesteps"], 1000);
+    assert!(export::scheduler(&spec(net, Head::Energy)).is_none());
+    for (process, predict, sigma_data) in [("vp", "eps", 1.), ("table", "edm", 1.), ("table", "eps", 0.5)] {
+        let other = ModelSpec {
+            process: AnyProcess::named(process).unwrap(),
+            predict: AnyParametrisation::named(predict).unwrap(),
+            sigma_data,
+            ..denoiser.clone()
+        };
+        assert!(export::scheduler(&other).is_none(), "{process} {predict} {sigma_data}");
+    }
+}
