@@ -4,13 +4,13 @@
 
 use langevin_ops::conv::{Geometry, conv2d};
 use langevin_ops::norm::group_norm_silu;
-use langevin_ops::{DType, Device, Result, Tensor, Var, act, attend, check, grad};
+use langevin_ops::{DType, Device, Result, Tensor, Var, act, attend, check, fir, grad, linear, resample};
 
 fn main() {
     divan::main();
 }
 
-/// What is timed.
+/// What is timed: an op alone, with the gradient in x, in x and its variables, or with the gradient of a gradient.
 #[derive(Clone, Copy, Debug)]
 enum Case {
     Forward,
@@ -18,8 +18,28 @@ enum Case {
     Train,
     EnergyTrain,
 }
+use Case::{EnergyTrain, Forward, Score, Train};
 
-const CASES: [Case; 4] = [Case::Forward, Case::Score, Case::Train, Case::EnergyTrain];
+/// By whom.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Ours,
+    Candle,
+}
+use By::{Candle, Ours};
+
+type Way = (Case, By);
+
+const WAYS: [Way; 8] = [
+    (Forward, Ours),
+    (Forward, Candle),
+    (Score, Ours),
+    (Score, Candle),
+    (Train, Ours),
+    (Train, Candle),
+    (EnergyTrain, Ours),
+    (EnergyTrain, Candle),
+];
 
 fn tensor(dims: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 2003) as f32) / 1001. - 1.).collect();
@@ -29,71 +49,66 @@ fn tensor(dims: &[usize]) -> Tensor {
 fn run(case: Case, x: &Tensor, vars: &[Var], f: impl Fn(&Tensor) -> Result<Tensor>) {
     let energy = |x: &Tensor| f(x)?.sqr()?.sum_all();
     match case {
-        Case::Forward => drop(f(x).unwrap()),
-        Case::Score => drop(grad::gradient(x, energy).unwrap()),
-        Case::Train => drop(grad::value_and_grad(vars, || energy(x)).unwrap()),
-        Case::EnergyTrain => {
+        Forward => drop(f(x).unwrap()),
+        Score => drop(grad::gradient(x, energy).unwrap()),
+        Train => drop(grad::value_and_grad(vars, || energy(x)).unwrap()),
+        EnergyTrain => {
             let loss = || grad::gradient(x, energy)?.1.sqr()?.sum_all();
             drop(grad::value_and_grad(vars, loss).unwrap());
         }
     }
 }
 
+/// `f` of x of shape `dims` and of variables; candle's way is the composition of its own ops.
 fn bench(
     bencher: divan::Bencher,
-    case: Case,
+    (case, by): Way,
     dims: &[usize],
     vars: &[&[usize]],
     f: impl Fn(&Tensor, &[Var]) -> Result<Tensor>,
 ) {
     let x = tensor(dims);
     let vars: Vec<Var> = vars.iter().map(|dims| Var::from_tensor(&(tensor(dims) * 0.05).unwrap()).unwrap()).collect();
-    bencher.bench_local(|| run(case, &x, &vars, |x| f(x, &vars)));
+    let once = || run(case, &x, &vars, |x| f(x, &vars));
+    bencher.bench_local(|| match by {
+        Ours => once(),
+        Candle => check::by_composition(once),
+    });
 }
 
 const IMAGE: &[usize] = &[64, 64, 28, 28];
+const SMALL: &[usize] = &[64, 64, 7, 7];
 
-#[divan::bench(args = CASES, sample_count = 7)]
-fn conv3x3(bencher: divan::Bencher, case: Case) {
-    bench(bencher, case, IMAGE, &[&[64, 64, 3, 3]], |x, v| conv2d(x, &v[0], None, Geometry::same(3)));
+macro_rules! ops {
+    ($($name:ident: $dims:expr, [$($var:expr),*], |$x:ident, $v:ident| $body:expr;)*) => {
+        $(
+            #[divan::bench(args = WAYS, sample_count = 5)]
+            fn $name(bencher: divan::Bencher, way: Way) {
+                bench(bencher, way, $dims, &[$(&$var),*], |$x, $v| $body);
+            }
+        )*
+    };
 }
 
-#[divan::bench(args = CASES, sample_count = 5)]
-fn conv3x3_candle(bencher: divan::Bencher, case: Case) {
-    bench(bencher, case, IMAGE, &[&[64, 64, 3, 3]], |x, v| x.conv2d(&v[0], 1, 1, 1, 1));
+/// x times a variable of one number, for ops without variables.
+fn times(x: &Tensor, v: &[Var]) -> Result<Tensor> {
+    x.broadcast_mul(v[0].as_tensor())
 }
 
-#[divan::bench(args = CASES, sample_count = 7)]
-fn conv3x3_small(bencher: divan::Bencher, case: Case) {
-    bench(bencher, case, &[64, 64, 7, 7], &[&[64, 64, 3, 3]], |x, v| conv2d(x, &v[0], None, Geometry::same(3)));
-}
-
-#[divan::bench(args = CASES, sample_count = 7)]
-fn conv1x1(bencher: divan::Bencher, case: Case) {
-    let geometry = Geometry { stride: 1, pad: [0; 4] };
-    bench(bencher, case, IMAGE, &[&[64, 64, 1, 1]], |x, v| conv2d(x, &v[0], None, geometry));
-}
-
-#[divan::bench(args = CASES, sample_count = 7)]
-fn norm_silu(bencher: divan::Bencher, case: Case) {
-    bench(bencher, case, IMAGE, &[&[64], &[64]], |x, v| group_norm_silu(x, &v[0], &v[1], 8, 1e-5));
-}
-
-#[divan::bench(args = CASES, sample_count = 3)]
-fn norm_silu_candle(bencher: divan::Bencher, case: Case) {
-    let of = |x: &Tensor, v: &[Var]| check::by_composition(|| group_norm_silu(x, &v[0], &v[1], 8, 1e-5));
-    bench(bencher, case, IMAGE, &[&[64], &[64]], of);
-}
-
-#[divan::bench(args = CASES, sample_count = 7)]
-fn silu(bencher: divan::Bencher, case: Case) {
-    bench(bencher, case, IMAGE, &[&[1]], |x, v| act::silu(&x.broadcast_mul(&v[0].reshape((1, 1, 1, 1))?)?));
-}
-
-#[divan::bench(args = CASES, sample_count = 7)]
-fn attention(bencher: divan::Bencher, case: Case) {
-    let dims = &[64, 8, 49, 8];
-    bench(bencher, case, dims, &[&[64, 8, 49, 8]], |x, v| attend::attention(&(x * v[0].as_tensor())?, x, x, 0.35));
+ops! {
+    conv3x3: IMAGE, [[64, 64, 3, 3]], |x, v| conv2d(x, &v[0], None, Geometry::same(3));
+    conv3x3_small: SMALL, [[64, 64, 3, 3]], |x, v| conv2d(x, &v[0], None, Geometry::same(3));
+    conv3x3_stride2: IMAGE, [[64, 64, 3, 3]], |x, v| conv2d(x, &v[0], None, Geometry { stride: 2, pad: [1; 4] });
+    conv1x1: IMAGE, [[64, 64, 1, 1]], |x, v| conv2d(x, &v[0], None, Geometry::same(1));
+    linear_map: &[3136, 64], [[64, 64], [64]], |x, v| linear::linear(x, v[0].as_tensor(), Some(v[1].as_tensor()));
+    norm_silu: IMAGE, [[64], [64]], |x, v| group_norm_silu(x, &v[0], &v[1], 8, 1e-5);
+    silu: IMAGE, [[1]], |x, v| act::silu(&times(x, v)?);
+    gelu: IMAGE, [[1]], |x, v| act::gelu(&times(x, v)?);
+    attention: &[64, 8, 49, 8], [[1]], |x, v| attend::attention(&times(x, v)?, x, x, 0.35);
+    upsample: SMALL, [[1]], |x, v| resample::upsample_nearest(&times(x, v)?);
+    downsample: IMAGE, [[1]], |x, v| resample::downsample_mean(&times(x, v)?);
+    fir_upsample: SMALL, [[1]], |x, v| fir::upsample(&times(x, v)?, &fir::BINOMIAL, 2);
+    fir_downsample: IMAGE, [[1]], |x, v| fir::downsample(&times(x, v)?, &fir::BINOMIAL, 2);
 }
 
 #[divan::bench(sample_count = 7)]
