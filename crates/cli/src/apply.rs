@@ -141,9 +141,8 @@ enum Source {
 
 impl Source {
     fn open(name: &str, dtype: DType, device: &Device) -> Result<Self> {
-        let folder = Path::new(name);
-        if folder.is_dir() && !folder.join("model.safetensors").exists() && open::is_network(folder) {
-            return Ok(Self::Network(Box::new(open::network(folder, dtype, device)?)));
+        if let Some(folder) = open::network_folder(name)? {
+            return Ok(Self::Network(Box::new(open::network(&folder, dtype, device)?)));
         }
         Ok(Self::Model(Box::new(open::open_as(name, dtype, device)?.model)))
     }

@@ -9,9 +9,8 @@ use std::path::Path;
 
 /// Carries out `langevin info`.
 pub fn run(args: &Info) -> Result<()> {
-    let folder = Path::new(&args.model);
-    if folder.is_dir() && !folder.join("model.safetensors").exists() && open::is_network(folder) {
-        return network(folder);
+    if let Some(folder) = open::network_folder(&args.model)? {
+        return network(&folder);
     }
     let opened = open::open(&args.model, &Device::Cpu)?;
     for (what, value) in facts(&opened)? {

@@ -23,6 +23,7 @@ mod apply;
 mod args;
 mod bench;
 mod check;
+mod draw;
 mod ema;
 mod export;
 mod folder;
@@ -35,6 +36,7 @@ mod run;
 mod sample;
 mod tensorboard;
 mod train;
+mod way;
 
 use anyhow::Context;
 use clap::Parser;

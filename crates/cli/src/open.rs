@@ -1,10 +1,12 @@
-//! A model by the name that a user types: a run folder, RUN@STEP, a weights file; a network alone for `apply`.
+//! A model by the name that a user types: a run folder, RUN@STEP, a weights file, a folder of diffusers, an id of the
+//! Hugging Face Hub; a network alone for `apply`.
 
 use crate::run::{Run, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use langevin_data::{Columns, Kind};
-use langevin_models::{Model, checkpoint, diffusers};
+use langevin_dynamics::diffusers::Scheduler;
+use langevin_models::{Model, checkpoint, diffusers, pipeline};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ pub struct Opened {
     pub model: Model,
     /// The run that trained it, if the file says so.
     pub run: Option<Run>,
+    /// How diffusers samples from it, if it came from there.
+    pub scheduler: Option<Scheduler>,
     /// The file that it came from, for people.
     pub what: String,
     /// All else that the file says.
@@ -58,16 +62,21 @@ pub fn open(name: &str, device: &Device) -> Result<Opened> {
 
 /// The model called `name`, its weights converted to `dtype`.
 pub fn open_as(name: &str, dtype: DType, device: &Device) -> Result<Opened> {
-    let file = find(name)?;
-    let (model, mut notes) = checkpoint::load(&file, dtype, device)?;
-    let what = file.display().to_string();
+    let found = find(name)?;
+    let what = found.display().to_string();
+    if found.is_dir() {
+        let pipeline::Pipeline { model, scheduler, note } = pipeline::open(&found, dtype, device)?;
+        note.into_iter().for_each(|note| crate::talk!("{note}"));
+        return Ok(Opened { model, run: None, scheduler: Some(scheduler), what, notes: BTreeMap::new() });
+    }
+    let (model, mut notes) = checkpoint::load(&found, dtype, device)?;
     let read = |text: String| Run::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));
     let run = notes.remove(RUN).map(read).transpose()?;
-    Ok(Opened { model, run, what, notes })
+    Ok(Opened { model, run, scheduler: None, what, notes })
 }
 
-/// The weights file that `name` means.
-pub fn find(name: &str) -> Result<PathBuf> {
+/// The weights file, or the folder of diffusers, that `name` means.
+fn find(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
         return weights_in(path);
@@ -80,15 +89,54 @@ pub fn find(name: &str) -> Result<PathBuf> {
     {
         return snapshot(Path::new(run), step);
     }
-    let parts: Vec<_> = name.split('/').collect();
-    let word = |part: &&str| !part.is_empty() && !part.starts_with('.');
-    if parts.len() == 2 && parts.iter().all(word) && !name.ends_with(".safetensors") {
-        return usage(format!(
-            "there is no folder {name}; if a model of the Hugging Face Hub is meant, loading from there comes later: \
-             folders and files work now"
-        ));
+    if is_id(name) {
+        return weights_in(&download(name)?);
     }
-    usage(format!("there is no run folder or weights file {name}"))
+    usage(format!("there is no run folder or weights file {name}, and it is no id of the Hub, which is OWNER/NAME"))
+}
+
+/// Whether `name` looks like OWNER/NAME or OWNER/NAME@REVISION.
+fn is_id(name: &str) -> bool {
+    let parts: Vec<_> = name.split('@').next().unwrap_or_default().split('/').collect();
+    let word = |part: &&str| !part.is_empty() && !part.starts_with('.');
+    parts.len() == 2 && parts.iter().all(word) && !name.ends_with(".safetensors")
+}
+
+/// The folder with the files of a model of the Hub, downloaded if they are not cached yet.
+fn download(id: &str) -> Result<PathBuf> {
+    let repo = crate::hub::repo(id).with_context(|| format!("there is no folder {id}"))?;
+    let files: Vec<String> = repo.files()?.into_iter().map(|file| file.path).collect();
+    let wanted = wanted(&files);
+    if wanted.is_empty() {
+        bail!("{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json");
+    }
+    Ok(repo.snapshot(&wanted)?)
+}
+
+/// Of the files of a repository those that make its model.
+fn wanted(files: &[String]) -> Vec<&str> {
+    let own = files.iter().filter(|file| *file == "model.safetensors");
+    let of = |folder: &str| -> Vec<&str> {
+        let here: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(folder)).collect();
+        let weights = |ending: &str, plain: bool| -> Vec<&str> {
+            let stem = |name: &str| name.strip_suffix(ending).and_then(|n| n.strip_prefix("diffusion_pytorch_model"));
+            let is = |name: &&&str| stem(name).is_some_and(|rest| !plain || rest.is_empty() || rest.contains("-of-"));
+            here.iter().filter(is).copied().collect()
+        };
+        let kinds = [(".safetensors", true), (".bin", true), (".safetensors", false), (".bin", false)];
+        kinds.iter().map(|&(ending, plain)| weights(ending, plain)).find(|found| !found.is_empty()).unwrap_or_default()
+    };
+    let folder = if files.iter().any(|file| file == "unet/config.json") { "unet/" } else { "" };
+    let weights = of(folder);
+    let json = |file: &&String| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        file.ends_with(".json") && ["", "unet/", "scheduler/"].iter().any(|at| format!("{at}{name}") == **file)
+    };
+    let network = files.iter().any(|file| *file == format!("{folder}config.json"));
+    let network = files.iter().filter(|file| {
+        network && (json(file) || file.strip_prefix(folder).is_some_and(|name| weights.contains(&name)))
+    });
+    own.chain(network).map(String::as_str).collect()
 }
 
 /// The weights in a run folder.
@@ -102,10 +150,13 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
             "{name} has no model.safetensors: its training has not reached a checkpoint; langevin train --resume {name}"
         );
     }
+    // what we exported says more of itself than diffusers' files do
+    let exported = folder.join("unet/diffusion_pytorch_model.safetensors");
+    if checkpoint::is_ours(&exported) {
+        return Ok(exported);
+    }
     if is_network(folder) {
-        bail!(
-            "{name} is a network of diffusers without a process: langevin apply evaluates it; sampling from it comes later"
-        );
+        return Ok(folder.to_path_buf());
     }
     usage(format!("{name} is not a run folder: it has neither model.safetensors nor config.toml"))
 }
@@ -154,12 +205,20 @@ pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The folder that `name` means, if what it holds is a network of diffusers and no model of ours.
+pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
+    let path = Path::new(name);
+    let folder = if !path.exists() && is_id(name) { download(name)? } else { path.to_path_buf() };
+    let ours = folder.join("model.safetensors").exists();
+    Ok((folder.is_dir() && !ours && is_network(&folder)).then_some(folder))
+}
+
 /// Whether `folder` holds a network of diffusers, at its root or in `unet`.
-pub fn is_network(folder: &Path) -> bool {
+fn is_network(folder: &Path) -> bool {
     ["config.json", "unet/config.json"].iter().any(|file| folder.join(file).is_file())
 }
 
-/// The network of diffusers in `folder`.
+/// The network of diffusers in `folder`, whatever its scheduler.
 pub fn network(folder: &Path, dtype: DType, device: &Device) -> Result<diffusers::Network> {
     Ok(diffusers::open(folder, dtype, device)?)
 }

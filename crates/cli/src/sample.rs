@@ -4,27 +4,22 @@
 
 use crate::args::Sample;
 use crate::open::{self, Opened, open};
+use crate::draw::{Drawn, Job, Start};
 use crate::output;
-use crate::progress::Progress;
-use crate::run::{Drawing, usage};
+use crate::run::{Drawing, NoiseSource, usage};
+use crate::way::Way;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
-use langevin_dynamics::sampler::{At, edit, prior, run as steps_of};
-use langevin_dynamics::wrap::{Clamped, Clip};
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::Cond;
 use langevin_models::{Head, Model};
-use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
 use std::path::{Path, PathBuf};
 
 /// Samples without -n or --seeds.
 const NUMBER: usize = 64;
 /// Pictures of a path from one seed to another without -n.
 const BETWEEN: usize = 10;
-/// At most so many frames of a path.
-const FRAMES: usize = 60;
 /// More samples are a slip of the finger.
 const MOST: u64 = 10_000_000;
 
@@ -43,9 +38,14 @@ pub fn run(args: &Sample) -> Result<()> {
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;
     let labels = labels(&opened.model, args.class, &seeds)?;
-    let job = Job { model: &opened.model, drawing: &drawing, start, batch: args.batch };
+    let way = match &opened.scheduler {
+        Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
+        None => Way::of_sampler(&opened.model, &drawing.sampler)?,
+    };
+    let job = Job { model: &opened.model, noise: drawing.noise, way: start.cut(way)?, start, batch: args.batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
-    write(args, &opened, &drawing, &seeds, labels.as_deref(), &drawn)
+    let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
+    write(args, &opened, how, &seeds, labels.as_deref(), &drawn)
 }
 
 /// Errors if samples of this kind cannot be written as asked: before they are drawn, not after.
@@ -74,9 +74,9 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
-    let drawing = Drawing { sampler: sampler.clone(), ..Drawing::default() };
     let labels = labels(model, None, seeds)?;
-    let job = Job { model, drawing: &drawing, start: Start::Noise, batch: NUMBER };
+    let way = Way::of_sampler(model, sampler)?;
+    let job = Job { model, noise: NoiseSource::default(), way, start: Start::Noise, batch: NUMBER };
     let drawn = job.draw(seeds, labels.as_deref(), false)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -129,188 +129,11 @@ fn labels(model: &Model, class: Option<u32>, seeds: &[u64]) -> Result<Option<Vec
     }
 }
 
-/// Where samples start.
-enum Start {
-    /// Noise at the end of the span.
-    Noise,
-    /// An image `[1, C, H, W]` with noise, or carried there by the ODE.
-    Image { x0: Tensor, strength: f64, encode: bool },
-    /// The noises between those of two seeds, one a sample.
-    Between { seeds: [u64; 2] },
-}
-
-impl Start {
-    fn of(args: &Sample, model: &Model, seeds: &[u64]) -> Result<Self> {
-        if let Some(path) = &args.from {
-            if open::kind(model) != Kind::Image {
-                return usage("--from: this model is not one of images");
-            }
-            if !(args.strength > 0. && args.strength <= 1.) {
-                return usage(format!("--strength {}: give a number above 0, at most 1", args.strength));
-            }
-            let x0 = image(path, &model.spec.shape)?.to_device(model.device())?;
-            return Ok(Self::Image { x0, strength: args.strength, encode: args.encode });
-        }
-        let Some(text) = &args.interpolate else { return Ok(Self::Noise) };
-        let ends: Vec<_> = text.split(',').map(|part| part.trim().parse::<u64>()).collect();
-        let [Ok(a), Ok(b)] = ends[..] else {
-            return usage(format!("--interpolate {text}: give two seeds, such as 3,8"));
-        };
-        if seeds.len() < 2 {
-            return usage("--interpolate: give -n 2 or more");
-        }
-        Ok(Self::Between { seeds: [a, b] })
-    }
-}
-
-/// An image file as `[1, C, H, W]` in [-1, 1], resized and cropped in the middle.
-fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
-    let [c, h, w] = *shape else { bail!("a model of samples {shape:?} takes no image") };
-    let file = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
-    let file = file.with_context(|| format!("cannot read {}", path.display()))?;
-    let picture = file.decode().with_context(|| format!("{} is not an image that can be read", path.display()))?;
-    let picture = picture.resize_to_fill(w as u32, h as u32, image::imageops::FilterType::Triangle);
-    let bytes = match c {
-        1 => picture.into_luma8().into_raw(),
-        3 => picture.into_rgb8().into_raw(),
-        4 => picture.into_rgba8().into_raw(),
-        _ => bail!("a model of {c} channels takes no image file"),
-    };
-    let x = Tensor::from_vec(bytes, (1, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-    Ok(x.to_dtype(DType::F32)?.affine(1. / 127.5, -1.)?.contiguous()?)
-}
-
-/// What is drawn, and how.
-struct Job<'a> {
-    model: &'a Model,
-    drawing: &'a Drawing,
-    start: Start,
-    batch: usize,
-}
-
-/// Samples `[N, ...]` on the CPU, and the way to them: (time, x_t `[N, ...]`).
-struct Drawn {
-    x: Tensor,
-    path: Vec<(f64, Tensor)>,
-}
-
-impl Job<'_> {
-    /// Draws the samples of `seeds` batch by batch; keeps frames of the way if `path`.
-    fn draw(&self, seeds: &[u64], labels: Option<&[u32]>, path: bool) -> Result<Drawn> {
-        let (mut parts, mut frames): (Vec<Tensor>, Vec<(f64, Vec<Tensor>)>) = (vec![], vec![]);
-        let batches = seeds.len().div_ceil(self.batch);
-        let mut progress = Progress::new((batches * self.times()?.len().saturating_sub(1)) as u64, "steps");
-        for (i, some) in seeds.chunks(self.batch).enumerate() {
-            let first = i * self.batch;
-            let labels = labels.map(|labels| &labels[first..first + some.len()]);
-            let mut seen = 0;
-            let keep =
-                |t: f64, x: &Tensor, frames: &mut Vec<(f64, Vec<Tensor>)>, at: usize| -> candle_core::Result<()> {
-                    let x = x.to_device(&Device::Cpu)?;
-                    match frames.get_mut(at) {
-                        Some((_, parts)) => parts.push(x),
-                        None => frames.push((t, vec![x])),
-                    }
-                    Ok(())
-                };
-            let x = self.one(some, first, seeds.len(), labels, |at| {
-                progress.step();
-                let every = at.steps.div_ceil(FRAMES).max(1);
-                if path && (at.step == at.steps || at.step % every == 0) {
-                    keep(at.t, at.x, &mut frames, seen)?;
-                    seen += 1;
-                }
-                Ok(())
-            })?;
-            parts.push(x.to_device(&Device::Cpu)?);
-        }
-        progress.done();
-        let x = Tensor::cat(&parts, 0)?;
-        let bad = to_host(&x)?.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            bail!(
-                "{bad} of the {} numbers drawn are not finite: the sampler {} with {} steps left the model's range; try more steps, or sampler.clip=true",
-                x.elem_count(),
-                self.drawing.sampler.sampler.name(),
-                self.drawing.sampler.steps
-            );
-        }
-        let path = frames.into_iter().map(|(t, parts)| Ok((t, Tensor::cat(&parts, 0)?))).collect::<Result<_>>()?;
-        Ok(Drawn { x, path })
-    }
-
-    /// The times from noise to data that are gone through.
-    fn times(&self) -> Result<Vec<f64>> {
-        let sampler = &self.drawing.sampler;
-        let times = sampler.grid.get().times(self.model.spec.process.get(), sampler.steps)?;
-        let Start::Image { strength, .. } = self.start else { return Ok(times) };
-        let left = edit::cut(&times, strength)?;
-        if left.len() < 2 {
-            return usage(format!("--strength {strength} of {} steps is no step; give more of either", sampler.steps));
-        }
-        Ok(left.to_vec())
-    }
-
-    /// One batch: the samples `first` and on of `all`.
-    fn one(
-        &self,
-        seeds: &[u64],
-        first: usize,
-        all: usize,
-        labels: Option<&[u32]>,
-        watch: impl FnMut(At) -> candle_core::Result<()>,
-    ) -> Result<Tensor> {
-        let model = self.model;
-        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
-        let denoiser = model.denoiser(Cond { labels, dropout: None })?;
-        let clamped;
-        let m: &dyn Denoiser = if self.drawing.sampler.clip {
-            clamped = Clamped::new(&denoiser, Clip::default())?;
-            &clamped
-        } else {
-            &denoiser
-        };
-        let times = self.times()?;
-        let mut noise = self.drawing.noise.of(seeds);
-        let mut sampler = self.drawing.sampler.sampler.clone();
-        let mut shape = vec![seeds.len()];
-        shape.extend_from_slice(&model.spec.shape);
-        let draw =
-            |noise: &mut Noise| prior(model.spec.process.get(), times[0], &shape, model.dtype(), model.device(), noise);
-        let x = match &self.start {
-            Start::Noise => draw(&mut noise)?,
-            Start::Image { x0, encode: true, .. } => {
-                edit::encode(m, &mut sampler.clone(), &times, &x0.broadcast_as(shape)?)?
-            }
-            Start::Image { x0, .. } => {
-                let eps = noise.normal(shape.as_slice(), model.dtype(), model.device())?;
-                edit::noised(model.spec.process.get(), &x0.broadcast_as(shape)?.contiguous()?, &times[..1], &eps)?
-            }
-            Start::Between { seeds: [a, b] } => {
-                if sampler.get().order().is_none() {
-                    return usage(format!(
-                        "--interpolate: `{}` draws noise on the way; use an ODE sampler such as sampler.name=heun",
-                        sampler.name()
-                    ));
-                }
-                let end = |seed: u64| draw(&mut self.drawing.noise.of(&vec![seed; seeds.len()]));
-                let (a, b) = (end(*a)?, end(*b)?);
-                let between = |i: usize| {
-                    let weight = (first + i) as f64 / (all - 1) as f64;
-                    edit::slerp(&a.narrow(0, i, 1)?, &b.narrow(0, i, 1)?, weight)
-                };
-                Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
-            }
-        };
-        Ok(steps_of(m, sampler.get_mut(), &times, &x, &mut noise, watch)?)
-    }
-}
-
 /// Writes everything that was asked for, and says so.
 fn write(
     args: &Sample,
     opened: &Opened,
-    drawing: &Drawing,
+    how: String,
     seeds: &[u64],
     labels: Option<&[u32]>,
     drawn: &Drawn,
@@ -319,7 +142,7 @@ fn write(
     let notes = [
         ("langevin.model", opened.what.clone()),
         ("langevin.seeds", args.interpolate.clone().or(args.seeds.clone()).unwrap_or(format!("0-{}", seeds.len() - 1))),
-        ("langevin.sampler", toml::to_string(drawing)?),
+        ("langevin.sampler", how),
     ];
     let asked = args.images.is_some() || args.npz.is_some() || args.gif.is_some();
     let out = match (&args.out, asked) {

@@ -6,6 +6,8 @@ use crate::tensors;
 pub use crate::tensors::write_atomic;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// The metadata key under which a weights file describes its model, as JSON.
@@ -55,6 +57,20 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
     let model = model.map_err(|e| Error::Msg(format!("`{file}`: {}", plain(&e))))?;
     refuse_unused(&file.to_string(), &params)?;
     Ok((model, metadata))
+}
+
+/// Whether `path` is a weights file that describes its model.
+pub fn is_ours(path: &Path) -> bool {
+    let header = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length)?;
+        let mut header = vec![];
+        file.take(u64::from_le_bytes(length).min(100_000_000)).read_to_end(&mut header)?;
+        Ok(header)
+    };
+    let header = header().ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    header.is_some_and(|header| header["__metadata__"][KEY].is_string())
 }
 
 /// An error if the file holds tensors that no layer asked for: it belongs to another network.

@@ -13,6 +13,7 @@ pub mod mlp;
 pub mod model;
 pub mod net;
 pub mod params;
+pub mod pipeline;
 pub mod tensors;
 pub mod unet;
 

@@ -134,6 +134,22 @@ impl Model {
         Ok(model)
     }
 
+    /// A denoiser of a network that is there already, with parameters `vars`.
+    ///
+    /// Errors if `spec` makes no denoiser.
+    pub fn of_network(
+        spec: ModelSpec,
+        net: Box<dyn Net>,
+        vars: Vec<(String, Var)>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        spec.validate()?;
+        let model = Self { spec, body: Body::Denoiser(net), vars, dtype, device: device.clone() };
+        model.denoiser(Cond::default())?;
+        Ok(model)
+    }
+
     /// The output F(x', c_noise): with an energy the gradient of its scalar, differentiable again inside
     /// `grad::value_and_grad`.
     pub fn net(&self) -> &dyn Net {
