@@ -47,6 +47,7 @@ pub(super) fn table(c: &Config, betas: (f64, f64), schedules: &[(&str, Betas)], 
         trained_betas,
         rescale_betas_zero_snr: rescaled_end.is_some() && c.flag("rescale_betas_zero_snr", false)?,
         last_alpha_bar: rescaled_end.unwrap_or(0.),
+        single_precision: true,
     })
 }
 

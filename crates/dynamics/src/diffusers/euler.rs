@@ -70,7 +70,7 @@ pub(super) fn heun(c: &Config) -> Result<Scheduler> {
     if let Rule::Levels(levels) = &mut it.rule {
         levels.end = End::Clean; // it has no such key
     }
-    it.sampler = sampler::Heun::default().into();
+    it.sampler = sampler::Heun { angle_above: 1e9 }.into();
     if c.flag("clip_sample", false)? {
         let clip = Clip { range: c.number("clip_sample_range", 1.)?, ..Default::default() };
         clip.check()?;

@@ -53,6 +53,10 @@ pub struct TableOptions {
     /// in sigma/alpha need a number there, and diffusers gives theirs 2^-24.
     #[serde(skip_serializing_if = "is_zero")]
     pub last_alpha_bar: f64,
+    /// Rounds abar and what it is made of to single precision, as PyTorch's tables are: near the data, where 1 - abar is
+    /// small, the networks of diffusers were trained on levels that differ in the fourth digit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub single_precision: bool,
 }
 
 fn is_zero(v: &f64) -> bool {
@@ -69,6 +73,7 @@ impl Default for TableOptions {
             trained_betas: None,
             rescale_betas_zero_snr: false,
             last_alpha_bar: 0.,
+            single_precision: false,
         }
     }
 }
@@ -120,17 +125,8 @@ impl Table {
     }
 
     fn unchecked(options: TableOptions) -> Self {
-        let mut log_abar = 0.;
-        let of = |beta: f64| {
-            log_abar += (-beta).ln_1p();
-            log_abar
-        };
-        let mut log_abar: Vec<f64> = betas(&options).into_iter().map(of).collect();
+        let mut log_abar = if options.single_precision { log_abar_in_single(&options) } else { log_abar(&options) };
         if options.rescale_betas_zero_snr {
-            let root: Vec<f64> = log_abar.iter().map(|l| (0.5 * l).exp()).collect();
-            let (first, last) = (root[0], root[root.len() - 1]);
-            let scale = first / (first - last);
-            log_abar = root.iter().map(|root| 2. * ((root - last) * scale).ln()).collect();
             let before = log_abar[log_abar.len() - 2];
             if let Some(end) = log_abar.last_mut() {
                 *end = options.last_alpha_bar.ln().min(before - 4f64.ln());
@@ -139,6 +135,46 @@ impl Table {
         let log_snr = log_abar.into_iter().map(|l| l - (-l.exp_m1()).ln()).collect();
         Self { options, log_snr }
     }
+}
+
+/// ln abar of valid options, `[T]`.
+fn log_abar(options: &TableOptions) -> Vec<f64> {
+    let mut sum = 0.;
+    let of = |beta: f64| {
+        sum += (-beta).ln_1p();
+        sum
+    };
+    let log_abar: Vec<f64> = betas(options).into_iter().map(of).collect();
+    if !options.rescale_betas_zero_snr {
+        return log_abar;
+    }
+    let root: Vec<f64> = log_abar.iter().map(|l| (0.5 * l).exp()).collect();
+    let (first, last) = (root[0], root[root.len() - 1]);
+    let scale = first / (first - last);
+    root.iter().map(|root| 2. * ((root - last) * scale).ln()).collect()
+}
+
+/// The same, rounded as PyTorch does.
+fn log_abar_in_single(options: &TableOptions) -> Vec<f64> {
+    let running = |alphas: &[f32]| -> Vec<f32> {
+        let mut product = 1f64;
+        let of = |alpha: &f32| {
+            product *= f64::from(*alpha);
+            product as f32
+        };
+        alphas.iter().map(of).collect()
+    };
+    let alphas: Vec<f32> = betas(options).into_iter().map(|beta| 1. - beta as f32).collect();
+    let mut abar = running(&alphas);
+    if options.rescale_betas_zero_snr {
+        let root: Vec<f32> = abar.iter().map(|abar| abar.sqrt()).collect();
+        let (first, last) = (root[0], root[root.len() - 1]);
+        let scale = first / (first - last);
+        let abar_again: Vec<f32> = root.iter().map(|root| ((root - last) * scale).powi(2)).collect();
+        let beta = |k: usize| 1. - abar_again[k] / if k == 0 { 1. } else { abar_again[k - 1] };
+        abar = running(&(0..abar.len()).map(|k| 1. - beta(k)).collect::<Vec<f32>>());
+    }
+    abar.into_iter().map(|abar| f64::from(abar).ln()).collect()
 }
 
 /// The betas of valid options, `[T]`.
