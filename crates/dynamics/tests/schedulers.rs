@@ -123,7 +123,8 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
     let size = |t: f64| if scaled { process.marginal(t).alpha } else { 1. };
     let begin = size(plan.steps[0].0);
     let std = case["init_noise_sigma"].as_f64().unwrap_or(f64::NAN) * begin;
-    if !((plan.start / std - 1.).abs() < 1e-4) {
+    let apart = (plan.start / std - 1.).abs();
+    if apart.is_nan() || apart > 1e-4 {
         bail!("the start has standard deviation {}, not {std}", plan.start);
     }
     let samples = &tensors["samples"];

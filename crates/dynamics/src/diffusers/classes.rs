@@ -34,7 +34,12 @@ pub(super) const SCALED: (&str, Betas) = ("scaled_linear", Betas::ScaledLinear);
 pub(super) const COSINE: (&str, Betas) = ("squaredcos_cap_v2", Betas::Cosine);
 
 /// The table of betas. `rescaled_end` is where `rescale_betas_zero_snr` leads, none for a class without that key.
-pub(super) fn table(c: &Config, betas: (f64, f64), schedules: &[(&str, Betas)], rescaled_end: Option<f64>) -> Result<Table> {
+pub(super) fn table(
+    c: &Config,
+    betas: (f64, f64),
+    schedules: &[(&str, Betas)],
+    rescaled_end: Option<f64>,
+) -> Result<Table> {
     let trained_betas = c.numbers("trained_betas")?;
     Table::new(TableOptions {
         num_train_timesteps: c.count("num_train_timesteps", 1000)?,

@@ -13,7 +13,9 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self> {
         match serde_json::from_str(&quoted(text)) {
             Ok(Value::Object(keys)) => Ok(Self { keys }),
-            Ok(_) => bail!("the scheduler's configuration is no table of keys; give a scheduler_config.json of diffusers"),
+            Ok(_) => {
+                bail!("the scheduler's configuration is no table of keys; give a scheduler_config.json of diffusers")
+            }
             Err(e) => bail!("the scheduler's configuration is no JSON: {e}"),
         }
     }

@@ -13,12 +13,7 @@ use crate::wrap::Clip;
 use candle_core::Result;
 
 /// A scheduler of the Euler family.
-fn k_diffusion(
-    c: &Config,
-    class: &'static str,
-    table: Table,
-    supported: &[&str],
-) -> Result<Scheduler> {
+fn k_diffusion(c: &Config, class: &'static str, table: Table, supported: &[&str]) -> Result<Scheduler> {
     let mut levels = solver_levels(c, &table, "linspace")?;
     levels.with_data = levels.spacing.kind == Kind::Leading;
     Ok(Scheduler {
@@ -78,4 +73,3 @@ pub(super) fn heun(c: &Config) -> Result<Scheduler> {
     }
     Ok(it)
 }
-

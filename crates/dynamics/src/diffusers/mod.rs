@@ -131,7 +131,12 @@ impl Scheduler {
         };
         let times: Vec<f64> = visit.levels.iter().chain([&visit.end]).map(|&level| time(level)).collect();
         if let Some(t) = times[..times.len() - 1].windows(2).find(|pair| pair[0] <= pair[1]) {
-            bail!("{}: {steps} steps are too many: the noise levels at t = {} and {} do not fall", self.class, t[0], t[1]);
+            bail!(
+                "{}: {steps} steps are too many: the noise levels at t = {} and {} do not fall",
+                self.class,
+                t[0],
+                t[1]
+            );
         }
         let top = visit.levels.iter().fold(0f64, |top, level| top.max(*level));
         let start = match levels.solver {

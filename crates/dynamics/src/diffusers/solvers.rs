@@ -1,6 +1,8 @@
 //! DPM-Solver and UniPC of diffusers, as [`Scheduler`]s.
 
-use super::classes::{COSINE, EPS, LINEAR, SCALED, SOLVERS_END, clip, entries, predict, refuse_learned_variance, table, with};
+use super::classes::{
+    COSINE, EPS, LINEAR, SCALED, SOLVERS_END, clip, entries, predict, refuse_learned_variance, table, with,
+};
 use super::config::Config;
 use super::levels::{End, FlowLevels, Levels, Space, Tell as Told};
 use super::spacing::Spacing;
@@ -130,10 +132,13 @@ pub(super) fn dpm_solver(c: &Config) -> Result<Scheduler> {
             };
             with(set)
         }
-        (3, true) => bail!(
-            "scheduler: solver_order is 3 with sde-dpmsolver++, where the formula of diffusers has a wrong sign that is \
-             not copied here; set 2, or take the sampler dpmpp-3m with eta = 1"
-        ),
+        (3, true) => {
+            let set = |s: &mut sampler::Dpmpp3m| {
+                (s.eta, s.second, s.sign_of_diffusers) = (1., second, true);
+                (s.lower_order_final, s.euler_at_final) = (lower_order_final, euler_at_final);
+            };
+            with(set)
+        }
         _ => return Err(c.wrong("solver_order", "1, 2 or 3")),
     };
     Ok(Scheduler {
@@ -160,13 +165,7 @@ pub(super) fn unipc(c: &Config) -> Result<Scheduler> {
     }
     levels.range = (c.optional("sigma_min")?, c.optional("sigma_max")?);
     check_range(c, levels.range)?;
-    let solvers = [
-        ("bh1", Bh::Bh1),
-        ("bh2", Bh::Bh2),
-        ("midpoint", Bh::Bh2),
-        ("heun", Bh::Bh2),
-        ("logrho", Bh::Bh2),
-    ];
+    let solvers = [("bh1", Bh::Bh1), ("bh2", Bh::Bh2), ("midpoint", Bh::Bh2), ("heun", Bh::Bh2), ("logrho", Bh::Bh2)];
     let order = c.count("solver_order", 2)?;
     if !(1..=3).contains(&order) {
         return Err(c.wrong("solver_order", "1, 2 or 3"));
@@ -202,4 +201,3 @@ pub(super) fn check_range(c: &Config, range: (Option<f64>, Option<f64>)) -> Resu
     }
     Ok(())
 }
-

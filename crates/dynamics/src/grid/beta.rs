@@ -5,7 +5,7 @@ use crate::Process;
 use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
-use statrs::function::beta::inv_beta_reg;
+use statrs::function::beta::{beta_reg, inv_beta_reg, ln_beta};
 
 /// Quantiles of a Beta distribution, in sigma / alpha: short steps at both ends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,8 +31,20 @@ impl Named for Beta {
 impl Beta {
     /// `steps` falling levels from `high` to `low`.
     pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
-        let quantile = |p: f64| if p <= 0. || p >= 1. { p } else { inv_beta_reg(self.a, self.b, p) };
-        (0..steps).map(|i| low + (high - low) * quantile(1. - part(i, steps))).collect()
+        (0..steps).map(|i| low + (high - low) * self.quantile(1. - part(i, steps))).collect()
+    }
+
+    fn quantile(&self, p: f64) -> f64 {
+        if p <= 0. || p >= 1. {
+            return p;
+        }
+        let (a, b) = (self.a, self.b);
+        let density = |q: f64| ((a - 1.) * q.ln() + (b - 1.) * (-q).ln_1p() - ln_beta(a, b)).exp();
+        // the inverse has six digits: Newton's steps give the rest
+        (0..3).fold(inv_beta_reg(a, b, p), |q, _| {
+            let next = q - (beta_reg(a, b, q) - p) / density(q);
+            if next > 0. && next < 1. { next } else { q }
+        })
     }
 }
 

@@ -12,7 +12,8 @@ pub struct LogSnr {}
 
 impl Named for LogSnr {
     const NAME: &'static str = "log-snr";
-    const ABOUT: &'static str = "log signal-to-noise ratio evenly spaced, as DPM-Solver has it [Lu22]; diffusers calls it exponential and lu";
+    const ABOUT: &'static str =
+        "log signal-to-noise ratio evenly spaced, as DPM-Solver has it [Lu22]; diffusers calls it exponential and lu";
 }
 
 impl LogSnr {

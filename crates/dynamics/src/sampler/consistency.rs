@@ -28,7 +28,8 @@ impl Default for Consistency {
 
 impl Named for Consistency {
     const NAME: &'static str = "consistency";
-    const ABOUT: &'static str = "one to a few jumps to the data with a consistency model, with fresh noise between [Song23]";
+    const ABOUT: &'static str =
+        "one to a few jumps to the data with a consistency model, with fresh noise between [Song23]";
 }
 
 impl Sampler for Consistency {

@@ -48,14 +48,16 @@ impl Sampler for Dpmpp2m {
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let Self { second, extrapolate, lower_order_final, euler_at_final, .. } = *self;
-        Dpmpp { order: 2, eta: 0., second, extrapolate, lower_order_final, euler_at_final }.step(
-            &mut self.history,
-            m,
-            x,
-            t,
-            s,
-            z,
-        )
+        let rule = Dpmpp {
+            order: 2,
+            eta: 0.,
+            second,
+            extrapolate,
+            lower_order_final,
+            euler_at_final,
+            sign_of_diffusers: false,
+        };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

@@ -52,15 +52,16 @@ impl Sampler for Dpmpp2mSde {
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let Self { second, eta, lower_order_final, euler_at_final, .. } = *self;
-        let extrapolate = Extrapolate::X0;
-        Dpmpp { order: 2, eta, second, extrapolate, lower_order_final, euler_at_final }.step(
-            &mut self.history,
-            m,
-            x,
-            t,
-            s,
-            z,
-        )
+        let rule = Dpmpp {
+            order: 2,
+            eta,
+            second,
+            extrapolate: Extrapolate::X0,
+            lower_order_final,
+            euler_at_final,
+            sign_of_diffusers: false,
+        };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

@@ -24,6 +24,9 @@ pub struct Dpmpp3m {
     pub lower_order_final: bool,
     /// Whether the last step is Euler's in any run; one to clean data always is.
     pub euler_at_final: bool,
+    /// With eta > 0, whether the last term has the sign that diffusers gives it, which costs accuracy: for its own
+    /// trajectories.
+    pub sign_of_diffusers: bool,
     #[serde(skip)]
     history: History,
 }
@@ -36,6 +39,7 @@ impl Default for Dpmpp3m {
             extrapolate: Extrapolate::default(),
             lower_order_final: true,
             euler_at_final: false,
+            sign_of_diffusers: false,
             history: History::default(),
         }
     }
@@ -59,15 +63,9 @@ impl Sampler for Dpmpp3m {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let Self { second, eta, extrapolate, lower_order_final, euler_at_final, .. } = *self;
-        Dpmpp { order: 3, eta, second, extrapolate, lower_order_final, euler_at_final }.step(
-            &mut self.history,
-            m,
-            x,
-            t,
-            s,
-            z,
-        )
+        let Self { second, eta, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers, .. } = *self;
+        let rule = Dpmpp { order: 3, eta, second, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

@@ -5,8 +5,8 @@
 //! A step with an end above sigma/alpha = 1000 (`angle_above`) is therefore taken in the angle theta = atan(sigma/alpha), where
 //! y = x / sqrt(alpha^2 + sigma^2) has the finite slope cos(theta) eps - sin(theta) x0 everywhere.
 
-use super::{Sampler, above_zero};
 use super::transfer::{Ends, ends, lands, of, sum, towards};
+use super::{Sampler, above_zero};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;

@@ -124,6 +124,7 @@ pub(crate) struct Dpmpp {
     pub extrapolate: Extrapolate,
     pub lower_order_final: bool,
     pub euler_at_final: bool,
+    pub sign_of_diffusers: bool,
 }
 
 impl Dpmpp {
@@ -181,7 +182,8 @@ impl Dpmpp {
             } / r0;
             return [x, constant + c, -c, 0.];
         }
-        let (b1, b2) = (e.s.alpha * phi2, e.s.alpha * (phi2 / big_h - 0.5));
+        let half = if self.sign_of_diffusers && self.eta > 0. { -0.5 } else { 0.5 };
+        let (b1, b2) = (e.s.alpha * phi2, e.s.alpha * (phi2 / big_h - half));
         let r1 = (lambdas[1] - lambdas[2]) / h;
         // D1 = d0 + q (d0 - d1), D2 = (d0 - d1)/(r0 + r1) of the divided differences d0 = (m0 - m1)/r0, d1 = (m1 - m2)/r1
         let q = r0 / (r0 + r1);

@@ -101,10 +101,9 @@ impl Mixed {
         let of_eps = |e: &Ends| e.s.sigma - r(e) * e.t.sigma;
         match self {
             Self::Eps => sum(&[(of(step, r), x), (of(step, of_eps), told)]),
-            Self::V => sum(&[
-                (of(step, |e| r(e) + of_eps(e) * e.t.sigma), x),
-                (of(step, |e| of_eps(e) * e.t.alpha), told),
-            ]),
+            Self::V => {
+                sum(&[(of(step, |e| r(e) + of_eps(e) * e.t.sigma), x), (of(step, |e| of_eps(e) * e.t.alpha), told)])
+            }
         }
     }
 }
