@@ -36,6 +36,12 @@ pub trait Denoiser {
     /// E[x_0 | x_t = x], the shape of `x`. Asked only where sigma(t) > 0.
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
 
+    /// x0, and x0 before it was clipped: the two differ for a model that clips.
+    fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let x0 = self.x0(x, t)?;
+        Ok((x0.clone(), x0))
+    }
+
     /// E[eps | x_t = x] = (x - alpha x0) / sigma.
     fn eps(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         eps_from(self.process(), x, &self.x0(x, t)?, t)
@@ -83,6 +89,7 @@ pub struct Preconditioned<'a> {
     parametrisation: &'a dyn Parametrisation,
     sigma_data: f64,
     cond: Cond,
+    told: Vec<(f64, f64)>,
 }
 
 impl<'a> Preconditioned<'a> {
@@ -96,6 +103,7 @@ impl<'a> Preconditioned<'a> {
         cond: Cond,
     ) -> Result<Self> {
         process.check()?;
+        parametrisation.check()?;
         if !(sigma_data.is_finite() && sigma_data > 0.) {
             bail!("sigma_data is {sigma_data}; it must be the standard deviation of the data, a positive number");
         }
@@ -106,7 +114,14 @@ impl<'a> Preconditioned<'a> {
                 process.span().1
             );
         }
-        Ok(Self { net, process, parametrisation, sigma_data, cond })
+        Ok(Self { net, process, parametrisation, sigma_data, cond, told: vec![] })
+    }
+
+    /// Tells the network the second number of a pair at exactly the time of the first, in place of c_noise: for schedulers
+    /// that round what they tell.
+    pub fn telling(mut self, told: Vec<(f64, f64)>) -> Self {
+        self.told = told;
+        self
     }
 
     /// The four numbers at `t`.
@@ -116,8 +131,11 @@ impl<'a> Preconditioned<'a> {
         Coefficients {
             c_skip,
             c_out,
-            c_in: 1. / (m.alpha * self.sigma_data).hypot(m.sigma),
-            c_noise: self.parametrisation.c_noise(&m, self.process.clock(t)),
+            c_in: self.parametrisation.c_in(&m, self.sigma_data),
+            c_noise: match self.told.iter().find(|(at, _)| *at == t) {
+                Some((_, told)) => *told,
+                None => self.parametrisation.c_noise(&m, self.process.clock(t)),
+            },
         }
     }
 

@@ -23,6 +23,7 @@
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
+pub mod diffusers;
 pub mod exact;
 pub mod grid;
 pub mod mcmc;

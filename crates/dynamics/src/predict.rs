@@ -4,7 +4,14 @@
 //! With `sigma_data` the standard deviation of the data, c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2) keeps the
 //! network's input at unit variance under every process.
 
+mod consistency;
+mod unscaled;
+
+pub use consistency::Consistency;
+pub use unscaled::{Tell, Unscaled};
+
 use crate::Marginal;
+use candle_core::Result;
 use langevin_ops::registry;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -35,6 +42,16 @@ pub trait Parametrisation: Send + Sync + std::fmt::Debug {
         clock
     }
 
+    /// c_in at marginal `m`: unit variance for data of standard deviation `sigma_data`.
+    fn c_in(&self, m: &Marginal, sigma_data: f64) -> f64 {
+        1. / (m.alpha * sigma_data).hypot(m.sigma)
+    }
+
+    /// Errors, naming the option, if one is out of its range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether x0 can be told from it where alpha = 0 (the end of flow, cosine and zero-SNR tables).
     fn reaches_pure_noise(&self) -> bool {
         true
@@ -43,7 +60,9 @@ pub trait Parametrisation: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any parametrisation, as configurations name it.
-    pub enum AnyParametrisation: Parametrisation = "parametrisation" { Edm, Eps, X0, V, Score, Velocity }
+    pub enum AnyParametrisation: Parametrisation = "parametrisation" {
+        Edm, Eps, X0, V, Score, Velocity, Unscaled, Consistency
+    } check Parametrisation::check
 }
 
 macro_rules! parametrisation {

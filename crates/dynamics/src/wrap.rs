@@ -95,6 +95,11 @@ impl Denoiser for Clamped<'_> {
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.clip.apply(&self.model.x0(x, t)?)
     }
+
+    fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let (x0, unclipped) = self.model.x0_unclipped(x, t)?;
+        Ok((self.clip.apply(&x0)?, unclipped))
+    }
 }
 
 /// How much a model is guided, and where.

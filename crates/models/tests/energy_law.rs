@@ -65,6 +65,9 @@ fn score_is_minus_the_gradient_of_the_energy() -> Result<()> {
                 let (low, high) = process.get().span();
                 // the ends too, and a time for each sample; sigma = 0 and alpha = 0 are outside
                 for t in [[low, 0.5 * high], [0.1 * high, 0.9 * high]] {
+                    if predict.name() == "consistency" && t[0] == low {
+                        continue; // there it is x itself, whose score and energy are 0
+                    }
                     let (error, rounding) = law(&model, &x, &t, &Cond::default())?;
                     assert!(error < rounding.max(1e-8), "{process:?} {predict:?} {form:?} at {t:?}: error {error:.1e}");
                     cases += 1;

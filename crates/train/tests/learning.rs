@@ -34,7 +34,7 @@ impl Net for Exact {
             let (c_skip, c_out) = self.predict.get().skip_out(&m, 0.5);
             let total = (m.alpha * S).powi(2) + m.sigma.powi(2);
             let gain = m.alpha * S * S / total; // x0-hat = MU + gain (x - alpha MU)
-            let c_in = 1. / (m.alpha * 0.5).hypot(m.sigma);
+            let c_in = self.predict.get().c_in(&m, 0.5);
             of_x.push((gain - c_skip) / (c_out * c_in));
             constant.push(MU * (1. - gain * m.alpha) / c_out);
         }

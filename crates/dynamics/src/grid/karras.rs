@@ -26,11 +26,22 @@ impl Named for Karras {
         "sigma^(1/rho) evenly spaced [Karras22]; sigma is sigma/alpha for processes that scale the data";
 }
 
+impl Karras {
+    /// `steps` falling levels from `high` to `low`.
+    pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
+        self.roots(high, low, steps).map(|r| r.powf(self.rho)).collect()
+    }
+
+    fn roots(&self, high: f64, low: f64, steps: usize) -> impl Iterator<Item = f64> {
+        let root = |ratio: f64| ratio.powf(1. / self.rho);
+        line(root(high), root(low), steps)
+    }
+}
+
 impl Grid for Karras {
     fn spaced(&self, process: &dyn Process, steps: usize) -> Vec<f64> {
         let (low, high) = noise_ratios(process);
-        let root = |ratio: f64| ratio.powf(1. / self.rho);
-        at_log_snrs(process, line(root(high), root(low), steps).map(|r| -2. * self.rho * r.ln()))
+        at_log_snrs(process, self.roots(high, low, steps).map(|r| -2. * self.rho * r.ln()))
     }
 
     fn check(&self) -> Result<()> {

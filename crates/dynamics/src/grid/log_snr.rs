@@ -12,7 +12,15 @@ pub struct LogSnr {}
 
 impl Named for LogSnr {
     const NAME: &'static str = "log-snr";
-    const ABOUT: &'static str = "log signal-to-noise ratio evenly spaced, as DPM-Solver has it [Lu22]";
+    const ABOUT: &'static str =
+        "log signal-to-noise ratio evenly spaced, as DPM-Solver has it [Lu22]; diffusers calls it exponential and lu";
+}
+
+impl LogSnr {
+    /// `steps` falling levels from `high` to `low`, each the same part of the one before.
+    pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
+        line(high.ln(), low.ln(), steps).map(f64::exp).collect()
+    }
 }
 
 impl Grid for LogSnr {

@@ -1,8 +1,9 @@
 //! The times that a sampler visits: from the prior down to clean data.
 //!
-//! Continuous grids (karras, log-snr, uniform) fit any process; leading, trailing and linspace pick entries of a table
+//! Continuous grids (karras, log-snr, beta, uniform) fit any process; leading, trailing and linspace pick entries of a table
 //! as diffusers does, and have an analogue for continuous processes.
 
+mod beta;
 mod karras;
 mod leading;
 mod linspace;
@@ -10,6 +11,7 @@ mod log_snr;
 mod trailing;
 mod uniform;
 
+pub use beta::Beta;
 pub use karras::Karras;
 pub use leading::Leading;
 pub use linspace::Linspace;
@@ -56,13 +58,17 @@ pub trait Grid: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any grid, as configurations name it.
-    pub enum AnyGrid: Grid = "grid" { Karras, LogSnr, Uniform, Leading, Trailing, Linspace } check Grid::check
+    pub enum AnyGrid: Grid = "grid" { Karras, LogSnr, Beta, Uniform, Leading, Trailing, Linspace } check Grid::check
 }
 
 /// `n` numbers from `from` to `to`, both with it exactly; `from` alone for one.
 fn line(from: f64, to: f64, n: usize) -> impl Iterator<Item = f64> {
-    let part = move |i: usize| i as f64 / (n.max(2) - 1) as f64;
-    (0..n).map(move |i| from * (1. - part(i)) + to * part(i))
+    (0..n).map(move |i| from * (1. - part(i, n)) + to * part(i, n))
+}
+
+/// i/(n-1), 0 for n = 1.
+fn part(i: usize, n: usize) -> f64 {
+    i as f64 / (n.max(2) - 1) as f64
 }
 
 /// sigma/alpha at the data end and at the prior end. It has no end where alpha goes to 0: such a process is spaced

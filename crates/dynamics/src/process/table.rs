@@ -26,6 +26,10 @@ pub enum Betas {
     Cosine,
     /// Evenly spaced under a sigmoid, from -6 to 6.
     Sigmoid,
+    /// From abar = e^(-12 t), at most 0.999 (diffusers).
+    Exp,
+    /// From abar = sqrt(SNR / (1 + SNR)), SNR that of a Laplace distribution of noise levels, at most 0.999 (diffusers).
+    Laplace,
 }
 
 /// The options of a [`Table`].
@@ -45,6 +49,18 @@ pub struct TableOptions {
     pub trained_betas: Option<Vec<f64>>,
     /// Shifts and scales sqrt(abar) so that it ends at 0. \[Lin23, Alg. 1\]
     pub rescale_betas_zero_snr: bool,
+    /// With `rescale_betas_zero_snr`, abar of the last entry in place of 0 (at most a quarter of the one before): solvers
+    /// in sigma/alpha need a number there, and diffusers gives theirs 2^-24.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub last_alpha_bar: f64,
+    /// Rounds abar and what it is made of to single precision, as PyTorch's tables are: near the data, where 1 - abar is
+    /// small, the networks of diffusers were trained on levels that differ in the fourth digit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub single_precision: bool,
+}
+
+fn is_zero(v: &f64) -> bool {
+    *v == 0.
 }
 
 impl Default for TableOptions {
@@ -56,6 +72,8 @@ impl Default for TableOptions {
             beta_end: 0.02,
             trained_betas: None,
             rescale_betas_zero_snr: false,
+            last_alpha_bar: 0.,
+            single_precision: false,
         }
     }
 }
@@ -79,6 +97,9 @@ impl Table {
             if beta.is_nan() || beta <= 0. || beta >= 1. {
                 bail!("{name} is {beta}; it must lie between 0 and 1");
             }
+        }
+        if !(0. ..1.).contains(&options.last_alpha_bar) {
+            bail!("last_alpha_bar is {}; it must be from 0 to 1, 0 for an end without signal", options.last_alpha_bar);
         }
         if let Some(betas) = &options.trained_betas {
             if betas.len() != steps {
@@ -104,32 +125,76 @@ impl Table {
     }
 
     fn unchecked(options: TableOptions) -> Self {
-        let mut log_abar = 0.;
-        let of = |beta: f64| {
-            log_abar += (-beta).ln_1p();
-            log_abar
-        };
-        let mut log_abar: Vec<f64> = betas(&options).into_iter().map(of).collect();
+        let mut log_abar = if options.single_precision { log_abar_in_single(&options) } else { log_abar(&options) };
         if options.rescale_betas_zero_snr {
-            let root: Vec<f64> = log_abar.iter().map(|l| (0.5 * l).exp()).collect();
-            let (first, last) = (root[0], root[root.len() - 1]);
-            let scale = first / (first - last);
-            log_abar = root.iter().map(|root| 2. * ((root - last) * scale).ln()).collect();
+            let before = log_abar[log_abar.len() - 2];
+            if let Some(end) = log_abar.last_mut() {
+                *end = options.last_alpha_bar.ln().min(before - 4f64.ln());
+            }
         }
         let log_snr = log_abar.into_iter().map(|l| l - (-l.exp_m1()).ln()).collect();
         Self { options, log_snr }
     }
 }
 
+/// ln abar of valid options, `[T]`.
+fn log_abar(options: &TableOptions) -> Vec<f64> {
+    let mut sum = 0.;
+    let of = |beta: f64| {
+        sum += (-beta).ln_1p();
+        sum
+    };
+    let log_abar: Vec<f64> = betas(options).into_iter().map(of).collect();
+    if !options.rescale_betas_zero_snr {
+        return log_abar;
+    }
+    let root: Vec<f64> = log_abar.iter().map(|l| (0.5 * l).exp()).collect();
+    let (first, last) = (root[0], root[root.len() - 1]);
+    let scale = first / (first - last);
+    root.iter().map(|root| 2. * ((root - last) * scale).ln()).collect()
+}
+
+/// The same, rounded as PyTorch does.
+fn log_abar_in_single(options: &TableOptions) -> Vec<f64> {
+    let running = |alphas: &[f32]| -> Vec<f32> {
+        let mut product = 1f64;
+        let of = |alpha: &f32| {
+            product *= f64::from(*alpha);
+            product as f32
+        };
+        alphas.iter().map(of).collect()
+    };
+    let alphas: Vec<f32> = betas(options).into_iter().map(|beta| 1. - beta as f32).collect();
+    let mut abar = running(&alphas);
+    if options.rescale_betas_zero_snr {
+        let root: Vec<f32> = abar.iter().map(|abar| abar.sqrt()).collect();
+        let (first, last) = (root[0], root[root.len() - 1]);
+        let scale = first / (first - last);
+        let abar_again: Vec<f32> = root.iter().map(|root| ((root - last) * scale).powi(2)).collect();
+        let beta = |k: usize| 1. - abar_again[k] / if k == 0 { 1. } else { abar_again[k - 1] };
+        abar = running(&(0..abar.len()).map(|k| 1. - beta(k)).collect::<Vec<f32>>());
+    }
+    abar.into_iter().map(|abar| f64::from(abar).ln()).collect()
+}
+
 /// The betas of valid options, `[T]`.
 fn betas(options: &TableOptions) -> Vec<f64> {
     let (steps, from, to) = (options.num_train_timesteps, options.beta_start, options.beta_end);
     let line = |from: f64, to: f64, k: usize| from + (to - from) * k as f64 / (steps - 1) as f64;
-    let abar = |k: usize| ((k as f64 / steps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+    let cosine = |t: f64| ((t + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+    let laplace = |t: f64| {
+        let log_snr = 0.5 * (t - 0.5).signum() * (1. - 2. * (0.5 - t).abs() + 1e-6).ln();
+        (1. / (1. + (-log_snr).exp())).sqrt()
+    };
+    let falling = |abar: &dyn Fn(f64) -> f64, k: usize| {
+        (1. - abar((k + 1) as f64 / steps as f64) / abar(k as f64 / steps as f64)).min(0.999)
+    };
     let beta = |k| match options.beta_schedule {
         Betas::Linear => line(from, to, k),
         Betas::ScaledLinear => line(from.sqrt(), to.sqrt(), k).powi(2),
-        Betas::Cosine => (1. - abar(k + 1) / abar(k)).min(0.999),
+        Betas::Cosine => falling(&cosine, k),
+        Betas::Exp => falling(&|t| (-12. * t).exp(), k),
+        Betas::Laplace => falling(&laplace, k),
         Betas::Sigmoid => from + (to - from) / (1. + (-line(-6., 6., k)).exp()),
     };
     options.trained_betas.clone().unwrap_or_else(|| (0..steps).map(beta).collect())

@@ -10,11 +10,19 @@ use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
 /// One evaluation a step.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ddim {
     /// Fresh noise: 0 none (the ODE), 1 as much as DDPM.
     pub eta: f64,
+    /// Whether eps is that of the clipped x0, where the model clips; diffusers' is that of the network itself.
+    pub use_clipped_model_output: bool,
+}
+
+impl Default for Ddim {
+    fn default() -> Self {
+        Self { eta: 0., use_clipped_model_output: true }
+    }
 }
 
 impl Named for Ddim {
@@ -32,17 +40,20 @@ impl Sampler for Ddim {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
+        let (x0, unclipped) = m.x0_unclipped(x, t)?;
         if lands(s) {
             return Ok(x0);
         }
         let ends = ends(m.process(), t, s)?;
         let v = |e: &Ends| self.eta.powi(2) * e.posterior();
         let of_eps = |e: &Ends| (e.s.sigma.powi(2) - v(e)).max(0.).sqrt();
-        let mean = sum(&[
-            (of(&ends, |e| of_eps(e) / e.t.sigma), x),
-            (of(&ends, |e| e.s.alpha - of_eps(e) * e.t.alpha / e.t.sigma), &x0),
-        ])?;
+        let of_x = of(&ends, |e| of_eps(e) / e.t.sigma);
+        let in_eps = |e: &Ends| -of_eps(e) * e.t.alpha / e.t.sigma; // the factor of x0 in eps
+        let mean = if self.use_clipped_model_output {
+            sum(&[(of_x, x), (of(&ends, |e| e.s.alpha + in_eps(e)), &x0)])?
+        } else {
+            sum(&[(of_x, x), (of(&ends, |e| e.s.alpha), &x0), (of(&ends, in_eps), &unclipped)])?
+        };
         if self.eta == 0. {
             return Ok(mean);
         }

@@ -29,6 +29,9 @@ pub enum Variance {
 pub struct Ddpm {
     /// The variance of a step.
     pub variance: Variance,
+    /// Whether a last step of fixed-large variance that begins above the first entry of a table is noisy too, as
+    /// diffusers has it.
+    pub noisy_end: bool,
 }
 
 impl Named for Ddpm {
@@ -39,12 +42,13 @@ impl Named for Ddpm {
 impl Sampler for Ddpm {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, t)?;
-        if lands(s) {
+        let noisy_end = self.noisy_end && self.variance == Variance::FixedLarge && t.iter().all(|&t| t > 1.);
+        if lands(s) && !noisy_end {
             return Ok(x0);
         }
         let ends = ends(m.process(), t, s)?;
         let deviation = |e: &Ends| match self.variance {
-            _ if e.s.sigma == 0. => 0.,
+            _ if e.s.sigma == 0. && !noisy_end => 0.,
             Variance::FixedSmall => e.posterior().sqrt(),
             Variance::FixedLarge => e.variance().sqrt(),
         };

@@ -1,7 +1,7 @@
 //! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. \[Lu22, Alg. 2\]
 
 use super::Sampler;
-use super::multistep::{Dpmpp, History, Second};
+use super::multistep::{Dpmpp, Extrapolate, History, Second};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -9,13 +9,31 @@ use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
 /// One evaluation a step.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dpmpp2m {
     /// How the first difference enters a 2nd-order step.
     pub second: Second,
+    /// What is extrapolated: eps makes it the older DPM-Solver.
+    pub extrapolate: Extrapolate,
+    /// Whether the last steps of a run of fewer than 15 are of lower order. \[Lu22, App. F\]
+    pub lower_order_final: bool,
+    /// Whether the last step is Euler's in any run; one to clean data always is.
+    pub euler_at_final: bool,
     #[serde(skip)]
     history: History,
+}
+
+impl Default for Dpmpp2m {
+    fn default() -> Self {
+        Self {
+            second: Second::default(),
+            extrapolate: Extrapolate::default(),
+            lower_order_final: true,
+            euler_at_final: false,
+            history: History::default(),
+        }
+    }
 }
 
 impl Named for Dpmpp2m {
@@ -29,7 +47,17 @@ impl Sampler for Dpmpp2m {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        Dpmpp { order: 2, eta: 0., second: self.second }.step(&mut self.history, m, x, t, s, z)
+        let Self { second, extrapolate, lower_order_final, euler_at_final, .. } = *self;
+        let rule = Dpmpp {
+            order: 2,
+            eta: 0.,
+            second,
+            extrapolate,
+            lower_order_final,
+            euler_at_final,
+            sign_of_diffusers: false,
+        };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

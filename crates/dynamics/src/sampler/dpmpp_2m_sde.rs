@@ -1,6 +1,6 @@
 //! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. \[Lu22, eq. 18\]
 
-use super::multistep::{Dpmpp, History, Second};
+use super::multistep::{Dpmpp, Extrapolate, History, Second};
 use super::{Sampler, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
@@ -16,13 +16,23 @@ pub struct Dpmpp2mSde {
     pub second: Second,
     /// Fresh noise: 0 none (the ODE), 1 as much as the reverse SDE of \[Song21\].
     pub eta: f64,
+    /// Whether the last steps of a run of fewer than 15 are of lower order. \[Lu22, App. F\]
+    pub lower_order_final: bool,
+    /// Whether the last step is Euler's in any run; one to clean data always is.
+    pub euler_at_final: bool,
     #[serde(skip)]
     history: History,
 }
 
 impl Default for Dpmpp2mSde {
     fn default() -> Self {
-        Self { second: Second::default(), eta: 1., history: History::default() }
+        Self {
+            second: Second::default(),
+            eta: 1.,
+            lower_order_final: true,
+            euler_at_final: false,
+            history: History::default(),
+        }
     }
 }
 
@@ -41,7 +51,17 @@ impl Sampler for Dpmpp2mSde {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        Dpmpp { order: 2, eta: self.eta, second: self.second }.step(&mut self.history, m, x, t, s, z)
+        let Self { second, eta, lower_order_final, euler_at_final, .. } = *self;
+        let rule = Dpmpp {
+            order: 2,
+            eta,
+            second,
+            extrapolate: Extrapolate::X0,
+            lower_order_final,
+            euler_at_final,
+            sign_of_diffusers: false,
+        };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

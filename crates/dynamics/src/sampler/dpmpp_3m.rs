@@ -2,24 +2,47 @@
 //!
 //! D2 is taken as the authors' code has it, half of what Taylor's formula asks: the order that shows is 2.
 
-use super::multistep::{Dpmpp, History, Second};
+use super::multistep::{Dpmpp, Extrapolate, History, Second};
 use super::{Sampler, not_negative};
 use crate::Denoiser;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
 /// One evaluation a step.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dpmpp3m {
     /// How the first difference enters a 2nd-order step.
     pub second: Second,
     /// Fresh noise: 0 none (the ODE), 1 as much as the reverse SDE of \[Song21\].
     pub eta: f64,
+    /// What is extrapolated: eps makes it the older DPM-Solver, and wants eta = 0.
+    pub extrapolate: Extrapolate,
+    /// Whether the last steps of a run of fewer than 15 are of lower order. \[Lu22, App. F\]
+    pub lower_order_final: bool,
+    /// Whether the last step is Euler's in any run; one to clean data always is.
+    pub euler_at_final: bool,
+    /// With eta > 0, whether the last term has the sign that diffusers gives it, which costs accuracy: for its own
+    /// trajectories.
+    pub sign_of_diffusers: bool,
     #[serde(skip)]
     history: History,
+}
+
+impl Default for Dpmpp3m {
+    fn default() -> Self {
+        Self {
+            second: Second::default(),
+            eta: 0.,
+            extrapolate: Extrapolate::default(),
+            lower_order_final: true,
+            euler_at_final: false,
+            sign_of_diffusers: false,
+            history: History::default(),
+        }
+    }
 }
 
 impl Named for Dpmpp3m {
@@ -29,6 +52,9 @@ impl Named for Dpmpp3m {
 
 impl Sampler for Dpmpp3m {
     fn check(&self) -> Result<()> {
+        if self.extrapolate == Extrapolate::Eps && self.eta != 0. {
+            bail!("eta is {} with extrapolate = \"eps\", which has no noisy form here; set eta = 0", self.eta);
+        }
         not_negative("eta", self.eta)
     }
 
@@ -37,7 +63,9 @@ impl Sampler for Dpmpp3m {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        Dpmpp { order: 3, eta: self.eta, second: self.second }.step(&mut self.history, m, x, t, s, z)
+        let Self { second, eta, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers, .. } = *self;
+        let rule = Dpmpp { order: 3, eta, second, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers };
+        rule.step(&mut self.history, m, x, t, s, z)
     }
 
     fn order(&self) -> Option<u32> {

@@ -3,7 +3,7 @@
 //! The paper's sigma is sigma/alpha for processes that scale the data; raising it from t to t' is the forward step
 //! x_t' = r x + S_noise sqrt(sigma_t'^2 - r^2 sigma_t^2) z, r = alpha_t'/alpha_t.
 
-use super::heun::correct;
+use super::heun::{STEEP, correct};
 use super::transfer::{Ends, ends, lands, of, sum, towards};
 use super::{Sampler, not_negative};
 use crate::{Denoiser, Process};
@@ -60,7 +60,7 @@ impl Sampler for EdmStochastic {
         if lands(s) {
             return Ok(euler);
         }
-        correct(m, &ends, &x, &x0, &euler, &raised, s)
+        correct(m, &ends, &x, &x0, &euler, (&raised, s), STEEP)
     }
 
     fn order(&self) -> Option<u32> {

@@ -2,11 +2,11 @@
 //!
 //! The paper's variables are x/alpha and sigma/alpha, with slope d = eps. The same step in x and x0 is
 //! x_s = euler + 1/2 k gain (x0_s - x0_t), k = (sigma_t/alpha_t) / (sigma_s/alpha_s), whose k is infinite from alpha = 0.
-//! A step with an end above sigma/alpha = 1000 is therefore taken in the angle theta = atan(sigma/alpha), where
+//! A step with an end above sigma/alpha = 1000 (`angle_above`) is therefore taken in the angle theta = atan(sigma/alpha), where
 //! y = x / sqrt(alpha^2 + sigma^2) has the finite slope cos(theta) eps - sin(theta) x0 everywhere.
 
-use super::Sampler;
 use super::transfer::{Ends, ends, lands, of, sum, towards};
+use super::{Sampler, above_zero};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -14,12 +14,21 @@ use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
 /// sigma/alpha from which a step is taken in the angle.
-const STEEP: f64 = 1e3;
+pub(super) const STEEP: f64 = 1e3;
 
 /// Two evaluations a step, one for the last.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Heun {}
+pub struct Heun {
+    /// sigma/alpha from which a step is taken in the angle.
+    pub angle_above: f64,
+}
+
+impl Default for Heun {
+    fn default() -> Self {
+        Self { angle_above: STEEP }
+    }
+}
 
 impl Named for Heun {
     const NAME: &'static str = "heun";
@@ -27,6 +36,10 @@ impl Named for Heun {
 }
 
 impl Sampler for Heun {
+    fn check(&self) -> Result<()> {
+        above_zero("angle_above", self.angle_above)
+    }
+
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
         let ends = ends(m.process(), t, s)?;
         let x0 = m.x0(x, t)?;
@@ -34,7 +47,7 @@ impl Sampler for Heun {
         if lands(s) {
             return Ok(euler);
         }
-        correct(m, &ends, x, &x0, &euler, t, s)
+        correct(m, &ends, x, &x0, &euler, (t, s), self.angle_above)
     }
 
     fn order(&self) -> Option<u32> {
@@ -49,24 +62,24 @@ pub(super) fn correct(
     x: &Tensor,
     x0: &Tensor,
     guess: &Tensor,
-    t: &[f64],
-    s: &[f64],
+    (t, s): (&[f64], &[f64]),
+    steep: f64,
 ) -> Result<Tensor> {
     // samples that land on clean data keep Euler's step: the model is asked elsewhere for them, and not heard
     let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
     let asked: Vec<f64> = (0..ends.len()).map(|i| if at(s, i) > 0. { at(s, i) } else { at(t, i) }).collect();
     let next = m.x0(guess, &asked)?;
-    let weights = of(ends, weights);
+    let weights = of(ends, |e| weights(e, steep));
     let column = |i: usize| of(&weights, |w| w[i]);
     sum(&[(column(0), x), (column(1), x0), (column(2), guess), (column(3), &next)])
 }
 
 /// The numbers of x, x0 at t, Euler's guess, and x0 there.
-fn weights(e: &Ends) -> [f64; 4] {
+fn weights(e: &Ends, steep: f64) -> [f64; 4] {
     if e.s.sigma == 0. {
         return [0., 0., 1., 0.];
     }
-    let steep = |m: &Marginal| m.sigma >= STEEP * m.alpha;
+    let steep = |m: &Marginal| m.sigma >= steep * m.alpha;
     if !steep(&e.t) && !steep(&e.s) {
         let half = 0.5 * e.gain() / e.decay();
         return [0., -half, 1., half];

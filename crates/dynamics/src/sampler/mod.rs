@@ -4,6 +4,7 @@
 //! guidance and clipping wrap the denoiser, so no sampler knows of them.
 
 mod annealed_langevin;
+mod consistency;
 mod ddim;
 mod ddpm;
 mod dpmpp_2m;
@@ -23,6 +24,7 @@ mod transfer;
 mod unipc;
 
 pub use annealed_langevin::AnnealedLangevin;
+pub use consistency::Consistency;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
 pub use dpmpp_2m::Dpmpp2m;
@@ -32,9 +34,9 @@ pub use edm_stochastic::EdmStochastic;
 pub use euler::Euler;
 pub use euler_maruyama::EulerMaruyama;
 pub use heun::Heun;
-pub use multistep::Second;
+pub use multistep::{Extrapolate, Second};
 pub use pc::{Norms, Pc};
-pub use pndm::Pndm;
+pub use pndm::{Mixed, Pndm};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
 pub use unipc::{Bh, UniPc};
@@ -63,13 +65,19 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     fn order(&self) -> Option<u32> {
         None
     }
+
+    /// Whether the model must be a consistency function, which leads to the end of the trajectory of the ODE, in place of
+    /// a denoiser.
+    fn wants_consistency(&self) -> bool {
+        false
+    }
 }
 
 registry! {
     /// Any sampler, as configurations name it.
     pub enum AnySampler: Sampler = "sampler" {
         Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
-        AnnealedLangevin, EdmStochastic
+        AnnealedLangevin, EdmStochastic, Consistency
     } check Sampler::check
 }
 
@@ -108,17 +116,32 @@ pub fn run(
     times: &[f64],
     x: &Tensor,
     z: &mut Noise,
+    watch: impl FnMut(At) -> Result<()>,
+) -> Result<Tensor> {
+    let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    follow(m, sampler, &steps, x, z, watch)
+}
+
+/// The same through steps (t, s), each from t to s. Where s is not the next t, what is at s is taken to be at the next
+/// t: some schedulers of diffusers do so.
+pub fn follow(
+    m: &dyn Denoiser,
+    sampler: &mut dyn Sampler,
+    steps: &[(f64, f64)],
+    x: &Tensor,
+    z: &mut Noise,
     mut watch: impl FnMut(At) -> Result<()>,
 ) -> Result<Tensor> {
-    if times.iter().any(|t| !t.is_finite()) {
+    let times: Vec<f64> = steps.iter().map(|step| step.0).chain(steps.last().map(|step| step.1)).collect();
+    if steps.iter().any(|(t, s)| !t.is_finite() || !s.is_finite()) {
         bail!("the grid of times {times:?} is not finite; look at the span of the process {:?}", m.process());
     }
     sampler.check()?;
-    sampler.begin(times);
+    sampler.begin(&times);
     let mut x = x.detach();
-    for (i, pair) in times.windows(2).enumerate() {
-        x = sampler.step(m, &x, &pair[..1], &pair[1..], z)?.detach();
-        watch(At { step: i + 1, steps: times.len() - 1, t: pair[1], x: &x })?;
+    for (i, &(t, s)) in steps.iter().enumerate() {
+        x = sampler.step(m, &x, &[t], &[s], z)?.detach();
+        watch(At { step: i + 1, steps: steps.len(), t: s, x: &x })?;
     }
     Ok(x)
 }

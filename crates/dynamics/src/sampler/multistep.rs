@@ -5,8 +5,9 @@
 //! where D1 and D2 are h and h^2/2 times the derivatives of x0 in lambda, by differences of what is remembered, and
 //! phi2 = (e^-H - 1)/H + 1, phi3 = phi2/H - 1/2. Where h is infinite (from alpha = 0, to sigma = 0) D0 is all there is.
 
-use super::transfer::{Ends, ends, of, sum};
-use crate::{Denoiser, Process};
+use super::transfer::{Ends, ends, of, sum, towards};
+use crate::denoiser::eps_from;
+use crate::{Denoiser, Marginal, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,45 @@ pub enum Second {
     Heun,
 }
 
-/// The last x0 that the model told, newest first, and where the run is.
+/// What is extrapolated from step to step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Extrapolate {
+    /// The clean data, as DPM-Solver++ has it.
+    #[default]
+    X0,
+    /// The noise, as DPM-Solver had it: less stable, and not for a step to clean data beyond first order. \[Lu22\]
+    Eps,
+}
+
+impl Extrapolate {
+    /// The ends in which a formula for x0 is that for eps: x_t = sigma eps + alpha x_0 with its letters exchanged.
+    pub(crate) fn ends(self, e: &Ends) -> Ends {
+        let swap = |m: &Marginal| Marginal { alpha: m.sigma, sigma: m.alpha, dalpha: m.dsigma, dsigma: m.dalpha };
+        match self {
+            Self::X0 => *e,
+            Self::Eps => Ends { t: swap(&e.t), s: swap(&e.s) },
+        }
+    }
+
+    /// The same for lambda.
+    pub(crate) fn lambdas(self, mut lambdas: Vec<f64>) -> Vec<f64> {
+        if self == Self::Eps {
+            lambdas.iter_mut().for_each(|lambda| *lambda = -*lambda);
+        }
+        lambdas
+    }
+
+    /// What is extrapolated, of x0.
+    pub(crate) fn of(self, process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
+        match self {
+            Self::X0 => Ok(x0.clone()),
+            Self::Eps => eps_from(process, x, x0, t),
+        }
+    }
+}
+
+/// The last x0 (or eps) that the model told, newest first, and where the run is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     past: VecDeque<(Vec<f64>, Tensor)>,
@@ -52,6 +91,11 @@ impl History {
         if self.steps < self.done { usize::MAX } else { self.steps - self.done + 1 }
     }
 
+    /// Steps that have begun.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
     /// Steps of the run, if it was announced.
     pub fn steps(&self) -> usize {
         self.steps
@@ -77,6 +121,10 @@ pub(crate) struct Dpmpp {
     pub order: usize,
     pub eta: f64,
     pub second: Second,
+    pub extrapolate: Extrapolate,
+    pub lower_order_final: bool,
+    pub euler_at_final: bool,
+    pub sign_of_diffusers: bool,
 }
 
 impl Dpmpp {
@@ -91,11 +139,21 @@ impl Dpmpp {
         z: &mut Noise,
     ) -> Result<Tensor> {
         let ends = ends(m.process(), t, s)?;
-        history.push(m.process(), t, &m.x0(x, t)?);
+        let x0 = m.x0(x, t)?;
+        history.push(m.process(), t, &self.extrapolate.of(m.process(), x, &x0, t)?);
+        if self.extrapolate == Extrapolate::Eps && ends.iter().any(|e| !e.h().is_finite()) {
+            return towards(&ends, x, &x0);
+        }
         // the last steps of a short run are of lower order [Lu22, App. F]
-        let order = if history.steps() < 15 { self.order.min(history.left()) } else { self.order };
-        let weights: Vec<_> =
-            ends.iter().enumerate().map(|(i, e)| self.weights(e, &history.lambdas(i), order)).collect();
+        let order = match history.left() {
+            1 if self.euler_at_final => 1,
+            left if self.lower_order_final && history.steps() < 15 => self.order.min(left),
+            _ => self.order,
+        };
+        let weigh = |(i, e): (usize, &Ends)| {
+            self.weights(&self.extrapolate.ends(e), &self.extrapolate.lambdas(history.lambdas(i)), order)
+        };
+        let weights: Vec<_> = ends.iter().enumerate().map(weigh).collect();
         let mean = history.mix(&weights, x)?;
         let of_z = of(&ends, |e| e.s.sigma * (1. - e.decay().powf(2. * self.eta)).max(0.).sqrt());
         if self.eta == 0. || of_z.iter().all(|&v| v == 0.) {
@@ -111,7 +169,7 @@ impl Dpmpp {
         let x = e.keep() * e.decay().powf(self.eta);
         let constant = if self.eta == 0. { e.gain() } else { e.s.alpha * (1. - total) };
         let known = order.min(lambdas.len());
-        if known < 2 || !h.is_finite() {
+        if known < 2 || !h.is_finite() || h == 0. {
             return [x, constant, 0., 0.];
         }
         let big_h = (1. + self.eta) * h;
@@ -124,7 +182,8 @@ impl Dpmpp {
             } / r0;
             return [x, constant + c, -c, 0.];
         }
-        let (b1, b2) = (e.s.alpha * phi2, e.s.alpha * (phi2 / big_h - 0.5));
+        let half = if self.sign_of_diffusers && self.eta > 0. { -0.5 } else { 0.5 };
+        let (b1, b2) = (e.s.alpha * phi2, e.s.alpha * (phi2 / big_h - half));
         let r1 = (lambdas[1] - lambdas[2]) / h;
         // D1 = d0 + q (d0 - d1), D2 = (d0 - d1)/(r0 + r1) of the divided differences d0 = (m0 - m1)/r0, d1 = (m1 - m2)/r1
         let q = r0 / (r0 + r1);

@@ -5,12 +5,25 @@
 
 use super::Sampler;
 use super::transfer::{Ends, ends, lands, of, sum, towards};
-use crate::Denoiser;
+use crate::denoiser::each;
+use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+
+/// What the multistep formulas mix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mixed {
+    /// The noise.
+    #[default]
+    Eps,
+    /// v = (alpha x - x0)/sigma as told along the way, made noise at the end; for processes that preserve variance. So
+    /// diffusers has it for networks that predict v.
+    V,
+}
 
 /// One evaluation a step, after the warm-up.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -18,8 +31,10 @@ use std::collections::VecDeque;
 pub struct Pndm {
     /// Begin with one Heun step and shorter formulas (PLMS), not with three Runge-Kutta steps of four evaluations.
     pub skip_prk_steps: bool,
+    /// What the formulas mix.
+    pub mix: Mixed,
     #[serde(skip)]
-    past: VecDeque<Tensor>, // eps, newest first
+    past: VecDeque<Tensor>, // newest first
 }
 
 impl Named for Pndm {
@@ -38,28 +53,28 @@ impl Sampler for Pndm {
         if step.iter().any(|e| e.t.alpha < 1e-6 * e.t.sigma) {
             return towards(&step, x, &m.x0(x, t)?);
         }
-        let eps = m.eps(x, t)?;
-        self.past.push_front(eps.clone());
+        let first = self.mix.told(m, x, t)?;
+        self.past.push_front(first.clone());
         self.past.truncate(4);
-        let along = |eps: &Tensor| transfer(&step, x, eps);
+        let along = |told: &Tensor| self.mix.transfer(&step, x, told);
         if lands(s) && self.past.len() < 4 {
-            return along(&eps);
+            return along(&first);
         }
         let e = &self.past;
         match (e.len(), self.skip_prk_steps) {
-            (1, true) => along(&weighted(&[(0.5, &eps), (0.5, &m.eps(&along(&eps)?, s)?)])?),
+            (1, true) => along(&weighted(&[(0.5, &first), (0.5, &self.mix.told(m, &along(&first)?, s)?)])?),
             (2, true) => along(&weighted(&[(1.5, &e[0]), (-0.5, &e[1])])?),
             (3, true) => along(&weighted(&[(23. / 12., &e[0]), (-16. / 12., &e[1]), (5. / 12., &e[2])])?),
             (4, _) => {
                 along(&weighted(&[(55. / 24., &e[0]), (-59. / 24., &e[1]), (37. / 24., &e[2]), (-9. / 24., &e[3])])?)
             }
             _ => {
-                let mid: Vec<f64> = (0..t.len().max(s.len())).map(|i| 0.5 * (pick(t, i) + pick(s, i))).collect();
-                let half = ends(m.process(), t, &mid)?;
-                let e2 = m.eps(&transfer(&half, x, &eps)?, &mid)?;
-                let e3 = m.eps(&transfer(&half, x, &e2)?, &mid)?;
-                let e4 = m.eps(&along(&e3)?, s)?;
-                along(&weighted(&[(1. / 6., &eps), (1. / 3., &e2), (1. / 3., &e3), (1. / 6., &e4)])?)
+                let (upper, lower) = halves(m.process(), t, s);
+                let half = |at: &[f64], told: &Tensor| self.mix.transfer(&ends(m.process(), t, at)?, x, told);
+                let second = self.mix.told(m, &half(&upper, &first)?, &lower)?;
+                let third = self.mix.told(m, &half(&lower, &second)?, &lower)?;
+                let fourth = self.mix.told(m, &along(&third)?, s)?;
+                along(&weighted(&[(1. / 6., &first), (1. / 3., &second), (1. / 3., &third), (1. / 6., &fourth)])?)
             }
         }
     }
@@ -69,16 +84,43 @@ impl Sampler for Pndm {
     }
 }
 
-fn pick(v: &[f64], i: usize) -> f64 {
-    v[if v.len() == 1 { 0 } else { i }]
+impl Mixed {
+    fn told(self, m: &dyn Denoiser, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        match self {
+            Self::Eps => m.eps(x, t),
+            Self::V => {
+                let of = |f: fn(f64, f64) -> f64| each(m.process(), t, |m| f(m.alpha, m.sigma));
+                sum(&[(of(|a, s| a / s), x), (of(|_, s| -1. / s), &m.x0(x, t)?)])
+            }
+        }
+    }
+
+    /// x moved along a constant eps: (alpha_s/alpha_t) (x - sigma_t eps) + sigma_s eps; eps = alpha v + sigma x.
+    fn transfer(self, step: &[Ends], x: &Tensor, told: &Tensor) -> Result<Tensor> {
+        let r = |e: &Ends| e.s.alpha / e.t.alpha;
+        let of_eps = |e: &Ends| e.s.sigma - r(e) * e.t.sigma;
+        match self {
+            Self::Eps => sum(&[(of(step, r), x), (of(step, of_eps), told)]),
+            Self::V => {
+                sum(&[(of(step, |e| r(e) + of_eps(e) * e.t.sigma), x), (of(step, |e| of_eps(e) * e.t.alpha), told)])
+            }
+        }
+    }
+}
+
+/// The times half-way that a Runge-Kutta step goes to first, and is told of. Between entries of a table that lie an odd
+/// number apart they are the two in the middle, as diffusers has it.
+fn halves(process: &dyn Process, t: &[f64], s: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let pick = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
+    let both = (0..t.len().max(s.len())).map(|i| {
+        let (t, s) = (pick(t, i), pick(s, i));
+        let entries = process.discrete().is_some() && t.fract() == 0. && s.fract() == 0.;
+        let half = if entries { (0.5 * (t - s)).floor() } else { 0.5 * (t - s) };
+        if half > 0. { (t - half, s + half) } else { (0.5 * (t + s), 0.5 * (t + s)) }
+    });
+    both.unzip()
 }
 
 fn weighted(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     sum(&terms.iter().map(|&(w, e)| (vec![w], e)).collect::<Vec<_>>())
-}
-
-/// x moved along a constant eps: (alpha_s/alpha_t) (x - sigma_t eps) + sigma_s eps.
-fn transfer(step: &[Ends], x: &Tensor, eps: &Tensor) -> Result<Tensor> {
-    let r = |e: &Ends| e.s.alpha / e.t.alpha;
-    sum(&[(of(step, r), x), (of(step, |e| e.s.sigma - r(e) * e.t.sigma), eps)])
 }

@@ -5,8 +5,8 @@
 //! r_k = (lambda_k - lambda_t)/h, and rho solves R rho = b (their eq. 8); the corrector has the new x0 among them, r = 1.
 
 use super::Sampler;
-use super::multistep::History;
-use super::transfer::{Ends, ends, of, sum};
+use super::multistep::{Extrapolate, History};
+use super::transfer::{Ends, ends, of, sum, towards};
 use crate::Denoiser;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -34,6 +34,12 @@ pub struct UniPc {
     pub bh: Bh,
     /// Whether to correct.
     pub corrector: bool,
+    /// Steps, counted from 0, whose result is not corrected all the same.
+    pub disable_corrector: Vec<usize>,
+    /// What is extrapolated.
+    pub extrapolate: Extrapolate,
+    /// Whether the last steps are of lower order.
+    pub lower_order_final: bool,
     #[serde(skip)]
     history: History,
     #[serde(skip)]
@@ -50,7 +56,16 @@ struct Last {
 
 impl Default for UniPc {
     fn default() -> Self {
-        Self { order: 2, bh: Bh::default(), corrector: true, history: History::default(), last: None }
+        Self {
+            order: 2,
+            bh: Bh::default(),
+            corrector: true,
+            disable_corrector: vec![],
+            extrapolate: Extrapolate::default(),
+            lower_order_final: true,
+            history: History::default(),
+            last: None,
+        }
     }
 }
 
@@ -74,15 +89,24 @@ impl Sampler for UniPc {
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, t)?;
+        let told = self.extrapolate.of(m.process(), x, &x0, t)?;
+        let done = self.history.done();
         let x = match self.last.take() {
-            Some(last) if self.corrector => self.correct(m, &last, t, &x0)?,
+            Some(last) if self.corrector && !self.disable_corrector.contains(&(done - 1)) => {
+                self.correct(m, &last, t, &told)?
+            }
             _ => x.clone(),
         };
-        self.history.push(m.process(), t, &x0);
-        let order = self.order.clamp(1, 3).min(self.history.left());
+        self.history.push(m.process(), t, &told);
+        let order = self.order.clamp(1, 3);
+        let order = if self.lower_order_final { order.min(self.history.left()) } else { order };
         let ends = ends(m.process(), t, s)?;
+        if self.extrapolate == Extrapolate::Eps && ends.iter().any(|e| !e.h().is_finite()) {
+            return towards(&ends, &x, &x0); // and the next x is not corrected
+        }
         let each = ends.iter().enumerate();
-        let weights: Vec<_> = each.map(|(i, e)| self.predictor(e, &self.history.lambdas(i), order)).collect();
+        let weigh = |(i, e)| self.predictor(&self.extrapolate.ends(e), &self.lambdas(i), order);
+        let weights: Vec<_> = each.map(weigh).collect();
         let next = self.history.mix(&weights, &x)?;
         self.last = Some(Last { x, t: t.to_vec(), order });
         Ok(next)
@@ -95,20 +119,26 @@ impl Sampler for UniPc {
 }
 
 impl UniPc {
-    /// x at `t` again, from where the last step began, now that x0 there is known.
-    fn correct(&self, m: &dyn Denoiser, last: &Last, t: &[f64], x0: &Tensor) -> Result<Tensor> {
+    /// What the formulas take for lambda, newest first.
+    fn lambdas(&self, i: usize) -> Vec<f64> {
+        self.extrapolate.lambdas(self.history.lambdas(i))
+    }
+
+    /// x at `t` again, from where the last step began, now that x0 there is `told`.
+    fn correct(&self, m: &dyn Denoiser, last: &Last, t: &[f64], told: &Tensor) -> Result<Tensor> {
         let ends = ends(m.process(), &last.t, t)?;
         let each = ends.iter().enumerate();
-        let weights: Vec<_> = each.map(|(i, e)| self.corrector(e, &self.history.lambdas(i), last.order)).collect();
+        let weigh = |(i, e)| self.corrector(&self.extrapolate.ends(e), &self.lambdas(i), last.order);
+        let weights: Vec<_> = each.map(weigh).collect();
         let old = self.history.mix(&of(&weights, |w| [w[0], w[1], w[2], w[3]]), &last.x)?;
-        old + sum(&[(of(&weights, |w| w[4]), x0)])
+        old + sum(&[(of(&weights, |w| w[4]), told)])
     }
 
     /// The numbers of x and of the remembered x0.
     fn predictor(&self, e: &Ends, lambdas: &[f64], order: usize) -> [f64; 4] {
         let (h, order) = (e.h(), order.min(lambdas.len()));
         let mut w = [e.keep(), e.gain(), 0., 0.];
-        if order < 2 || !h.is_finite() {
+        if order < 2 || !h.is_finite() || h == 0. {
             return w;
         }
         let r: Vec<f64> = lambdas[1..order].iter().map(|l| (l - lambdas[0]) / h).collect();

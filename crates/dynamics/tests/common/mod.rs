@@ -158,6 +158,7 @@ fn cramer(x: Vec<f64>, y: Vec<f64>) -> f64 {
 pub fn steps_for(name: &str) -> usize {
     match name {
         "rk45" => 2,
+        "consistency" => 3,
         "euler" | "ddim" | "euler-maruyama" | "reverse-diffusion" | "pc" => 200,
         "ddpm" => 400,
         "annealed-langevin" => 100,

@@ -1,0 +1,233 @@
+//! Schedulers of diffusers beyond their trajectories: keys, errors, and their models under other samplers.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use common::{Fast, compare, energy_distance, mixture};
+use langevin_dynamics::diffusers::Scheduler;
+use langevin_dynamics::grid::AnyGrid;
+use langevin_dynamics::process::{AnyProcess, Process, Table, TableOptions};
+use langevin_dynamics::sampler::{AnySampler, prior, run};
+use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
+use serde_json::{Value, json};
+
+fn read(config: Value) -> std::result::Result<Scheduler, String> {
+    Scheduler::from_json(&config.to_string()).map_err(|e| e.to_string().lines().next().unwrap_or("").to_string())
+}
+
+fn of(class: &str, keys: Value) -> std::result::Result<Scheduler, String> {
+    let mut config = json!({"_class_name": format!("{class}Scheduler")});
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    read(config)
+}
+
+const CLASSES: [&str; 10] = [
+    "DDPM",
+    "DDIM",
+    "PNDM",
+    "DPMSolverMultistep",
+    "UniPCMultistep",
+    "EulerDiscrete",
+    "EulerAncestralDiscrete",
+    "HeunDiscrete",
+    "ScoreSdeVe",
+    "CMStochasticIterative",
+];
+
+/// A network that predicts the mixture's noise exactly, at the entry that it is told: between entries too.
+struct Exact {
+    table: Table,
+}
+
+impl Net for Exact {
+    fn forward(&self, x: &Tensor, c_noise: &Tensor, _: &Cond) -> Result<Tensor> {
+        let mixture = mixture();
+        Fast::new(&mixture, &self.table).eps(x, &[to_host(c_noise)?[0] + 1.])
+    }
+}
+
+/// A model of a table is one for continuous samplers and grids: times between its entries are matched by SNR.
+#[test]
+fn a_table_serves_continuous_samplers() -> Result<()> {
+    let scheduler = of("DDPM", json!({"clip_sample": false, "beta_schedule": "scaled_linear"})).unwrap();
+    let AnyProcess::Table(table) = &scheduler.process else { panic!("{:?}", scheduler.process) };
+    let net = Exact { table: table.clone() };
+    let process = scheduler.process.get();
+    let model = Preconditioned::new(&net, process, scheduler.predict.get(), scheduler.sigma_data, Cond::default())?;
+    let n = 20_000;
+    let mixture = mixture();
+    let draws = Noise::seeds(&(1 << 32..(1 << 32) + n).collect::<Vec<u64>>());
+    let exact = to_host(&mixture.sample(n as usize, &mut draws.clone())?)?;
+    let seeds: Vec<u64> = (0..n).collect();
+    for (sampler, grid, steps) in [
+        ("heun", "karras", 60),
+        ("dpmpp-2m", "karras", 60),
+        ("dpmpp-2m", "log-snr", 60),
+        ("heun", "beta", 120),
+        ("unipc", "log-snr", 60),
+        ("edm-stochastic", "karras", 80),
+    ] {
+        let times = AnyGrid::named(grid).unwrap().get().times(process, steps)?;
+        let between = times.iter().filter(|t| t.fract() != 0.).count();
+        assert!(between > steps / 2, "{grid} has only {between} times between entries");
+        let mut sampler = AnySampler::named(sampler).unwrap();
+        let mut z = Noise::seeds(&seeds);
+        let x = prior(process, times[0], &[n as usize, 2], DType::F64, &Device::Cpu, &mut z)?;
+        let x = to_host(&run(&model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(()))?)?;
+        let (found, distance) = (compare(&x, &mixture), energy_distance(&x, &exact));
+        let line = format!("{} on {grid}: {found} distance {distance:.5}", sampler.name());
+        assert!(found.occupancy < 0.014 && found.mean < 0.025 && found.covariance < 0.08, "{line}");
+        assert!(distance < 6e-4, "{line}");
+    }
+    Ok(())
+}
+
+/// Missing keys have the defaults of the class, unknown ones are ignored, null is as good as missing.
+#[test]
+fn defaults() {
+    for class in CLASSES {
+        let bare = of(class, json!({})).unwrap();
+        let more = of(class, json!({"_diffusers_version": "0.1.1", "tensor_format": "pt", "trained_betas": null}));
+        assert_eq!(format!("{bare:?}"), format!("{:?}", more.unwrap()), "{class}");
+        let plan = bare.plan(4).unwrap();
+        assert_eq!(plan.steps.len(), 4, "{class}");
+        let times = plan.times();
+        assert!(times.windows(2).all(|pair| pair[0] > pair[1]), "{class}: {times:?}");
+        let usual = match class {
+            "DDPM" => 1000,
+            "ScoreSdeVe" => 2000,
+            "CMStochasticIterative" => 1,
+            _ => 50,
+        };
+        assert_eq!(bare.steps, usual, "{class}");
+        assert_eq!(bare.plan(usual).unwrap().steps.len(), usual, "{class}");
+    }
+    // the signature of Heun's differs from the others'
+    let heun = of("HeunDiscrete", json!({})).unwrap();
+    let AnyProcess::Table(table) = heun.process else { panic!() };
+    let TableOptions { beta_start, beta_end, .. } = table.options();
+    assert_eq!((*beta_start, *beta_end), (0.00085, 0.012));
+    assert!(of("DDPM", json!({})).unwrap().clip.is_some());
+    assert!(of("DDPM", json!({"clip_sample": false})).unwrap().clip.is_none());
+    assert!(of("PNDM", json!({"clip_sample": true})).unwrap().clip.is_none());
+}
+
+/// Python writes infinities bare; a word in a string stays what it is.
+#[test]
+fn infinities() {
+    let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "s_tmax": Infinity,
+                   "note": "-Infinity \" NaN", "other": NaN}"#;
+    let ours = Scheduler::from_json(text).unwrap();
+    assert_eq!(format!("{ours:?}"), format!("{:?}", of("DPMSolverMultistep", json!({})).unwrap()));
+    let text = r#"{"_class_name": "DDPMScheduler", "beta_end": Infinity}"#;
+    assert!(Scheduler::from_json(text).unwrap_err().to_string().contains("beta_end"));
+}
+
+/// What the network is told is the integer timestep, and sigma for the variance exploding one.
+#[test]
+fn what_the_network_is_told() {
+    struct Nothing;
+    impl Net for Nothing {
+        fn forward(&self, x: &Tensor, _: &Tensor, _: &Cond) -> Result<Tensor> {
+            Ok(x.clone())
+        }
+    }
+    let c_of = |scheduler: &Scheduler, t: f64| {
+        let (process, predict) = (scheduler.process.get(), scheduler.predict.get());
+        Preconditioned::new(&Nothing, process, predict, scheduler.sigma_data, Cond::default()).unwrap().coefficients(t)
+    };
+    for class in CLASSES.iter().take(8) {
+        let scheduler = of(class, json!({})).unwrap();
+        for t in [1., 2., 500., 1000.] {
+            let c = c_of(&scheduler, t);
+            assert_eq!(c.c_noise, t - 1., "{class}");
+            assert!((c.c_in - 1.).abs() < 1e-12, "{class}");
+        }
+    }
+    let c = c_of(&of("ScoreSdeVe", json!({})).unwrap(), 3.);
+    assert_eq!((c.c_noise, c.c_in, c.c_skip, c.c_out), (3., 1., 1., 9.));
+    let c = c_of(&of("CMStochasticIterative", json!({})).unwrap(), 3.);
+    let (from, total) = (2.998f64, 9.25f64);
+    assert!((c.c_noise - 250. * 3f64.ln()).abs() < 1e-10);
+    assert!((c.c_in - total.powf(-0.5)).abs() < 1e-14);
+    assert!((c.c_skip - 0.25 / (from * from + 0.25)).abs() < 1e-14);
+    assert!((c.c_out - from * 0.5 / total.sqrt()).abs() < 1e-14);
+    let c = c_of(&of("CMStochasticIterative", json!({})).unwrap(), 0.002);
+    assert_eq!((c.c_skip, c.c_out), (1., 0.));
+}
+
+/// A value that is not supported is an error that names its key; nothing panics.
+#[test]
+fn errors() {
+    for (class, keys, names) in [
+        ("LCM", json!({}), "_class_name"),
+        ("DDPM", json!({"variance_type": "learned_range"}), "variance_type"),
+        ("DDPM", json!({"variance_type": "learned"}), "twice the channels"),
+        ("DPMSolverMultistep", json!({"variance_type": "learned_range"}), "variance_type"),
+        ("DDPM", json!({"variance_type": "big"}), "fixed_large_log"),
+        ("DDPM", json!({"prediction_type": "flow_prediction"}), "prediction_type"),
+        ("PNDM", json!({"prediction_type": "sample"}), "prediction_type"),
+        ("DDIM", json!({"timestep_spacing": "sideways"}), "timestep_spacing"),
+        ("DDIM", json!({"clip_sample": "yes"}), "clip_sample"),
+        ("DDIM", json!({"steps_offset": -1}), "steps_offset"),
+        ("DDIM", json!({"beta_schedule": "sigmoid"}), "beta_schedule"),
+        ("DDPM", json!({"beta_start": "low"}), "beta_start"),
+        ("DDPM", json!({"beta_end": 1.5}), "beta_end"),
+        ("DDPM", json!({"trained_betas": [0.1, 0.2]}), "trained_betas"),
+        ("DDPM", json!({"trained_betas": [0.1, "a"]}), "trained_betas"),
+        ("DDPM", json!({"num_train_timesteps": 1e9}), "num_train_timesteps"),
+        ("DDPM", json!({"num_train_timesteps": 1e300}), "num_train_timesteps"),
+        ("DDPM", json!({"num_train_timesteps": 0}), "num_train_timesteps"),
+        ("DDPM", json!({"thresholding": true, "sample_max_value": 0.5}), "max_threshold"),
+        ("DPMSolverMultistep", json!({"solver_order": 4}), "solver_order"),
+        ("DPMSolverMultistep", json!({"algorithm_type": "sde-dpmsolver"}), "algorithm_type"),
+        ("DPMSolverMultistep", json!({"algorithm_type": "dpmsolver"}), "final_sigmas_type"),
+        ("DPMSolverMultistep", json!({"use_dynamic_shifting": true}), "use_dynamic_shifting"),
+        ("DPMSolverMultistep", json!({"use_karras_sigmas": true, "use_beta_sigmas": true}), "use_beta_sigmas"),
+        ("DPMSolverMultistep", json!({"use_flow_sigmas": true, "flow_shift": 0}), "flow_shift"),
+        ("DPMSolverMultistep", json!({"use_flow_sigmas": true, "prediction_type": "v_prediction"}), "prediction_type"),
+        ("UniPCMultistep", json!({"solver_p": {"a": 1}}), "solver_p"),
+        ("UniPCMultistep", json!({"disable_corrector": [0.5]}), "disable_corrector"),
+        ("UniPCMultistep", json!({"sigma_min": -1}), "sigma_min"),
+        ("EulerDiscrete", json!({"final_sigmas_type": "one"}), "final_sigmas_type"),
+        ("EulerDiscrete", json!({"interpolation_type": "cubic"}), "interpolation_type"),
+        ("EulerAncestralDiscrete", json!({"prediction_type": "sample"}), "prediction_type"),
+        ("ScoreSdeVe", json!({"sigma_min": 0}), "sigma_min"),
+        ("ScoreSdeVe", json!({"snr": -1}), "snr"),
+        ("CMStochasticIterative", json!({"rho": 0}), "rho"),
+        ("CMStochasticIterative", json!({"num_train_timesteps": 0}), "num_train_timesteps"),
+    ] {
+        let text = of(class, keys.clone()).map(|_| ()).expect_err(&format!("{class} {keys}"));
+        assert!(text.contains(names), "{class} {keys}: {text}");
+    }
+    for text in ["", "[]", "{", "\"", "{\"_class_name\": 3}", "{\"a\": -", "{\"_class_name\": \"\\", "3", "Infinity"] {
+        assert!(Scheduler::from_json(text).is_err(), "{text}");
+    }
+    for class in CLASSES {
+        let scheduler = of(class, json!({})).unwrap();
+        assert!(scheduler.plan(0).unwrap_err().to_string().contains("0"), "{class}");
+        assert!(scheduler.plan(10_000_000).is_err(), "{class}");
+        for steps in [1, 2, 3, 4, 7, 33, 999, 1000] {
+            if let Ok(plan) = scheduler.plan(steps) {
+                assert!(plan.steps.iter().all(|(t, s)| t.is_finite() && s.is_finite() && *t > 0.), "{class} {steps}");
+            }
+        }
+    }
+}
+
+/// Rounded to single precision the first entry is 1 - beta as PyTorch has it, and all stay close to the exact ones.
+#[test]
+fn single_precision() {
+    let table = |single_precision| Table::new(TableOptions { single_precision, ..Default::default() }).unwrap();
+    let (rounded, exact) = (table(true), table(false));
+    let first = f64::from(1f32 - 1e-4f32);
+    assert!((rounded.log_snr(1.) - (first / (1. - first)).ln()).abs() < 1e-12);
+    for t in [1., 10., 500., 1000.] {
+        let apart = (rounded.log_snr(t) - exact.log_snr(t)).abs();
+        assert!(apart > 0. && apart < 1e-3, "{t}: {apart}");
+    }
+}
