@@ -8,11 +8,14 @@ pub mod checkpoint;
 pub mod diffusers;
 mod embed;
 pub mod energy;
+mod level;
 pub mod mlp;
 pub mod model;
 pub mod net;
 pub mod params;
+mod pickle;
 pub mod tensors;
+pub mod torch;
 pub mod unet;
 
 pub use energy::{Form, GradNet, Potential};
