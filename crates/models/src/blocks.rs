@@ -7,15 +7,45 @@ use crate::params::Affine;
 use crate::unet::UNetConfig;
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use langevin_ops::act::silu;
+use langevin_ops::act::{gelu, sigmoid, silu, softplus};
 use langevin_ops::attend::attention_of_channels;
 use langevin_ops::conv::{Geometry, conv2d, conv2d_add};
+use langevin_ops::fir;
 use langevin_ops::noise::Noise;
 use langevin_ops::norm::{group_norm, group_norm_silu};
 use langevin_ops::resample::{downsample_mean, upsample_nearest};
 use langevin_ops::tape::{Value, part};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::sync::Arc;
+
+/// The function between the convolutions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// x / (1 + exp(-x)).
+    #[default]
+    Silu,
+    /// x tanh(ln(1 + exp(x))).
+    Mish,
+    /// x Phi(x), Phi being the normal distribution function.
+    Gelu,
+    /// max(x, 0); its second derivative is 0, so that an energy made with it trains badly.
+    Relu,
+}
+
+impl Activation {
+    /// Its value at each number of `x`.
+    pub(crate) fn of(self, x: &Value) -> Result<Value> {
+        match self {
+            Self::Silu => silu(x),
+            // tanh(y) = 2 sigmoid(2y) - 1
+            Self::Mish => x.mul(&sigmoid(&softplus(x)?.affine(2., 0.)?)?.affine(2., -1.)?),
+            Self::Gelu => gelu(x),
+            Self::Relu => x.mul(&Value::of(&x.data()?.gt(0.)?.to_dtype(x.dtype())?)),
+        }
+    }
+}
 
 /// What the layers are built with.
 pub(crate) struct Build<'a> {
@@ -28,7 +58,7 @@ pub(crate) struct Build<'a> {
 
 /// What every layer is told in one pass.
 pub(crate) struct Pass {
-    /// SiLU of the embedding of time and class, `[B, width]`.
+    /// The embedding of time and class after the activation, `[B, width]`.
     pub embedding: Value,
     pub dropout: Option<u64>,
 }
@@ -55,6 +85,14 @@ impl Norm {
         group_norm(x, &Value::of(&self.gamma), &Value::of(&self.beta), self.groups, self.eps)
     }
 
+    /// The activation of [`Norm::forward`]: one kernel where that is SiLU.
+    pub fn then(&self, activation: Activation, x: &Value) -> Result<Value> {
+        match activation {
+            Activation::Silu => self.silu(x),
+            other => other.of(&self.forward(x)?),
+        }
+    }
+
     pub fn silu(&self, x: &Value) -> Result<Value> {
         group_norm_silu(x, &Value::of(&self.gamma), &Value::of(&self.beta), self.groups, self.eps)
     }
@@ -67,6 +105,19 @@ pub(crate) enum Turn {
     Down,
 }
 
+/// What sets one residual block apart from the others.
+pub(crate) struct Residual {
+    pub from: usize,
+    pub to: usize,
+    /// Of the two norms.
+    pub groups: [Option<usize>; 2],
+    pub turn: Option<Turn>,
+    /// Whether a smooth filter changes the resolution, and a 1x1 is there whatever the channels (NCSN++).
+    pub fir: bool,
+    /// The sum is divided by it.
+    pub divide: f64,
+}
+
 /// diffusers' `ResnetBlock2D`.
 pub(crate) struct ResBlock {
     norm1: Norm,
@@ -76,6 +127,8 @@ pub(crate) struct ResBlock {
     conv2: Affine,
     shortcut: Option<Affine>,
     turn: Option<Turn>,
+    fir: bool,
+    activation: Activation,
     scale_shift: bool,
     dropout: f64,
     layer: u64,
@@ -83,19 +136,22 @@ pub(crate) struct ResBlock {
 }
 
 impl ResBlock {
-    pub fn new(b: &Build, from: usize, to: usize, turn: Option<Turn>, divide: f64, vb: VarBuilder) -> Result<Self> {
+    pub fn new(b: &Build, shape: &Residual, vb: VarBuilder) -> Result<Self> {
+        let &Residual { from, to, groups, turn, fir, divide } = shape;
         let c = b.config;
         let layer = b.layers.get();
         b.layers.set(layer + 1);
-        let shortcut = (from != to).then(|| Affine::new((to, from, 1, 1), vb.pp("conv_shortcut")));
+        let shortcut = (fir || from != to).then(|| Affine::new((to, from, 1, 1), vb.pp("conv_shortcut")));
         Ok(Self {
-            norm1: Norm::new(from, c.groups, c.eps, vb.pp("norm1"))?,
+            norm1: Norm::new(from, groups[0], c.eps, vb.pp("norm1"))?,
             conv1: Affine::new((to, from, 3, 3), vb.pp("conv1"))?,
             time: Affine::new((if c.scale_shift { 2 * to } else { to }, b.width), vb.pp("time_emb_proj"))?,
-            norm2: Norm::new(to, c.groups, c.eps, vb.pp("norm2"))?,
+            norm2: Norm::new(to, groups[1], c.eps, vb.pp("norm2"))?,
             conv2: Affine::new((to, to, 3, 3), vb.pp("conv2"))?,
             shortcut: shortcut.transpose()?,
             turn,
+            fir,
+            activation: c.activation,
             scale_shift: c.scale_shift,
             dropout: c.dropout,
             layer,
@@ -109,21 +165,17 @@ impl ResBlock {
     }
 
     fn compute(&self, x: &Value, embedding: &Value, dropout: Option<u64>) -> Result<Value> {
-        let h = self.norm1.silu(x)?;
-        let (x, h) = match self.turn {
-            None => (x.clone(), h),
-            Some(Turn::Up) => (upsample_nearest(x)?, upsample_nearest(&h)?),
-            Some(Turn::Down) => (downsample_mean(x)?, downsample_mean(&h)?),
-        };
+        let h = self.norm1.then(self.activation, x)?;
+        let (x, h) = (self.resample(x)?, self.resample(&h)?);
         let e = self.time.linear(embedding)?; // [B, C or 2C]
         let h = if self.scale_shift {
             let h = self.norm2.forward(&self.conv1.conv(&h, Geometry::same(3))?)?;
             let [batch, channels] = [h.dims()[0], h.dims()[1]];
             let part = |i: usize| e.narrow(1, i * channels, channels)?.reshape((batch, channels, 1, 1));
             let all = |v: Value| v.broadcast(h.shape().clone());
-            silu(&h.mul(&all(part(0)?.affine(1., 1.)?)?)?.add(&all(part(1)?)?)?)?
+            self.activation.of(&h.mul(&all(part(0)?.affine(1., 1.)?)?)?.add(&all(part(1)?)?)?)?
         } else {
-            self.norm2.silu(&self.conv1.conv_shifted(&h, &e, Geometry::same(3))?)?
+            self.norm2.then(self.activation, &self.conv1.conv_shifted(&h, &e, Geometry::same(3))?)?
         };
         let h = drop(&h, self.dropout, dropout, self.layer)?;
         let x = match &self.shortcut {
@@ -132,9 +184,19 @@ impl ResBlock {
         };
         divided(self.conv2.conv_add(&h, &x, Geometry::same(3))?, self.divide)
     }
+
+    fn resample(&self, x: &Value) -> Result<Value> {
+        match (self.turn, self.fir) {
+            (None, _) => Ok(x.clone()),
+            (Some(Turn::Up), false) => upsample_nearest(x),
+            (Some(Turn::Down), false) => downsample_mean(x),
+            (Some(Turn::Up), true) => fir::upsample(x, &fir::BINOMIAL, 2),
+            (Some(Turn::Down), true) => fir::downsample(x, &fir::BINOMIAL, 2),
+        }
+    }
 }
 
-const POINT: Geometry = Geometry { stride: 1, pad: [0; 4] };
+pub(crate) const POINT: Geometry = Geometry { stride: 1, pad: [0; 4] };
 
 fn divided(x: Value, by: f64) -> Result<Value> {
     if by == 1. { Ok(x) } else { x.affine(1. / by, 0.) }
@@ -205,67 +267,5 @@ impl Attention {
         let h = h.reshape((batch, self.heads * dim, height, width))?;
         let (w, b) = self.out.pointwise()?;
         divided(conv2d_add(&h, &w, Some(&b), x, POINT)?, self.divide)
-    }
-}
-
-/// What stands at the end of a level.
-pub(crate) enum Resampler {
-    /// A convolution of stride 2, padded as diffusers' `downsample_padding` says.
-    ConvDown(Affine, [usize; 4]),
-    /// Each pixel twice, then a convolution.
-    ConvUp(Affine),
-    /// A residual block that changes the resolution inside.
-    Block(Arc<ResBlock>),
-}
-
-impl Resampler {
-    pub fn new(b: &Build, channels: usize, turn: Turn, vb: VarBuilder) -> Result<Self> {
-        if b.config.residual_resampling {
-            return Ok(Self::Block(Arc::new(ResBlock::new(b, channels, channels, Some(turn), 1., vb)?)));
-        }
-        let conv = Affine::new((channels, channels, 3, 3), vb.pp("conv"))?;
-        Ok(match turn {
-            Turn::Up => Self::ConvUp(conv),
-            // top, bottom, left, right
-            Turn::Down => Self::ConvDown(conv, if b.config.downsample_padding == 0 { [0, 1, 0, 1] } else { [1; 4] }),
-        })
-    }
-
-    pub fn forward(&self, x: &Value, pass: &Pass) -> Result<Value> {
-        match self {
-            Self::ConvDown(conv, pad) => conv.conv(x, Geometry { stride: 2, pad: *pad }),
-            Self::ConvUp(conv) => conv.conv(&upsample_nearest(x)?, Geometry::same(3)),
-            Self::Block(block) => block.forward(x, pass),
-        }
-    }
-}
-
-/// One resolution on the way down or up: residual blocks, each with attention or none, then a resampler.
-pub(crate) struct Level {
-    pub blocks: Vec<(Arc<ResBlock>, Option<Arc<Attention>>)>,
-    pub resampler: Option<Resampler>,
-}
-
-impl Level {
-    /// `from` the input channels of each residual block, which has `to` channels.
-    pub fn new(
-        b: &Build,
-        from: &[usize],
-        to: usize,
-        attention: bool,
-        turn: Option<Turn>,
-        vb: VarBuilder,
-    ) -> Result<Self> {
-        let block = |(j, &from): (usize, &usize)| {
-            let resnet = ResBlock::new(b, from, to, None, 1., vb.pp("resnets").pp(j))?;
-            let attention = attention
-                .then(|| Attention::new(b, to, Some(b.config.groups), 1., vb.pp("attentions").pp(j)))
-                .transpose()?;
-            Ok((Arc::new(resnet), attention.map(Arc::new)))
-        };
-        let blocks = from.iter().enumerate().map(block).collect::<Result<_>>()?;
-        let name = if turn == Some(Turn::Up) { "upsamplers.0" } else { "downsamplers.0" };
-        let resampler = turn.map(|turn| Resampler::new(b, to, turn, vb.pp(name))).transpose()?;
-        Ok(Self { blocks, resampler })
     }
 }

@@ -9,12 +9,15 @@ pub mod diffusers;
 mod embed;
 pub mod energy;
 pub mod export;
+mod level;
 pub mod mlp;
 pub mod model;
 pub mod net;
 pub mod params;
 pub mod pipeline;
+mod pickle;
 pub mod tensors;
+pub mod torch;
 pub mod unet;
 
 pub use energy::{Form, GradNet, Potential};

@@ -6,8 +6,10 @@
 use crate::model::plain;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -99,8 +101,22 @@ pub fn load(path: &Path) -> Result<Contents> {
 
 /// As [`load`], for bytes; the errors lack the name of the file in front.
 pub fn parse(bytes: &[u8]) -> Result<Contents> {
+    let contents = parse_any(bytes)?;
+    for (name, t) in &contents.tensors {
+        if !is_finite(t)? {
+            bail!("holds a number that is not finite in `{name}`: training went wrong, or the file is damaged");
+        }
+    }
+    Ok(contents)
+}
+
+/// As [`parse`], but numbers that are not finite are taken as they are.
+pub fn parse_any(bytes: &[u8]) -> Result<Contents> {
     let file = SafeTensors::deserialize(bytes).or_else(|e| bail!("{}", what_is_wrong(bytes, &e)))?;
-    let (_, header) = SafeTensors::read_metadata(bytes).or_else(|e| bail!("{}", what_is_wrong(bytes, &e)))?;
+    let (length, header) = SafeTensors::read_metadata(bytes).or_else(|e| bail!("{}", what_is_wrong(bytes, &e)))?;
+    if let Some(name) = bytes.get(8..8 + length).and_then(twice) {
+        bail!("is damaged: it has two tensors named `{name}`");
+    }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
@@ -119,20 +135,40 @@ pub fn parse(bytes: &[u8]) -> Result<Contents> {
             bail!("is damaged: `{name}` has the shape {:?}", view.shape());
         }
         let t = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-        if dtype.is_float() && t.elem_count() > 0 {
-            // 0 x is 0 for every finite x
-            let zero = t
-                .to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?
-                .affine(0., 0.)?
-                .sum_all()?
-                .to_dtype(DType::F64)?;
-            if zero.to_scalar::<f64>()? != 0. {
-                bail!("holds a number that is not finite in `{name}`: training went wrong, or the file is damaged");
-            }
-        }
         tensors.insert(name.to_string(), t);
     }
     Ok(Contents { tensors, metadata })
+}
+
+/// Whether no number in `t` is infinite or NaN.
+pub fn is_finite(t: &Tensor) -> Result<bool> {
+    if !t.dtype().is_float() || t.elem_count() == 0 {
+        return Ok(true);
+    }
+    // 0 x is 0 for every finite x
+    let wide = t.to_dtype(if t.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?;
+    Ok(wide.affine(0., 0.)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? == 0.)
+}
+
+/// The first name that stands twice in a header, which maps keep only once.
+fn twice(header: &[u8]) -> Option<String> {
+    struct Names(Option<String>);
+    impl<'de> Visitor<'de> for Names {
+        type Value = Option<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a JSON object")
+        }
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut seen = BTreeSet::new();
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) && self.0.is_none() {
+                    self.0 = Some(name);
+                }
+            }
+            Ok(self.0)
+        }
+    }
+    serde_json::Deserializer::from_slice(header).deserialize_map(Names(None)).ok().flatten()
 }
 
 fn what_is_wrong(bytes: &[u8], e: &SafeTensorError) -> String {
@@ -157,6 +193,10 @@ fn what_is_wrong(bytes: &[u8], e: &SafeTensorError) -> String {
                 Some(end) if end > bytes.len() as u64 => cut(end),
                 _ => format!("is damaged: it has bytes that belong to no tensor; {again}"),
             }
+        }
+        _ if rest.get(..header as usize).and_then(twice).is_some() => {
+            let name = rest.get(..header as usize).and_then(twice).unwrap_or_default();
+            format!("is damaged: it has two tensors named `{name}`")
         }
         SafeTensorError::InvalidOffset(name) => {
             format!("is damaged: the offsets of `{name}` overlap others or leave a gap; {again}")

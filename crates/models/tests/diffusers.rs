@@ -49,7 +49,28 @@ fn what_is_not_supported_or_absurd_is_named() {
         ("", "not JSON"),
         ("[1]", "not a JSON object"),
         (r#"{"_class_name": "AutoencoderKL"}"#, "`_class_name` is \"AutoencoderKL\""),
-        (r#"{"time_embedding_type": "fourier"}"#, "`time_embedding_type` is \"fourier\", which is not supported"),
+        (r#"{"time_embedding_type": "rotary"}"#, "`time_embedding_type` is \"rotary\", which is not supported"),
+        (r#"{"time_embedding_type": "learned"}"#, "`num_train_timesteps` is missing"),
+        (
+            r#"{"time_embedding_type": "learned", "num_train_timesteps": 1000000000}"#,
+            "`num_train_timesteps` has 1000000000",
+        ),
+        (r#"{"class_embed_type": "projection"}"#, "`class_embed_type` is \"projection\""),
+        (r#"{"resnet_time_scale_shift": "spatial"}"#, "`resnet_time_scale_shift` is \"spatial\""),
+        (r#"{"mid_block_scale_factor": 0}"#, "`mid_block_scale_factor` is 0"),
+        (r#"{"time_embedding_dim": 1000000000}"#, "`time_embedding_dim` is 1000000000"),
+        (r#"{"block_out_channels": []}"#, "4, 4 and 0 entries"),
+        (r#"{"block_out_channels": [], "down_block_types": [], "up_block_types": []}"#, "`block_out_channels` lists 0"),
+        (r#"{"block_out_channels": 1e300}"#, "`block_out_channels`: invalid type: floating point"),
+        (
+            r#"{"in_channels": 4, "up_block_types": ["UpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"],
+            "down_block_types": ["SkipDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]}"#,
+            "`in_channels` is 4",
+        ),
+        (
+            r#"{"down_block_types": ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D", "DownBlock2D"]}"#,
+            "`down_block_types` has level 1 of skip blocks and level 0 not",
+        ),
         (r#"{"layers_per_block": 1000000000}"#, "`layers_per_block` is 1000000000"),
         (r#"{"layers_per_block": -5}"#, "`layers_per_block`: invalid value: integer `-5`"),
         (r#"{"layers_per_block": null}"#, "`layers_per_block`: invalid type: null"),
@@ -59,16 +80,21 @@ fn what_is_not_supported_or_absurd_is_named() {
         (r#"{"norm_eps": "small"}"#, "`norm_eps`: invalid type: string"),
         (r#"{"in_channels": 0}"#, "`in_channels` is 0"),
         (r#"{"num_class_embeds": 99999999999}"#, "`num_class_embeds` is 99999999999"),
-        (r#"{"act_fn": "mish"}"#, "`act_fn` is \"mish\""),
+        (r#"{"act_fn": "tanh"}"#, "`act_fn` is \"tanh\""),
         (r#"{"downsample_padding": 2}"#, "`downsample_padding` is 2"),
         (r#"{"sample_size": [1, 2, 3]}"#, "`sample_size`"),
-        (r#"{"downsample_type": "resnet"}"#, "not supported"),
+        (r#"{"downsample_type": "kernel"}"#, "`downsample_type` is \"kernel\", which is not supported"),
         (r#"{"down_block_types": ["KDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]}"#, "\"KDownBlock2D\""),
     ] {
         let message = plain(&Config::from_json(json).unwrap_err());
         assert!(message.contains(says), "{json}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.len() < 300, "{message}");
     }
+    let deep = "[".repeat(1_000_000);
+    assert!(plain(&Config::from_json(&deep).unwrap_err()).contains("not JSON"));
+    let long = format!(r#"{{"act_fn": "{}"}}"#, "x".repeat(100_000));
+    assert!(plain(&Config::from_json(&long).unwrap_err()).len() < 300);
 }
 
 #[test]

@@ -15,7 +15,9 @@ fn reference_unet() -> Result<()> {
         let name = common::name(&case);
         let io = tensors::load(&case.join("io.safetensors"))?.tensors;
         let mut files: Vec<_> = std::fs::read_dir(&case)?.map(|e| e.unwrap().path()).collect();
-        files.retain(|f| f.extension().is_some_and(|e| e == "safetensors") && !f.ends_with("io.safetensors"));
+        files.retain(|f| {
+            f.extension().is_some_and(|e| e == "safetensors" || e == "bin") && !f.ends_with("io.safetensors")
+        });
         files.sort();
         for weights in files {
             let file = common::name(&weights);

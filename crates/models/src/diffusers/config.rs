@@ -1,18 +1,13 @@
-//! diffusers' `UNet2DModel` as it lies on disk: `config.json` and weights.
+//! A `config.json` of `UNet2DModel` in our terms.
 //!
 //! Keys that old files lack have the defaults of the class's signature; what we do not have is an error that names the
-//! key.
+//! key. [diffusers 0.42, unet_2d.py]
 
-use crate::checkpoint::refuse_unused;
 use crate::model::plain;
-use crate::params::Params;
-use crate::tensors;
-use crate::unet::{UNet, UNetConfig};
-use candle_core::{DType, Device, Error, Result, Var, bail};
+use crate::unet::{Activation, ClassInput, Kind, Time, UNetConfig};
+use candle_core::{Error, Result, bail};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::fs;
-use std::path::Path;
 
 /// A `config.json` in our terms.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,49 +22,6 @@ pub struct Config {
     pub classes: Option<usize>,
     /// Height and width that it was trained for, if it says so.
     pub size: Option<[usize; 2]>,
-}
-
-/// A network with its weights.
-pub struct Network {
-    /// What it is made of.
-    pub config: Config,
-    /// The network.
-    pub net: UNet,
-    /// Its parameters, sorted by name.
-    pub vars: Vec<(String, Var)>,
-}
-
-/// The network in `dir`: `config.json` and `diffusion_pytorch_model.safetensors`, there or in its folder `unet`.
-pub fn open(dir: &Path, dtype: DType, device: &Device) -> Result<Network> {
-    let inside = dir.join("unet");
-    let dir = if inside.join("config.json").exists() { &inside } else { dir };
-    load(&dir.join("config.json"), &dir.join("diffusion_pytorch_model.safetensors"), dtype, device)
-}
-
-/// The network described by the file `config`, with the weights of the file `weights`, converted to `dtype`.
-pub fn load(config: &Path, weights: &Path, dtype: DType, device: &Device) -> Result<Network> {
-    let text = fs::read_to_string(config);
-    let text = text.map_err(|e| Error::Msg(format!("cannot read `{}`: {e}", config.display())))?;
-    let parsed = Config::from_json(&text).map_err(|e| Error::Msg(format!("`{}`: {}", config.display(), plain(&e))));
-    let config = parsed?;
-    let tensors = tensors::load(weights)?.tensors;
-    let tensors = tensors.into_iter().map(|(name, t)| (present_name(&name), t)).collect();
-    let params = Params::loaded(tensors);
-    let vb = params.builder(dtype, device);
-    let net = UNet::new(&config.unet, config.inputs, config.outputs, config.classes, vb)
-        .map_err(|e| Error::Msg(format!("`{}`: {}", weights.display(), plain(&e))))?;
-    refuse_unused(&weights.display().to_string(), &params)?;
-    Ok(Network { config, net, vars: params.vars() })
-}
-
-/// Attention had other names before diffusers 0.18.
-fn present_name(name: &str) -> String {
-    if !name.contains(".attentions.") {
-        return name.to_string();
-    }
-    [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")]
-        .iter()
-        .fold(name.to_string(), |name, (old, new)| name.replace(old, new))
 }
 
 struct Fields(Map<String, Value>);
@@ -98,36 +50,34 @@ fn short(value: &Value) -> String {
     if text.chars().count() > 80 { text.chars().take(80).chain("...".chars()).collect() } else { text }
 }
 
-/// What a level is, from the name of its block.
-struct Kind {
-    attention: bool,
-    residual_resampling: bool,
-}
+/// A level's blocks: what they are, and whether they have attention.
+type Level = (Kind, bool);
 
-/// The kind of each level, finest first. `word` is "Down" or "Up".
-fn kinds(key: &str, blocks: &[String], word: &str, residual: bool) -> Result<Vec<Kind>> {
-    let sampler = if word == "Down" { "Downsample" } else { "Upsample" };
-    let kind = |block: &String| {
+/// What each level is, in the order of `blocks`. `word` is "Down" or "Up"; `resampler` joins levels with attention.
+fn levels(key: &str, blocks: &[String], word: &str, resampler: Kind) -> Result<Vec<Level>> {
+    let known = [
+        (format!("{word}Block2D"), Kind::Conv, false),
+        (format!("Attn{word}Block2D"), resampler, true),
+        (format!("Resnet{word}sampleBlock2D"), Kind::Residual, false),
+        (format!("Skip{word}Block2D"), Kind::Skip, false),
+        (format!("AttnSkip{word}Block2D"), Kind::Skip, true),
+    ];
+    let level = |block: &String| {
         let name = block.strip_prefix("UNetRes").unwrap_or(block);
-        let (attention, residual_resampling) = if name == format!("{word}Block2D") {
-            (false, false)
-        } else if name == format!("Attn{word}Block2D") {
-            (true, residual)
-        } else if name == format!("Resnet{sampler}Block2D") {
-            (false, true)
-        } else {
-            bail!(
-                "`{key}` has \"{block}\", which is not supported; {word}Block2D, Attn{word}Block2D and \
-                 Resnet{sampler}Block2D are"
-            )
-        };
-        Ok(Kind { attention, residual_resampling })
+        match known.iter().find(|(known, ..)| known == name) {
+            Some(&(_, kind, attention)) => Ok((kind, attention)),
+            None => {
+                let known: Vec<&str> = known.iter().map(|(known, ..)| known.as_str()).collect();
+                let block = short(&block.as_str().into());
+                bail!("`{key}` has {block}, which is not supported; {} are", known.join(", "))
+            }
+        }
     };
-    blocks.iter().map(kind).collect()
+    blocks.iter().map(level).collect()
 }
 
-fn with_attention(kinds: &[Kind]) -> Vec<usize> {
-    kinds.iter().enumerate().filter(|(_, kind)| kind.attention).map(|(level, _)| level).collect()
+fn with_attention(levels: &[Level]) -> Vec<usize> {
+    levels.iter().enumerate().filter(|(_, (_, attention))| *attention).map(|(level, _)| level).collect()
 }
 
 impl Config {
@@ -139,15 +89,8 @@ impl Config {
             Err(e) => bail!("this is not JSON: {e}"),
         };
         let f = &fields;
-        let null = Value::Null;
         f.only("_class_name", &["UNet2DModel".into()])?;
-        f.only("time_embedding_type", &["positional".into()])?;
-        f.only("mid_block_type", &["UNetMidBlock2D".into(), null.clone()])?;
-        f.only("act_fn", &["silu".into(), "swish".into()])?;
         f.only("resnet_time_scale_shift", &["default".into(), "scale_shift".into()])?;
-        f.only("class_embed_type", std::slice::from_ref(&null))?;
-        f.only("downsample_type", &["conv".into(), "resnet".into(), null.clone()])?;
-        f.only("upsample_type", &["conv".into(), "resnet".into(), null.clone()])?;
 
         let names = |list: [&str; 4]| list.map(String::from).to_vec();
         let (attn_down, attn_up) = ("AttnDownBlock2D", "AttnUpBlock2D");
@@ -162,26 +105,25 @@ impl Config {
                 channels.len()
             );
         }
-        let is_resnet = |key: &str| f.get(key, None::<String>).map(|kind| kind.as_deref() == Some("resnet"));
-        let down = kinds("down_block_types", &down, "Down", is_resnet("downsample_type")?)?;
-        let mut up = kinds("up_block_types", &up, "Up", is_resnet("upsample_type")?)?;
+        let down = levels("down_block_types", &down, "Down", f.resampler("downsample_type")?)?;
+        let mut up = levels("up_block_types", &up, "Up", f.resampler("upsample_type")?)?;
         up.reverse();
-        // the coarsest level has no way down, and the finest none up
-        let mut resampled = down.iter().rev().skip(1).chain(up.iter().skip(1)).map(|kind| kind.residual_resampling);
-        let residual_resampling = resampled.next().unwrap_or(false);
-        if resampled.any(|residual| residual != residual_resampling) {
-            bail!(
-                "`down_block_types`, `up_block_types`, `downsample_type` and `upsample_type` join some levels by \
-                 convolutions and others by residual blocks, which is not supported"
-            );
-        }
+        let kinds = |levels: &[Level]| levels.iter().map(|&(kind, _)| kind).collect::<Vec<_>>();
+        // the coarsest level has no way down, and the finest none up: there only skip blocks differ
+        let mut joins = kinds(&down[..down.len().saturating_sub(1)]);
+        joins.extend(kinds(up.get(1..).unwrap_or_default()));
+        let ends = [down.last(), up.first()].into_iter().flatten();
+        let alike = |all: Kind| joins.iter().all(|&k| k == all) && ends.clone().all(|&(kind, _)| kind != Kind::Skip);
+        let residual_resampling = !joins.is_empty() && alike(Kind::Residual);
+        let mixed = !residual_resampling && !alike(Kind::Conv);
         let (attention, up_attention) = (with_attention(&down), with_attention(&up));
         let unet = UNetConfig {
             channels,
             layers: f.get("layers_per_block", 2)?,
             up_attention: (up_attention != attention).then_some(up_attention),
             attention,
-            middle: f.get("mid_block_type", Some("UNetMidBlock2D".to_string()))?.is_some(),
+            // whatever its name, it is a UNetMidBlock2D
+            middle: f.get("mid_block_type", Some(String::new()))?.is_some(),
             middle_attention: f.get("add_attention", true)?,
             head_dim: f.get("attention_head_dim", Some(8))?,
             groups: f.get("norm_num_groups", Some(32))?,
@@ -190,6 +132,11 @@ impl Config {
             dropout: f.get("dropout", 0.)?,
             scale_shift: f.get("resnet_time_scale_shift", "default".to_string())? == "scale_shift",
             residual_resampling,
+            down: mixed.then(|| kinds(&down)),
+            up: mixed.then(|| kinds(&up)),
+            activation: f.activation()?,
+            time: f.time()?,
+            class: f.class()?,
             downsample_padding: f.get("downsample_padding", 1)?,
             middle_scale: f.get("mid_block_scale_factor", 1.)?,
             center_input: f.get("center_input_sample", false)?,
@@ -208,6 +155,14 @@ impl Config {
         if config.inputs == 0 || config.inputs > 16384 || config.outputs == 0 || config.outputs > 16384 {
             bail!("`in_channels` is {} and `out_channels` {}; give 1 to 16384", config.inputs, config.outputs);
         }
+        let uses = |levels: &[Level]| levels.iter().any(|&(kind, _)| kind == Kind::Skip);
+        if (uses(&down) && config.inputs != 3) || (uses(&up) && config.outputs != 3) {
+            bail!(
+                "`in_channels` is {} and `out_channels` {}, but the skip blocks of diffusers have 3",
+                config.inputs,
+                config.outputs
+            );
+        }
         if config.classes.is_some_and(|n| n == 0 || n > 1_000_000) {
             bail!("`num_class_embeds` is {}; give 1 to 1000000, or null", config.classes.unwrap_or(0));
         }
@@ -216,6 +171,46 @@ impl Config {
 }
 
 impl Fields {
+    /// What joins levels with attention.
+    fn resampler(&self, key: &str) -> Result<Kind> {
+        self.only(key, &["conv".into(), "resnet".into(), Value::Null])?;
+        Ok(if self.get(key, None::<String>)?.as_deref() == Some("resnet") { Kind::Residual } else { Kind::Conv })
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        let name: String = self.get("act_fn", "silu".to_string())?;
+        Ok(match name.to_lowercase().as_str() {
+            "silu" | "swish" => Activation::Silu,
+            "mish" => Activation::Mish,
+            "gelu" => Activation::Gelu,
+            "relu" => Activation::Relu,
+            _ => {
+                bail!("`act_fn` is {}, which is not supported; silu, swish, mish, gelu, relu are", short(&name.into()))
+            }
+        })
+    }
+
+    fn time(&self) -> Result<Time> {
+        self.only("time_embedding_type", &["positional".into(), "fourier".into(), "learned".into()])?;
+        Ok(match self.get("time_embedding_type", String::new())?.as_str() {
+            "fourier" => Time::Fourier,
+            "learned" => match self.get("num_train_timesteps", None)? {
+                Some(times) => Time::Learned(times),
+                None => bail!("`num_train_timesteps` is missing, which a learned time needs"),
+            },
+            _ => Time::Sinusoid,
+        })
+    }
+
+    fn class(&self) -> Result<ClassInput> {
+        self.only("class_embed_type", &[Value::Null, "timestep".into(), "identity".into()])?;
+        Ok(match self.get("class_embed_type", None::<String>)?.as_deref() {
+            Some("timestep") => ClassInput::AsTime,
+            Some(_) => ClassInput::AsIs,
+            None => ClassInput::Table,
+        })
+    }
+
     fn size(&self) -> Result<Option<[usize; 2]>> {
         Ok(match self.0.get("sample_size") {
             Some(Value::Number(_)) => {
@@ -238,6 +233,9 @@ fn their_names(message: &str) -> String {
         ("`eps`", "`norm_eps`"),
         ("`middle_scale`", "`mid_block_scale_factor`"),
         ("`embedding`", "`time_embedding_dim`"),
+        ("`down`", "`down_block_types`"),
+        ("`up`", "`up_block_types`"),
+        ("`time`", "`num_train_timesteps`"),
     ]
     .iter()
     .fold(message.to_string(), |message, (ours, theirs)| message.replace(ours, theirs))

@@ -1,0 +1,361 @@
+//! Weights files of diffusers: every format is read as it was written, and what is wrong is one sentence.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use langevin_models::diffusers::{self, Files, weights};
+use langevin_models::{plain, tensors, torch};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+fn reference(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
+}
+
+fn message<T>(result: Result<T>) -> String {
+    let message = plain(&result.err().expect("it was taken"));
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.len() < 600, "{message}");
+    message
+}
+
+fn same(ours: &Tensors, theirs: &Tensors) -> Result<()> {
+    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    for (name, a) in ours {
+        let b = &theirs[name];
+        assert_eq!((a.dtype(), a.dims()), (b.dtype(), b.dims()), "{name}");
+        if a.elem_count() > 0 {
+            assert_eq!(common::distance(a, b)?, 0., "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_torch_saves_is_read_to_the_bit() -> Result<()> {
+    // strides, offsets, shared storages, every type; and wrapped as `state_dict` with `module.`, in protocol 4
+    let expected = tensors::load(&reference("torch/expected.safetensors"))?.tensors;
+    for file in ["plain.bin", "wrapped.bin"] {
+        same(&weights::read(&reference("torch").join(file), false)?, &expected)?;
+    }
+    let old = message(weights::read(&reference("torch/before-1.6.bin"), false));
+    assert!(old.contains("before-1.6.bin` is a bare pickle"), "{old}");
+    Ok(())
+}
+
+/// A folder with the network of the case "one-level", whose weights are up to the test.
+fn folder() -> (tempfile::TempDir, Tensors) {
+    let folder = tempfile::tempdir().unwrap();
+    let case = reference("unet/one-level");
+    fs::copy(case.join("config.json"), folder.path().join("config.json")).unwrap();
+    (folder, weights::read(&case.join("diffusion_pytorch_model.bin"), false).unwrap())
+}
+
+fn save(path: &Path, tensors: &Tensors) {
+    let tensors: Vec<_> = tensors.iter().map(|(name, t)| (name.clone(), t.clone())).collect();
+    tensors::save(path, &tensors, &BTreeMap::new()).unwrap();
+}
+
+fn vars(network: &diffusers::Network) -> Tensors {
+    network.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
+}
+
+fn open(path: &Path) -> Result<diffusers::Network> {
+    diffusers::open(path, DType::F32, &Device::Cpu)
+}
+
+#[test]
+fn files_are_found_in_order() -> Result<()> {
+    let (folder, tensors) = folder();
+    let at = |name: &str| folder.path().join(name);
+    assert!(message(open(folder.path())).contains("has no weights"));
+    assert!(message(open(&at("nothing"))).contains("does not exist"));
+
+    save(&at("diffusion_pytorch_model.fp16.safetensors"), &tensors);
+    let network = open(folder.path())?;
+    assert!(network.note.is_some_and(|note| note.contains("is the fp16 variant")));
+    fs::write(at("diffusion_pytorch_model.bin"), b"PK\x03\x04")?;
+    assert!(message(open(folder.path())).contains("diffusion_pytorch_model.bin` is damaged"));
+    fs::copy(reference("unet/one-level/diffusion_pytorch_model.bin"), at("diffusion_pytorch_model.bin"))?;
+    let network = open(folder.path())?;
+    assert_eq!(network.note, None);
+    same(&vars(&network), &tensors)?;
+    fs::write(at("diffusion_pytorch_model.safetensors"), b"")?;
+    assert!(message(open(folder.path())).contains("diffusion_pytorch_model.safetensors` is not a safetensors file"));
+    save(&at("diffusion_pytorch_model.safetensors"), &tensors);
+    same(&vars(&open(folder.path())?), &tensors)?;
+    same(&vars(&open(&at("diffusion_pytorch_model.bin"))?), &tensors)?;
+
+    fs::create_dir(at("unet"))?;
+    for file in ["config.json", "diffusion_pytorch_model.bin"] {
+        fs::rename(at(file), at("unet").join(file))?;
+    }
+    same(&vars(&open(folder.path())?), &tensors)?;
+    assert!(message(open(&at("diffusion_pytorch_model.safetensors"))).contains("config.json` is missing"));
+    Ok(())
+}
+
+#[test]
+fn shards_are_joined_and_their_index_is_checked() -> Result<()> {
+    let (folder, tensors) = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (mut one, mut two): (Tensors, Tensors) = tensors.clone().into_iter().partition(|(name, _)| name.as_str() < "m");
+    let map = |file: &str, part: &Tensors| part.keys().map(|name| (name.clone(), json!(file))).collect::<Vec<_>>();
+    let index = |map: Vec<(String, serde_json::Value)>| {
+        let index = json!({ "metadata": {}, "weight_map": map.into_iter().collect::<serde_json::Map<_, _>>() });
+        fs::write(at("diffusion_pytorch_model.safetensors.index.json"), index.to_string()).unwrap();
+    };
+    let good = [map("a.safetensors", &one), map("b.safetensors", &two)].concat();
+    index(good.clone());
+    assert!(message(open(folder.path())).contains("cannot read"));
+    save(&at("a.safetensors"), &one);
+    save(&at("b.safetensors"), &two);
+    same(&vars(&open(folder.path())?), &tensors)?;
+
+    for bad in ["../b.safetensors", "/etc/passwd", "..", "", "x/b.safetensors", "C:\\b"] {
+        let mut map = good.clone();
+        map[0].1 = json!(bad);
+        index(map);
+        assert!(message(open(folder.path())).contains("which is not the name of a file beside it"), "{bad}");
+    }
+    index(good.clone());
+    let (name, t) = one.pop_first().unwrap();
+    save(&at("a.safetensors"), &one);
+    assert!(message(open(folder.path())).contains(&format!("a.safetensors` lacks `{name}`")));
+    one.insert(name.clone(), t.clone());
+    save(&at("a.safetensors"), &one);
+    two.insert(name, t);
+    save(&at("b.safetensors"), &two);
+    assert!(message(open(folder.path())).contains("do not belong together"));
+    for (text, says) in
+        [("{", "is not JSON"), ("{}", "has no `weight_map`"), (r#"{"weight_map": 3}"#, "no `weight_map`")]
+    {
+        fs::write(at("diffusion_pytorch_model.safetensors.index.json"), text)?;
+        assert!(message(open(folder.path())).contains(says), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn types_are_converted_and_numbers_checked() -> Result<()> {
+    let (folder, tensors) = folder();
+    let file = folder.path().join("diffusion_pytorch_model.safetensors");
+    // tensors::save writes f32 and f64 alone
+    let write = |tensors: &Tensors| candle_core::safetensors::save(&tensors.clone().into_iter().collect(), &file);
+    for dtype in [DType::F16, DType::BF16, DType::F64] {
+        let converted: Tensors =
+            tensors.iter().map(|(name, t)| Ok((name.clone(), t.to_dtype(dtype)?))).collect::<Result<_>>()?;
+        write(&converted)?;
+        for (name, var) in vars(&open(folder.path())?) {
+            assert_eq!(var.dtype(), DType::F32);
+            assert_eq!(common::distance(&var, &converted[&name])?, 0.);
+        }
+    }
+    let mut large = tensors.clone();
+    large.insert("conv_in.bias".into(), Tensor::full(1e300, 8, &Device::Cpu)?);
+    write(&large)?;
+    assert!(message(open(folder.path())).contains("a number in `conv_in.bias` that is too large for F32"));
+    for wrong in [f32::NAN, f32::INFINITY] {
+        large.insert("conv_in.bias".into(), Tensor::full(wrong, 8, &Device::Cpu)?);
+        write(&large)?;
+        assert!(message(open(folder.path())).contains("a number that is not finite in `conv_in.bias`"));
+        Files { any_number: true, ..Files::find(folder.path())? }.load(DType::F32, &Device::Cpu)?;
+    }
+    Ok(())
+}
+
+/// A file as PyTorch writes it, with this pickle and one storage of eight numbers.
+fn archive(pickle: &[u8], method: zip::CompressionMethod) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    let storage: Vec<u8> = (0..8u8).flat_map(|n| f32::from(n).to_le_bytes()).collect();
+    for (name, bytes) in [("x/data.pkl", pickle), ("x/data/0", &storage)] {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'X');
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend(text.bytes());
+}
+
+fn tuple(out: &mut Vec<u8>, numbers: &[i64]) {
+    out.push(b'(');
+    for n in numbers {
+        out.extend([0x8a, 8]);
+        out.extend(n.to_le_bytes());
+    }
+    out.push(b't');
+}
+
+/// The pickle of {"w": tensor} with such a view of storage `key` of this type.
+fn view(class: &str, key: &str, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> {
+    let mut out = b"\x80\x02}".to_vec();
+    text(&mut out, "w");
+    out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+    text(&mut out, "storage");
+    out.extend(format!("ctorch\n{class}\n").bytes());
+    text(&mut out, key);
+    text(&mut out, "cpu");
+    out.extend(b"K\x08tQ");
+    out.extend([0x8a, 8]);
+    out.extend(offset.to_le_bytes());
+    tuple(&mut out, size);
+    tuple(&mut out, stride);
+    out.extend(b"\x89}tRs.");
+    out
+}
+
+#[test]
+fn hostile_torch_files_are_refused() -> Result<()> {
+    let stored = zip::CompressionMethod::Stored;
+    let parse = |pickle: &[u8]| torch::parse(&archive(pickle, stored));
+    let good = parse(&view("FloatStorage", "0", 1, &[2, 3], &[1, 2]))?;
+    assert_eq!(good["w"].to_vec2::<f32>()?, [[1., 3., 5.], [2., 4., 6.]]);
+    let huge = i64::MAX;
+    for (offset, size, stride) in [
+        (3, vec![2, 3], vec![3, 1]),             // reaches beyond
+        (-1, vec![2], vec![1]),                  // before
+        (0, vec![1 << 30, 1 << 30], vec![0, 0]), // one number, repeated
+        (0, vec![9], vec![0]),                   // the same, small
+        (0, vec![huge, huge], vec![huge, huge]), // overflow
+        (huge, vec![2], vec![1]),                // overflow
+        (0, vec![1 << 39, 0], vec![1 << 39, 1]), // nothing, of an absurd shape
+        (0, vec![2], vec![1, 1]),                // not as many strides
+        (0, vec![1; 9], vec![1; 9]),             // too many dimensions
+    ] {
+        match parse(&view("FloatStorage", "0", offset, &size, &stride)) {
+            Ok(tensors) => assert_eq!(tensors["w"].elem_count(), 0, "{size:?} {stride:?}"),
+            Err(e) => assert!(message::<()>(Err(e)).contains("`w`")),
+        }
+    }
+    for (pickle, says) in [
+        (view("FloatStorage", "1", 0, &[2], &[1]), "`data/1` in it cannot be read"),
+        (view("FloatStorage", "../../x", 0, &[2], &[1]), "cannot be read"),
+        (view("ComplexFloatStorage", "0", 0, &[2], &[1]), "ComplexFloatStorage, which is not supported"),
+        (b"\x80\x02].".to_vec(), "no dict of tensors"),
+        (b"\x80\x02}K\x01K\x01s.".to_vec(), "a key that is no text"),
+        (b"\x80\x02}U\x01wK\x01s.".to_vec(), "`w`, which is not a tensor"),
+        (b"\x80\x02}U\x01wcos\nsystem\nU\x02ls\x85Rs.".to_vec(), "made by `os.system` and not a plain tensor"),
+        (b"\x80\x02}U\x01w(X\xff\xff\xff\xff".to_vec(), "the pickle is cut short"),
+        (b"\x80\x02i.".to_vec(), "opcode 0x69"),
+    ] {
+        let refused = message(parse(&pickle));
+        assert!(refused.contains(says), "{refused}");
+    }
+    let mut twice = view("FloatStorage", "0", 0, &[2], &[1]);
+    let again = twice[3..].to_vec();
+    twice.pop();
+    twice.extend(again);
+    assert!(message(parse(&twice)).contains("two tensors named `w`"));
+    // a thousand tensors, each all of the storage
+    let mut many = b"\x80\x02}".to_vec();
+    let one = view("FloatStorage", "0", 0, &[8], &[1]);
+    let value = &one[9..one.len() - 2];
+    for i in 0..1000 {
+        text(&mut many, &i.to_string());
+        many.extend_from_slice(if i == 0 { value } else { b"h\0" });
+        many.extend_from_slice(if i == 0 { b"q\0s" } else { b"s" });
+    }
+    many.push(b'.');
+    assert!(message(parse(&many)).contains("larger than the file"));
+    Ok(())
+}
+
+/// Every length and many random changes of a good file: taken or refused in one sentence.
+#[test]
+fn damage_never_panics() -> Result<()> {
+    let file = |name: &str| fs::read(reference("torch").join(name)).unwrap();
+    for (good, step) in [(file("plain.bin"), 7), (file("wrapped.bin"), 11), (file("expected.safetensors"), 1)] {
+        for length in (0..good.len()).step_by(step) {
+            message(weights::parse(&good[..length]));
+        }
+        let mut draws = langevin_ops::noise::Noise::seeds(&[23, 24, 25]);
+        let mut refused = 0;
+        for _ in 0..3000 {
+            let u = draws.uniform(3)?;
+            let (mut bytes, below) = (good.clone(), |u: f64, n: usize| (u * n as f64) as usize);
+            let at = below(u[0], bytes.len());
+            match below(u[1], 3) {
+                0 => bytes[at] ^= 1 << below(u[2], 8),
+                1 => bytes[at] = below(u[2], 256) as u8,
+                _ => drop(bytes.splice(at..at + 1, [0x85; 3])),
+            }
+            if let Err(e) = weights::parse(&bytes) {
+                message::<()>(Err(e));
+                refused += 1;
+            }
+        }
+        assert!(refused > 1000, "{refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_pickles_never_panic() -> Result<()> {
+    // inside the zip, whose checksum would else find every change
+    let good = view("FloatStorage", "0", 1, &[2, 3], &[1, 2]);
+    let mut draws = langevin_ops::noise::Noise::seeds(&[29, 30, 31, 32]);
+    for _ in 0..5000 {
+        let u = draws.uniform(4)?;
+        let mut pickle = good.clone();
+        for pair in u.chunks(2) {
+            let at = (pair[0] * pickle.len() as f64) as usize;
+            pickle[at] = (pair[1] * 256.) as u8;
+        }
+        if let Err(e) = torch::parse(&archive(&pickle, zip::CompressionMethod::Stored)) {
+            message::<()>(Err(e));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_weights_file_is_said() {
+    for (bytes, says) in [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0" as &[u8], "Git LFS"),
+        (b"<!doctype html><html>", "not a safetensors file"),
+        (
+            &header(
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+            ),
+            "two tensors named `a`",
+        ),
+        (
+            &header(
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            "two tensors named `a`",
+        ),
+        (
+            &header(
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+            ),
+            "the offsets of `b` overlap",
+        ),
+        (&header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,800]}}"#, 8), "damaged"),
+        (&header(r#"{"a":{"dtype":"F32","shape":[99999999999,99999999999],"data_offsets":[0,8]}}"#, 8), "damaged"),
+    ] {
+        let refused = message(weights::parse(bytes));
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
+/// A safetensors file with this header and `n` bytes of data.
+fn header(text: &str, n: usize) -> Vec<u8> {
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.bytes());
+    bytes.extend(vec![0; n]);
+    bytes
+}
