@@ -25,6 +25,7 @@ mod bench;
 mod check;
 mod ema;
 mod folder;
+mod hub;
 mod info;
 mod list;
 mod open;
