@@ -41,6 +41,7 @@ enum Verb {
     Export(Export),
     Check(Check),
     Bench(Bench),
+    Hub(Hub),
     Completions(Completions),
 }
 
@@ -314,6 +315,69 @@ pub struct Bench {
     pub machine: Machine,
 }
 
+/// Files of the Hugging Face Hub: list, download, upload
+#[derive(Parser)]
+#[command(after_long_help = "\
+A repository is owner/name, or owner/name@REVISION for a branch, a tag or a commit; datasets/owner/name for a data set.
+Downloads go to the cache that Python's huggingface_hub has too, are gone on with after a cut, and are compared with their
+hash. HF_TOKEN opens private repositories; HF_HUB_OFFLINE=1 uses the cache alone; HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and
+HF_HUB_DOWNLOAD_TIMEOUT mean what they mean there.
+
+Examples:
+  langevin hub ls google/ddpm-cifar10-32
+  langevin hub get google/ddpm-cifar10-32                          the whole repository; prints its folder
+  langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm      some files, copied to a folder
+  langevin hub push runs/digits me/digits --private")]
+pub struct Hub {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: HubVerb,
+}
+
+/// What `langevin hub` does
+#[derive(Subcommand)]
+pub enum HubVerb {
+    /// List the files of a repository and their sizes in bytes
+    #[command(after_long_help = "Example:\n  langevin hub ls google/ddpm-cifar10-32@main")]
+    Ls {
+        /// owner/name[@REVISION]
+        repo: String,
+    },
+    /// Download files, and say where they are
+    #[command(after_long_help = "\
+Examples:
+  langevin hub get google/ddpm-cifar10-32
+  langevin hub get google/ddpm-cifar10-32 config.json diffusion_pytorch_model.safetensors
+  langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm")]
+    Get {
+        /// owner/name[@REVISION]
+        repo: String,
+        /// Files, or patterns such as 'unet/*' [default: all files]
+        #[arg(value_name = "FILE")]
+        files: Vec<String>,
+        /// Copy them to this folder, besides the cache
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Upload a folder as one commit, and say where it is; needs a token that may write, in HF_TOKEN
+    #[command(after_long_help = "\
+Examples:
+  langevin hub push exported me/digits
+  langevin hub push exported me/digits --private --revision wip")]
+    Push {
+        /// The folder
+        dir: PathBuf,
+        /// owner/name; it is created where it does not exist
+        repo: String,
+        /// Nobody else sees the repository, if it is created
+        #[arg(long)]
+        private: bool,
+        /// The branch, created where it does not exist [default: main]
+        #[arg(long, value_name = "R")]
+        revision: Option<String>,
+    },
+}
+
 /// Print a completion script for a shell
 #[derive(Parser)]
 #[command(
@@ -340,6 +404,7 @@ impl Args {
             Some(Verb::Export(args)) => crate::export::run(&args),
             Some(Verb::Check(args)) => crate::check::run(&args),
             Some(Verb::Bench(args)) => crate::bench::run(&args),
+            Some(Verb::Hub(args)) => crate::hub::run(&args),
             Some(Verb::Completions(args)) => {
                 let mut script = vec![];
                 clap_complete::generate(args.shell, &mut Args::command(), "langevin", &mut script);

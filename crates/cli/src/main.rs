@@ -27,6 +27,7 @@ mod draw;
 mod ema;
 mod export;
 mod folder;
+mod hub;
 mod info;
 mod list;
 mod open;

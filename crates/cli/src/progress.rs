@@ -44,6 +44,31 @@ impl Progress {
         }
     }
 
+    /// A download of `size` bytes, 0 where that is not known; [`at`](Self::at) says how far it is.
+    pub fn bytes(name: &str, size: u64) -> Self {
+        let mut this = Self::new(size, "bytes");
+        if let Some(bar) = &this.bar {
+            let style =
+                ProgressStyle::with_template("{msg}  {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(name.to_string());
+        }
+        this.told = Instant::now();
+        this
+    }
+
+    /// So much is done.
+    pub fn at(&mut self, done: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None if self.told.elapsed() >= PAUSE => {
+                self.told = Instant::now();
+                crate::talk!("{} of {} MB", done / 1_000_000, self.all / 1_000_000);
+            }
+            None => {}
+        }
+    }
+
     /// All is done; the bar goes away.
     pub fn done(self) {
         if let Some(bar) = self.bar {

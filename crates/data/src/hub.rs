@@ -1,23 +1,18 @@
 //! MNIST, Fashion-MNIST and CIFAR-10 from the Hugging Face Hub, through candle-datasets; cached, then offline.
 //!
-//! hf-hub 1.0 may keep the text of an error as the file, checks no hash, has no timeouts and ignores `HF_HUB_OFFLINE`,
-//! and candle-datasets panics on what it cannot decode. So the files are fetched and checked here before it reads them.
+//! candle-datasets' own download may keep the text of an error as the file and wait for ever, and it panics on what it
+//! cannot decode. So langevin-hub fetches and checks the files before it reads them.
 
 use crate::{Images, spec::Split};
 use candle_core::{Result, Tensor};
 use candle_datasets::vision;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeDataset};
-use sha2::{Digest, Sha256};
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use langevin_hub::Repo;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 /// The branch on which the Hub keeps every dataset as parquet files.
 const REVISION: &str = "refs/convert/parquet";
-/// Nothing new for so long is a server that does not answer; `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) overrides it.
-const PATIENCE: u64 = 60;
 
 /// A dataset as candle-datasets asks for it.
 struct Source {
@@ -91,113 +86,35 @@ fn load(source: &Source) -> Fetched<vision::Dataset> {
 
 /// Sees to it that both files are in the cache and whole.
 fn fetch(source: &Source) -> Fetched<()> {
-    let client = HFClientSync::new().map_err(|e| e.to_string())?;
-    let endpoint = HFClient::new().map(|c| c.endpoint().to_string()).map_err(|e| e.to_string())?;
-    let (owner, name) = hf_hub::split_id(source.id);
-    let repo = client.dataset(owner, name);
+    let repo = Repo::parse(&format!("datasets/{}@{REVISION}", source.id)).map_err(|e| e.to_string())?;
     for part in ["train", "test"] {
         let file = format!("{}/{part}/0000.parquet", source.folder);
-        let cached = ask(&repo, &file, Ask::Cache).and_then(|path| whole(&path));
-        if cached.is_ok() {
-            continue;
-        }
-        if offline() {
-            return Err(format!("HF_HUB_OFFLINE is set, and {file} of {} is not in the cache", source.id));
-        }
-        let from = |why| format!("{file} of {} at {endpoint}: {why}; check the network", source.id);
-        let first = ask(&repo, &file, Ask::Network).map_err(from)?;
-        if whole(&first).is_err() {
-            // Only a forced download replaces what is there.
-            let again = ask(&repo, &file, Ask::Force).map_err(from)?;
-            if let Err(why) = whole(&again) {
-                discard(&again);
-                return Err(from(why));
+        if let Some(cached) = repo.cached(&file) {
+            if whole(&cached).is_ok() {
+                continue;
             }
+            discard(&cached);
         }
+        let path = repo.file(&file).map_err(|e| e.to_string())?;
+        whole(&path).inspect_err(|_| discard(&path))?;
     }
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Ask {
-    Cache,
-    Network,
-    Force,
-}
-
-/// One file's path in the cache. A server that falls silent is given up.
-fn ask(repo: &HFRepositorySync<RepoTypeDataset>, file: &str, how: Ask) -> Fetched<PathBuf> {
-    let (repo, file) = (repo.clone(), file.to_string());
-    let (to, done) = channel();
-    let cache = HFClient::new().map(|c| c.cache_dir().to_path_buf()).unwrap_or_default();
-    std::thread::spawn(move || {
-        let request = repo.download_file().filename(file).revision(REVISION);
-        let _ = to.send(match how {
-            Ask::Cache => request.local_files_only(true).send(),
-            Ask::Network => request.send(),
-            Ask::Force => request.force_download(true).send(),
-        });
-    });
-    let patience = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|s| s.parse().ok()).unwrap_or(PATIENCE);
-    let (mut seen, mut since) = (0, Instant::now());
-    loop {
-        match done.recv_timeout(Duration::from_millis(500)) {
-            Ok(answer) => return answer.map_err(|e| reason(&e)),
-            Err(RecvTimeoutError::Disconnected) => return Err("the download stopped unexpectedly".into()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        let now = incomplete(&cache);
-        if now != seen {
-            (seen, since) = (now, Instant::now());
-        } else if since.elapsed() >= Duration::from_secs(patience) {
-            return Err(format!("the server has sent nothing for {patience} s"));
-        }
-    }
-}
-
-/// The bytes that unfinished downloads have so far, in any repository of the cache.
-fn incomplete(cache: &Path) -> u64 {
-    let list = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok());
-    let blobs = list(cache.to_path_buf()).flat_map(|repo| list(repo.path().join("blobs")));
-    let parts = blobs.filter(|blob| blob.file_name().to_string_lossy().ends_with(".incomplete"));
-    parts.filter_map(|part| part.metadata().ok()).map(|part| part.len()).sum()
-}
-
-fn reason(e: &HFError) -> String {
-    match e {
-        HFError::EntryNotFound { .. } => "there is no such file on the server".into(),
-        HFError::AuthRequired { .. } => "there is no such dataset, or it needs a token (set HF_TOKEN)".into(),
-        HFError::Request { source, .. } if source.is_connect() => "no connection".into(),
-        HFError::Request { .. } => "the connection was lost".into(),
-        HFError::Http { context } => format!("the server answered {}", context.status),
-        other => other.to_string(),
-    }
-}
-
-/// A parquet file begins and ends with PAR1, and large files are cached under their SHA-256.
+/// Its contents are those of its name, and begin and end with PAR1, as parquet files do.
 fn whole(path: &Path) -> Fetched<()> {
-    let unreadable = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
-    let blob = fs::canonicalize(path).map_err(unreadable)?;
-    let mut file = fs::File::open(&blob).map_err(unreadable)?;
-    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
-    let (mut start, mut end) = (Vec::<u8>::new(), Vec::<u8>::new());
-    loop {
-        let n = file.read(&mut piece).map_err(unreadable)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&piece[..n]);
-        start.extend(piece[..n].iter().take(4 - start.len().min(4)));
-        end.extend_from_slice(&piece[n.saturating_sub(4)..n]);
-        end.drain(..end.len().saturating_sub(4));
+    langevin_hub::check(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let ends = || {
+        let (mut file, mut start, mut end) = (File::open(path)?, [0; 4], [0; 4]);
+        file.read_exact(&mut start)?;
+        file.seek(SeekFrom::End(-4))?;
+        file.read_exact(&mut end)?;
+        Ok::<_, std::io::Error>([start, end])
+    };
+    if ends().is_ok_and(|ends| ends == [*b"PAR1"; 2]) {
+        return Ok(());
     }
-    if start != b"PAR1" || end != b"PAR1" {
-        return Err("what the server sent is not a parquet file".into());
-    }
-    let name = blob.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let is_hash = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_hash && name != hex { Err("what the server sent has the wrong SHA-256".into()) } else { Ok(()) }
+    Err("what the server sent is not a parquet file".into())
 }
 
 /// Takes a file that is not what it should be out of the cache.
@@ -206,9 +123,4 @@ fn discard(path: &Path) {
         let _ = fs::remove_file(blob);
     }
     let _ = fs::remove_file(path);
-}
-
-fn offline() -> bool {
-    let set = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
-    matches!(set.as_str(), "1" | "true" | "yes" | "on")
 }

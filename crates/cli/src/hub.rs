@@ -1,0 +1,112 @@
+//! `langevin hub`: files of the Hugging Face Hub listed, downloaded and uploaded.
+
+use crate::args::{Hub, HubVerb};
+use crate::progress::Progress;
+use crate::run::usage;
+use anyhow::{Context, Result};
+use langevin_hub::{Error, Event, Id, Kind, Push, Repo, Settings};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Carries out `langevin hub`.
+pub fn run(args: &Hub) -> Result<()> {
+    match &args.verb {
+        HubVerb::Ls { repo } => ls(repo),
+        HubVerb::Get { repo, files, out } => get(repo, files, out.as_deref()),
+        HubVerb::Push { dir, repo, private, revision } => push(dir, repo, *private, revision.as_deref()),
+    }
+}
+
+/// A repository whose downloads are seen on stderr.
+pub fn repo(name: &str) -> Result<Repo> {
+    let shown: Mutex<Option<(String, Progress)>> = Mutex::new(None);
+    let repo = Repo::parse(name).or_else(wrong)?;
+    Ok(repo.watched(move |event| {
+        let Ok(mut shown) = shown.lock() else { return };
+        match event {
+            Event::Note(text) => crate::talk!("{text}"),
+            Event::Bytes { file, done, size } => {
+                if shown.as_ref().is_none_or(|(name, _)| name != file) {
+                    *shown = Some((file.into(), Progress::bytes(file, size.unwrap_or(0))));
+                }
+                if let Some((_, progress)) = shown.as_mut() {
+                    progress.at(done);
+                }
+                if size == Some(done)
+                    && let Some((_, progress)) = shown.take()
+                {
+                    progress.done();
+                }
+            }
+        }
+    }))
+}
+
+/// A name that makes no sense is wrong usage.
+fn wrong<T>(e: Error) -> Result<T> {
+    if e.kind() == Kind::Input { usage(e.to_string()) } else { Err(e.into()) }
+}
+
+fn ls(name: &str) -> Result<()> {
+    let files = repo(name)?.files()?;
+    let width = files.iter().map(|file| file.size.to_string().len()).max().unwrap_or(0);
+    for file in &files {
+        crate::say!("{:>width$}  {}", file.size, file.path)?;
+    }
+    let all: u64 = files.iter().map(|file| file.size).sum();
+    crate::talk!("{} files, {:.1} MB", files.len(), all as f64 / 1e6);
+    Ok(())
+}
+
+fn get(name: &str, files: &[String], out: Option<&Path>) -> Result<()> {
+    let repo = repo(name)?;
+    let plain = files.iter().all(|file| !file.contains(['*', '?', '[', '{']));
+    // Names that are no patterns need no listing.
+    let wanted: Vec<String> = if plain && !files.is_empty() {
+        files.to_vec()
+    } else {
+        let patterns: Vec<&str> = files.iter().map(String::as_str).collect();
+        repo.matching(&patterns)?.into_iter().map(|entry| entry.path).collect()
+    };
+    let mut folder = PathBuf::new();
+    for path in &wanted {
+        let cached = repo.file(path).or_else(wrong)?;
+        if let Some(out) = out {
+            let to = out.join(path);
+            copy(&cached, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        }
+        if files.is_empty() {
+            folder = cached.ancestors().nth(path.split('/').count()).unwrap_or(&cached).to_path_buf();
+        } else if out.is_none() {
+            crate::say!("{}", cached.display())?;
+        }
+    }
+    match out {
+        Some(out) => crate::say!("{}", out.display()),
+        None if files.is_empty() => crate::say!("{}", folder.display()),
+        None => Ok(()),
+    }
+}
+
+/// Beside its place and renamed, so that no half of it is taken for whole.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let beside = tempfile::NamedTempFile::new_in(folder)?;
+    fs::copy(from, beside.path())?;
+    beside.persist(to)?;
+    Ok(())
+}
+
+fn push(dir: &Path, name: &str, private: bool, revision: Option<&str>) -> Result<()> {
+    if !dir.is_dir() {
+        return usage(format!("there is no folder {}", dir.display()));
+    }
+    let name = revision.map_or(name.to_string(), |revision| format!("{name}@{revision}"));
+    let to = Id::parse(&name).or_else(wrong)?;
+    let message = "Upload by langevin";
+    let settings = Settings::from_env().or_else(wrong)?;
+    let address = langevin_hub::push(&Push { folder: dir, to, private, message }, &settings).or_else(wrong)?;
+    crate::say!("{address}")
+}
