@@ -58,7 +58,10 @@ impl Start {
         let Self::Image { strength, .. } = self else { return Ok(way) };
         let left = edit::cut(&way.times(), *strength)?.len();
         if left < 2 {
-            return usage(format!("--strength {strength} of {} steps is no step; give more of either", way.steps.len()));
+            return usage(format!(
+                "--strength {strength} of {} steps is no step; give more of either",
+                way.steps.len()
+            ));
         }
         let steps = way.steps[way.steps.len() + 1 - left..].to_vec();
         Ok(Way { steps, ..way })
@@ -158,9 +161,9 @@ impl Job<'_> {
         let way = &self.way;
         let denoiser = model.denoiser(Cond { labels, dropout: None })?.telling(way.told.clone());
         let clamped;
-        let m: &dyn Denoiser = match way.clip {
+        let m: &dyn Denoiser = match &way.clip {
             Some(clip) => {
-                clamped = Clamped::new(&denoiser, clip)?;
+                clamped = Clamped::new(&denoiser, clip.clone())?;
                 &clamped
             }
             None => &denoiser,
@@ -170,9 +173,8 @@ impl Job<'_> {
         let mut sampler = way.sampler.clone();
         let mut shape = vec![seeds.len()];
         shape.extend_from_slice(&model.spec.shape);
-        let draw = |noise: &mut Noise| {
-            noise.normal(shape.as_slice(), model.dtype(), model.device())?.affine(way.start, 0.)
-        };
+        let draw =
+            |noise: &mut Noise| noise.normal(shape.as_slice(), model.dtype(), model.device())?.affine(way.start, 0.);
         let x = match &self.start {
             Start::Noise => draw(&mut noise)?,
             Start::Image { x0, encode: true, .. } => {

@@ -108,7 +108,9 @@ fn download(id: &str) -> Result<PathBuf> {
     let files: Vec<String> = repo.files()?.into_iter().map(|file| file.path).collect();
     let wanted = wanted(&files);
     if wanted.is_empty() {
-        bail!("{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json");
+        bail!(
+            "{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json"
+        );
     }
     Ok(repo.snapshot(&wanted)?)
 }
@@ -119,8 +121,10 @@ fn wanted(files: &[String]) -> Vec<&str> {
     let of = |folder: &str| -> Vec<&str> {
         let here: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(folder)).collect();
         let weights = |ending: &str, plain: bool| -> Vec<&str> {
-            let stem = |name: &str| name.strip_suffix(ending).and_then(|n| n.strip_prefix("diffusion_pytorch_model"));
-            let is = |name: &&&str| stem(name).is_some_and(|rest| !plain || rest.is_empty() || rest.contains("-of-"));
+            let is = |name: &&&str| {
+                let rest = name.strip_suffix(ending).and_then(|name| name.strip_prefix("diffusion_pytorch_model"));
+                rest.is_some_and(|rest| !plain || rest.is_empty() || rest.contains("-of-"))
+            };
             here.iter().filter(is).copied().collect()
         };
         let kinds = [(".safetensors", true), (".bin", true), (".safetensors", false), (".bin", false)];

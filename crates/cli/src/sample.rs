@@ -3,8 +3,8 @@
 //! Sample n depends on its seed alone: its noise is stream n, and every step is taken sample by sample.
 
 use crate::args::Sample;
-use crate::open::{self, Opened, open};
 use crate::draw::{Drawn, Job, Start};
+use crate::open::{self, Opened, open};
 use crate::output;
 use crate::run::{Drawing, NoiseSource, usage};
 use crate::way::Way;

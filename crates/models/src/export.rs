@@ -2,7 +2,7 @@
 
 use crate::model::{Head, ModelSpec};
 use crate::net::AnyNet;
-use crate::unet::UNetConfig;
+use crate::unet::{ClassInput, Kind, Time, UNetConfig};
 use candle_core::{Result, bail};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
@@ -15,33 +15,41 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
     let (AnyNet::UNetConfig(net), &[channels, height, width]) = (&spec.net, spec.shape.as_slice()) else {
         bail!("diffusers has no network such as `{}`; U-Nets can be exported", spec.net.name());
     };
-    if net.groups.is_none() {
+    let alike = if net.residual_resampling { Kind::Residual } else { Kind::Conv };
+    let kinds = |kinds: &Option<Vec<Kind>>| kinds.clone().unwrap_or(vec![alike; net.channels.len()]);
+    let (down, up) = (kinds(&net.down), kinds(&net.up));
+    if net.groups.is_none() && down.iter().chain(&up).any(|kind| *kind != Kind::Skip) {
         bail!(
             "`groups` is left out, so that every norm has groups of its own, which UNet2DModel has not; a model trained \
              with model.net.groups=8 can be exported"
         );
     }
-    let outputs = if spec.head == Head::Energy { spec.form.outputs(channels) } else { channels };
-    let blocks = |word: &str, sampler: &str, attention: &[usize]| -> Vec<String> {
-        let name = |level: usize| match (attention.contains(&level), net.residual_resampling) {
-            (true, _) => format!("Attn{word}Block2D"),
-            (false, true) => format!("Resnet{sampler}Block2D"),
-            (false, false) => format!("{word}Block2D"),
-        };
-        (0..net.channels.len()).map(name).collect()
-    };
-    let down = blocks("Down", "Downsample", &net.attention);
-    let mut up = blocks("Up", "Upsample", net.up_attention.as_ref().unwrap_or(&net.attention));
+    let up_attention = net.up_attention.as_ref().unwrap_or(&net.attention);
+    let downsample = resampling(&down, &net.attention, alike)?;
+    let upsample = resampling(&up, up_attention, alike)?;
+    let down = blocks("Down", "Downsample", &down, &net.attention);
+    let mut up = blocks("Up", "Upsample", &up, up_attention);
     up.reverse();
+    let outputs = if spec.head == Head::Energy { spec.form.outputs(channels) } else { channels };
+    let (time, rows) = match net.time {
+        Time::Sinusoid => ("positional", None),
+        Time::Fourier => ("fourier", None),
+        Time::Learned(rows) => ("learned", Some(rows)),
+    };
+    let class = match net.class {
+        ClassInput::Table => None,
+        ClassInput::AsTime => Some("timestep"),
+        ClassInput::AsIs => Some("identity"),
+    };
     let UNetConfig { channels: widths, layers, head_dim, groups, middle_groups, eps, .. } = net;
-    let resampling = if net.residual_resampling { "resnet" } else { "conv" };
     Ok(json!({
         "_class_name": "UNet2DModel",
         "sample_size": if height == width { json!(height) } else { json!([height, width]) },
         "in_channels": channels,
         "out_channels": outputs,
         "center_input_sample": net.center_input,
-        "time_embedding_type": "positional",
+        "time_embedding_type": time,
+        "num_train_timesteps": rows,
         "time_embedding_dim": net.embedding,
         "freq_shift": net.freq_shift,
         "flip_sin_to_cos": net.cos_first,
@@ -52,10 +60,11 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
         "layers_per_block": layers,
         "mid_block_scale_factor": net.middle_scale,
         "downsample_padding": net.downsample_padding,
-        "downsample_type": resampling,
-        "upsample_type": resampling,
+        "downsample_type": downsample,
+        "upsample_type": upsample,
         "dropout": net.dropout,
-        "act_fn": "silu",
+        "act_fn": net.activation,
+        "class_embed_type": class,
         "attention_head_dim": head_dim,
         "norm_num_groups": groups,
         "attn_norm_num_groups": middle_groups,
@@ -64,6 +73,30 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
         "add_attention": net.middle_attention,
         "num_class_embeds": spec.classes,
     }))
+}
+
+/// The names of the blocks of levels, finest first.
+fn blocks(word: &str, sampler: &str, kinds: &[Kind], attention: &[usize]) -> Vec<String> {
+    let name = |(level, kind): (usize, &Kind)| match (attention.contains(&level), kind) {
+        (true, Kind::Skip) => format!("AttnSkip{word}Block2D"),
+        (false, Kind::Skip) => format!("Skip{word}Block2D"),
+        (true, _) => format!("Attn{word}Block2D"),
+        (false, Kind::Residual) => format!("Resnet{sampler}Block2D"),
+        (false, Kind::Conv) => format!("{word}Block2D"),
+    };
+    kinds.iter().enumerate().map(name).collect()
+}
+
+/// How levels with attention change the resolution: one word for all of them.
+fn resampling(kinds: &[Kind], attention: &[usize], alike: Kind) -> Result<&'static str> {
+    let with: Vec<Kind> = attention.iter().filter_map(|&level| kinds.get(level).copied()).collect();
+    let residual = with.contains(&Kind::Residual);
+    if residual && with.contains(&Kind::Conv) {
+        bail!(
+            "of the levels with attention some are joined by residual blocks and some by convolutions: UNet2DModel has one word for all"
+        );
+    }
+    Ok(if residual || with.is_empty() && alike == Kind::Residual { "resnet" } else { "conv" })
 }
 
 /// The configuration of the `DDPMScheduler` that means the same process and prediction, if there is one.

@@ -61,6 +61,23 @@ fn networks_come_back_as_they_were() -> Result<()> {
     Ok(())
 }
 
+/// Every configuration among the reference cases, which diffusers wrote.
+#[test]
+fn configurations_of_diffusers_come_back() -> Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/unet");
+    let mut seen = 0;
+    for case in std::fs::read_dir(folder)? {
+        let Ok(text) = std::fs::read_to_string(case?.path().join("config.json")) else { continue };
+        let config = Config::from_json(&text)?;
+        let spec = ModelSpec { classes: config.classes, ..spec(config.unet.clone(), Head::Denoiser) };
+        let again = Config::from_json(&export::network(&spec)?.to_string())?;
+        assert_eq!((again.unet, again.classes), (config.unet, config.classes), "{text}");
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen}");
+    Ok(())
+}
+
 #[test]
 fn what_diffusers_has_not_is_an_error() {
     let error = |spec: &ModelSpec| export::network(spec).unwrap_err().to_string();
