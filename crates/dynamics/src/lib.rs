@@ -20,6 +20,7 @@
 //! - \[Saharia22\] Imagen (dynamic thresholding), 2205.11487
 //! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
+//! - \[Song23\] Consistency models, 2303.01469
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;

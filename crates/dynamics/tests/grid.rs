@@ -1,7 +1,7 @@
 //! The laws of every registered grid on every process, and the spacings of diffusers.
 
 use langevin_dynamics::Process;
-use langevin_dynamics::grid::{AnyGrid, Grid, Karras, Leading, Linspace, LogSnr, Trailing, Uniform};
+use langevin_dynamics::grid::{AnyGrid, Beta, Grid, Karras, Leading, Linspace, LogSnr, Trailing, Uniform};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Table, TableOptions, Vp};
 use serde_json::json;
 
@@ -101,6 +101,25 @@ fn pure_noise() {
         let times = grid.get().times(&flow, 20).unwrap();
         let alpha = flow.marginal(times[1]).alpha;
         assert!(alpha > 1e-4, "{grid:?}: {alpha}");
+    }
+}
+
+/// Quantiles of the arcsine distribution, a = b = 1/2, are sin^2(pi p / 2); and no parameters make it panic.
+#[test]
+fn quantiles() {
+    let edm = Edm { sigma_min: 1e-9, sigma_max: 1. };
+    let times = Beta { a: 0.5, b: 0.5 }.times(&edm, 11).unwrap();
+    for (i, t) in times[..11].iter().enumerate() {
+        let exact = (0.5 * std::f64::consts::PI * (1. - i as f64 / 10.)).sin().powi(2);
+        assert!((t - exact).abs() < 2e-9, "{i}: {t} {exact}");
+    }
+    for a in [0.1, 0.3, 0.6, 1., 2., 10.] {
+        for b in [0.1, 0.3, 0.6, 1., 2., 10.] {
+            for steps in [2, 3, 7, 50, 1000] {
+                let times = Beta { a, b }.times(&Edm::default(), steps);
+                assert!(times.is_ok() || steps > 3 || a.min(b) < 0.6, "{a} {b} {steps}: {times:?}");
+            }
+        }
     }
 }
 

@@ -231,3 +231,40 @@ fn single_precision() {
         assert!(apart > 0. && apart < 1e-3, "{t}: {apart}");
     }
 }
+
+/// Whatever stands in a key, there is a scheduler or an error, and steps or an error, never a panic.
+#[test]
+fn no_value_of_any_key_panics() {
+    let keys = "num_train_timesteps beta_start beta_end beta_schedule trained_betas variance_type clip_sample \
+                prediction_type thresholding dynamic_thresholding_ratio clip_sample_range sample_max_value \
+                timestep_spacing steps_offset rescale_betas_zero_snr set_alpha_to_one skip_prk_steps solver_order \
+                algorithm_type solver_type lower_order_final euler_at_final use_karras_sigmas use_exponential_sigmas \
+                use_beta_sigmas use_lu_lambdas use_flow_sigmas flow_shift final_sigmas_type lambda_min_clipped \
+                use_dynamic_shifting predict_x0 disable_corrector solver_p sigma_min sigma_max interpolation_type \
+                timestep_type snr sampling_eps correct_steps sigma_data s_noise rho clip_denoised";
+    let values = json!([
+        null, true, false, -1, 0, 0.5, 1, 2, 7, 5e-324, 1e-9, 0.999999, 1e9, 1e300, -1e300, "a", "", "-Infinity", "NaN",
+        "sample", "linspace", "trailing", "sigma_min", "dpmsolver", "heun", "log_linear", "continuous", [], [0.1], [-1],
+        [1e300], {}, {"a": 1}
+    ]);
+    let also = [json!({}), json!({"use_karras_sigmas": true}), json!({"use_flow_sigmas": true, "flow_shift": 3})];
+    let (mut read, mut planned) = (0, 0);
+    for class in CLASSES {
+        for key in keys.split_whitespace() {
+            for (value, also) in values.as_array().unwrap().iter().flat_map(|v| also.iter().map(move |a| (v, a))) {
+                let mut config = also.clone();
+                config[key] = value.clone();
+                let Ok(scheduler) = of(class, config.clone()) else { continue };
+                read += 1;
+                for steps in [1, 2, 5] {
+                    let Ok(plan) = scheduler.plan(steps) else { continue };
+                    let good = |(t, s): &(f64, f64)| t.is_finite() && s.is_finite() && *t > 0. && *s >= 0.;
+                    assert!(plan.steps.iter().all(good) && plan.start.is_finite(), "{class} {config}: {plan:?}");
+                    assert!(plan.told.iter().all(|(_, told)| told.is_finite()), "{class} {config}: {plan:?}");
+                    planned += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 10_000 && planned > 20_000, "{read} {planned}");
+}

@@ -41,6 +41,10 @@ pub(super) fn table(
     rescaled_end: Option<f64>,
 ) -> Result<Table> {
     let trained_betas = c.numbers("trained_betas")?;
+    let rescaled_end = match rescaled_end {
+        Some(end) if c.flag("rescale_betas_zero_snr", false)? => Some(end),
+        _ => None,
+    };
     Table::new(TableOptions {
         num_train_timesteps: c.count("num_train_timesteps", 1000)?,
         beta_schedule: match trained_betas {
@@ -50,7 +54,7 @@ pub(super) fn table(
         beta_start: c.number("beta_start", betas.0)?,
         beta_end: c.number("beta_end", betas.1)?,
         trained_betas,
-        rescale_betas_zero_snr: rescaled_end.is_some() && c.flag("rescale_betas_zero_snr", false)?,
+        rescale_betas_zero_snr: rescaled_end.is_some(),
         last_alpha_bar: rescaled_end.unwrap_or(0.),
         single_precision: true,
     })
@@ -161,9 +165,19 @@ fn pndm(c: &Config) -> Result<Scheduler> {
     })
 }
 
+/// Errors unless the levels rise, between sizes that their powers and logarithms stand.
+fn check_levels(c: &Config, process: &Edm) -> Result<()> {
+    process.check()?;
+    match (process.sigma_min < 1e-9, process.sigma_max > 1e9) {
+        (true, _) => Err(c.wrong("sigma_min", "at least 1e-9")),
+        (_, true) => Err(c.wrong("sigma_max", "at most 1e9")),
+        _ => Ok(()),
+    }
+}
+
 fn score_sde_ve(c: &Config) -> Result<Scheduler> {
     let process = Edm { sigma_min: c.number("sigma_min", 0.01)?, sigma_max: c.number("sigma_max", 1348.)? };
-    process.check()?;
+    check_levels(c, &process)?;
     let sampling_eps = c.number("sampling_eps", 1e-5)?;
     if !(0. ..1.).contains(&sampling_eps) {
         return Err(c.wrong("sampling_eps", "from 0 to 1, 1e-5 is usual"));
@@ -190,7 +204,7 @@ fn score_sde_ve(c: &Config) -> Result<Scheduler> {
 
 fn consistency(c: &Config) -> Result<Scheduler> {
     let process = Edm { sigma_min: c.number("sigma_min", 0.002)?, sigma_max: c.number("sigma_max", 80.)? };
-    process.check()?;
+    check_levels(c, &process)?;
     let (sigma_data, rho) = (c.number("sigma_data", 0.5)?, c.number("rho", 7.)?);
     if !(0.1..=1000.).contains(&rho) {
         return Err(c.wrong("rho", "from 0.1 to 1000, 7 is usual"));

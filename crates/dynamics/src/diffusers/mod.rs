@@ -107,18 +107,23 @@ impl Scheduler {
         if !(least..=most).contains(&steps) {
             bail!("{} takes from {least} to {most} steps, not {steps}", self.class);
         }
-        match &self.rule {
-            Rule::Entries { spacing, to, end } => entries(spacing, *to, *end, steps),
-            Rule::Levels(levels) => self.levels(levels, steps),
-            Rule::Ve { sigma_min, sigma_max, sampling_eps } => Ok(ve(*sigma_min, *sigma_max, *sampling_eps, steps)),
+        let plan = match &self.rule {
+            Rule::Entries { spacing, to, end } => entries(spacing, *to, *end, steps)?,
+            Rule::Levels(levels) => self.levels(levels, steps)?,
+            Rule::Ve { sigma_min, sigma_max, sampling_eps } => ve(*sigma_min, *sigma_max, *sampling_eps, steps),
             Rule::Consistency { sigma_min, sigma_max, rho, total } => {
                 let root = |sigma: f64| sigma.powf(1. / rho);
                 let part = |i: usize| (i * (total / steps)) as f64 / (total.max(&2) - 1) as f64;
                 let level = |i: usize| (root(*sigma_max) + part(i) * (root(*sigma_min) - root(*sigma_max))).powf(*rho);
                 let times: Vec<f64> = (0..steps).map(level).chain([0.]).collect();
-                Ok(Plan { steps: pairs(&times), told: vec![], start: *sigma_max })
+                Plan { steps: pairs(&times), told: vec![], start: *sigma_max }
             }
+        };
+        let bad = |(t, s): &&(f64, f64)| !(t.is_finite() && s.is_finite() && *t > 0.);
+        if let Some((t, s)) = plan.steps.iter().find(bad) {
+            bail!("{}: its noise levels lead from time {t} to {s}, which are none; look at its sigmas", self.class);
         }
+        Ok(plan)
     }
 
     fn levels(&self, levels: &Levels, steps: usize) -> Result<Plan> {
@@ -130,7 +135,8 @@ impl Scheduler {
             _ => process.t_at(-2. * level.ln()),
         };
         let times: Vec<f64> = visit.levels.iter().chain([&visit.end]).map(|&level| time(level)).collect();
-        if let Some(t) = times[..times.len() - 1].windows(2).find(|pair| pair[0] <= pair[1]) {
+        let begins = &times[..times.len() - 1];
+        if let Some(t) = begins.windows(2).find(|pair| pair[0] <= pair[1]) {
             bail!(
                 "{}: {steps} steps are too many: the noise levels at t = {} and {} do not fall",
                 self.class,

@@ -61,8 +61,8 @@ fn solver(c: &Config, from_noise: bool) -> Result<(Levels, AnyProcess, AnyParame
     }
     c.refuse("shift_terminal", "it is not supported; remove it")?;
     let shift = c.number("flow_shift", 1.)?;
-    if shift <= 0. {
-        return Err(c.wrong("flow_shift", "above 0"));
+    if !(0.01..=100.).contains(&shift) {
+        return Err(c.wrong("flow_shift", "from 0.01 to 100"));
     }
     if total != 1000 {
         return Err(c.wrong("num_train_timesteps", "1000 with use_flow_sigmas"));

@@ -5,7 +5,7 @@ use crate::Process;
 use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
-use statrs::function::beta::{beta_reg, inv_beta_reg, ln_beta};
+use statrs::function::beta::{checked_beta_reg, inv_beta_reg, ln_beta};
 
 /// Quantiles of a Beta distribution, in sigma / alpha: short steps at both ends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,9 +41,9 @@ impl Beta {
         let (a, b) = (self.a, self.b);
         let density = |q: f64| ((a - 1.) * q.ln() + (b - 1.) * (-q).ln_1p() - ln_beta(a, b)).exp();
         // the inverse has six digits: Newton's steps give the rest
-        (0..3).fold(inv_beta_reg(a, b, p), |q, _| {
-            let next = q - (beta_reg(a, b, q) - p) / density(q);
-            if next > 0. && next < 1. { next } else { q }
+        (0..3).fold(inv_beta_reg(a, b, p), |q, _| match checked_beta_reg(a, b, q) {
+            Ok(reached) if q > 0. && q < 1. => (q - (reached - p) / density(q)).clamp(0., 1.),
+            _ => q,
         })
     }
 }
@@ -56,8 +56,8 @@ impl Grid for Beta {
 
     fn check(&self) -> Result<()> {
         for (name, value) in [("a", self.a), ("b", self.b)] {
-            if !(0.05..=20.).contains(&value) {
-                bail!("{name} is {value}; it must be from 0.05 to 20, 0.6 is usual");
+            if !(0.1..=10.).contains(&value) {
+                bail!("{name} is {value}; it must be from 0.1 to 10, 0.6 is usual");
             }
         }
         Ok(())

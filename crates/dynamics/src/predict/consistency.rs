@@ -1,4 +1,4 @@
-//! A consistency function: f(x, t) = c_skip x + c_out F with f(x, t_min) = x. [Song23, 2303.01469, eq. 5 and App. C]
+//! A consistency function: f(x, t) = c_skip x + c_out F with f(x, t_min) = x. \[Song23, eq. 5 and App. C\]
 //!
 //! In y = x/alpha and s = sigma/alpha: c_skip = d^2 / ((s - s_min)^2 + d^2), c_out = (s - s_min) d / sqrt(s^2 + d^2), with d
 //! the standard deviation of the data; the network is told 250 ln s. It leads to the end of the trajectory of the ODE, not

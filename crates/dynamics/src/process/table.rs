@@ -113,6 +113,9 @@ impl Table {
         let table = Self::unchecked(options);
         // an alpha too small for a number is as good as none
         let lost = |l: f64| l.is_nan() || l.is_finite() && l < -700.;
+        if table.log_snr.contains(&f64::INFINITY) {
+            bail!("the first betas are too small to be told from 0; make beta_start larger");
+        }
         if table.log_snr.iter().any(|&l| lost(l)) || table.log_snr.windows(2).any(|pair| pair[0] <= pair[1]) {
             bail!("the betas lose all signal before the last entry; make beta_end or num_train_timesteps smaller");
         }

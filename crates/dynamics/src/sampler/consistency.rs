@@ -1,5 +1,5 @@
 //! Consistency sampling: x0 = f(x, t), then noise again, x_s = alpha_s x0 + sqrt(sigma_s^2 - sigma_min^2) z.
-//! [Song23, 2303.01469, Alg. 1]; sigma_min is what noise the end of the span leaves, as it is at alpha_s.
+//! \[Song23, Alg. 1\]; sigma_min is what noise the end of the span leaves, as it is at alpha_s.
 //!
 //! It wants a consistency function: the mean of x0, which a denoiser gives, shrinks the data at every step. The laws of
 //! samplers are tested with the exact consistency function, and it has no order: with that, any steps are as good.
