@@ -58,7 +58,8 @@ fn ls(name: &str) -> Result<()> {
         crate::say!("{:>width$}  {}", file.size, file.path)?;
     }
     let all: u64 = files.iter().map(|file| file.size).sum();
-    crate::talk!("{} files, {:.1} MB", files.len(), all as f64 / 1e6);
+    let s = if files.len() == 1 { "" } else { "s" };
+    crate::talk!("{} file{s}, {:.1} MB", files.len(), all as f64 / 1e6);
     Ok(())
 }
 
