@@ -327,7 +327,7 @@ Examples:
   langevin hub ls google/ddpm-cifar10-32
   langevin hub get google/ddpm-cifar10-32                          the whole repository; prints its folder
   langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm      some files, copied to a folder
-  langevin hub push runs/digits me/digits --private")]
+  langevin hub push exported me/digits --private                   a folder, as one commit")]
 pub struct Hub {
     /// What to do
     #[command(subcommand)]

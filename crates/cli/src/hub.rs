@@ -6,7 +6,7 @@ use crate::run::usage;
 use anyhow::{Context, Result};
 use langevin_hub::{Error, Event, Id, Kind, Push, Repo, Settings};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Carries out `langevin hub`.
@@ -28,7 +28,10 @@ pub fn repo(name: &str) -> Result<Repo> {
             Event::Note(text) => crate::talk!("{text}"),
             Event::Bytes { file, done, size } => {
                 if shown.as_ref().is_none_or(|(name, _)| name != file) {
-                    *shown = Some((file.into(), Progress::bytes(file, size.unwrap_or(0))));
+                    let new = Progress::bytes(file, size.unwrap_or(0));
+                    if let Some((_, old)) = shown.replace((file.into(), new)) {
+                        old.done();
+                    }
                 }
                 if let Some((_, progress)) = shown.as_mut() {
                     progress.at(done);
@@ -55,38 +58,32 @@ fn ls(name: &str) -> Result<()> {
         crate::say!("{:>width$}  {}", file.size, file.path)?;
     }
     let all: u64 = files.iter().map(|file| file.size).sum();
-    crate::talk!("{} files, {:.1} MB", files.len(), all as f64 / 1e6);
+    let s = if files.len() == 1 { "" } else { "s" };
+    crate::talk!("{} file{s}, {:.1} MB", files.len(), all as f64 / 1e6);
     Ok(())
 }
 
 fn get(name: &str, files: &[String], out: Option<&Path>) -> Result<()> {
     let repo = repo(name)?;
-    let plain = files.iter().all(|file| !file.contains(['*', '?', '[', '{']));
+    if files.is_empty() && out.is_none() {
+        return crate::say!("{}", repo.snapshot(&[]).or_else(wrong)?.display());
+    }
     // Names that are no patterns need no listing.
-    let wanted: Vec<String> = if plain && !files.is_empty() {
+    let plain = !files.is_empty() && files.iter().all(|file| !file.contains(['*', '?', '[', '{']));
+    let wanted: Vec<String> = if plain {
         files.to_vec()
     } else {
         let patterns: Vec<&str> = files.iter().map(String::as_str).collect();
-        repo.matching(&patterns)?.into_iter().map(|entry| entry.path).collect()
+        repo.matching(&patterns).or_else(wrong)?.into_iter().map(|entry| entry.path).collect()
     };
-    let mut folder = PathBuf::new();
     for path in &wanted {
         let cached = repo.file(path).or_else(wrong)?;
-        if let Some(out) = out {
-            let to = out.join(path);
-            copy(&cached, &to).with_context(|| format!("cannot write {}", to.display()))?;
-        }
-        if files.is_empty() {
-            folder = cached.ancestors().nth(path.split('/').count()).unwrap_or(&cached).to_path_buf();
-        } else if out.is_none() {
-            crate::say!("{}", cached.display())?;
+        match out.map(|out| out.join(path)) {
+            Some(to) => copy(&cached, &to).with_context(|| format!("cannot write {}", to.display()))?,
+            None => crate::say!("{}", cached.display())?,
         }
     }
-    match out {
-        Some(out) => crate::say!("{}", out.display()),
-        None if files.is_empty() => crate::say!("{}", folder.display()),
-        None => Ok(()),
-    }
+    out.map_or(Ok(()), |out| crate::say!("{}", out.display()))
 }
 
 /// Beside its place and renamed, so that no half of it is taken for whole.

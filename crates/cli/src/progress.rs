@@ -11,6 +11,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub struct Progress {
     bar: Option<ProgressBar>,
     unit: &'static str,
+    name: String,
     done: u64,
     all: u64,
     start: Instant,
@@ -26,7 +27,7 @@ impl Progress {
                 ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"));
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, unit, done: 0, all, start: Instant::now(), told: Instant::now() }
+        Self { bar, unit, name: String::new(), done: 0, all, start: Instant::now(), told: Instant::now() }
     }
 
     /// One more is done.
@@ -46,15 +47,14 @@ impl Progress {
 
     /// A download of `size` bytes, 0 where that is not known; [`at`](Self::at) says how far it is.
     pub fn bytes(name: &str, size: u64) -> Self {
-        let mut this = Self::new(size, "bytes");
+        let this = Self::new(size, "bytes");
         if let Some(bar) = &this.bar {
             let style =
                 ProgressStyle::with_template("{msg}  {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_message(name.to_string());
         }
-        this.told = Instant::now();
-        this
+        Self { name: name.into(), ..this }
     }
 
     /// So much is done.
@@ -63,7 +63,8 @@ impl Progress {
             Some(bar) => bar.set_position(done),
             None if self.told.elapsed() >= PAUSE => {
                 self.told = Instant::now();
-                crate::talk!("{} of {} MB", done / 1_000_000, self.all / 1_000_000);
+                let of = if self.all > 0 { format!(" of {}", self.all / 1_000_000) } else { String::new() };
+                crate::talk!("{}: {}{of} MB", self.name, done / 1_000_000);
             }
             None => {}
         }

@@ -11,6 +11,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+const PAGE: &str = "a web page came in place of the file";
+
 /// What a server says of a file before it sends it.
 pub(crate) struct Meta {
     pub(crate) commit: String,
@@ -32,7 +34,7 @@ impl Meta {
         let elsewhere = answer.status().is_redirection();
         let Some(commit) = text("x-repo-commit") else {
             let page = is_page(headers);
-            return Err(odd(if page { "a web page came in place of the file" } else { "the answer names no commit" }));
+            return Err(odd(if page { PAGE } else { "the answer names no commit" }));
         };
         let etag = text("x-linked-etag").or(text(ETAG.as_str())).unwrap_or_default();
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_string();
@@ -70,7 +72,7 @@ pub(crate) fn fetch(http: &Http, cache: &Cache, meta: &Meta, told: &dyn Fn(u64),
     if let Err(why) = contents(&part, &meta.etag, meta.size) {
         drop_file(&part)?;
         if why.kind() != Kind::Damaged || !old {
-            return Err(if page { Error::new(Kind::Damaged, "a web page came in place of the file") } else { why });
+            return Err(if page { Error::new(Kind::Damaged, PAGE) } else { why });
         }
         // What lay there from before may be to blame.
         complete(http, meta, &part, resumes, told)?;
@@ -143,7 +145,8 @@ fn transfer(http: &Http, meta: &Meta, part: &Path, have: u64, told: &dyn Fn(u64)
         done += n as u64;
         if meta.size.is_some_and(|size| done > size) {
             drop_file(part)?;
-            return Err(Error::new(Kind::Damaged, "the server sends more bytes than it announced").into());
+            let why = if page { PAGE } else { "the server sends more bytes than it announced" };
+            return Err(Error::new(Kind::Damaged, why).into());
         }
         file.write_all(&piece[..n]).map_err(local)?;
     }

@@ -184,7 +184,10 @@ impl Http {
     /// A connection that does not come about, or an answer that does not.
     fn lost(&self, e: &reqwest::Error) -> Trouble {
         if e.is_connect() {
-            return Trouble::passing(format!("no connection ({})", root(e)));
+            let why = format!("no connection ({})", root(e));
+            // A certificate that is wrong now is wrong in a second.
+            let lasting = why.contains("certificate");
+            return if lasting { Trouble::lasting(Kind::Unreachable, why) } else { Trouble::passing(why) };
         }
         if e.is_timeout() {
             return self.silent();

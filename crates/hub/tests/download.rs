@@ -228,7 +228,11 @@ fn the_text_of_an_error_is_never_the_file() {
         assert!(p.repo("a/m").cached("config.json").is_none());
     }
     p.hub.faults(Faults { page: true, ..Default::default() });
-    p.fails(p.repo("a/m").file("config.json"), Kind::Damaged, &["config.json of a/m", "more bytes than"]);
+    p.fails(
+        p.repo("a/m").file("config.json"),
+        Kind::Damaged,
+        &["config.json of a/m", "a web page came in place of the file"],
+    );
     p.fails(p.repo("a/m").file("big.txt"), Kind::Damaged, &["a web page came in place of the file"]);
     p.hub.faults(Faults { portal: true, ..Default::default() });
     p.fails(p.repo("a/m").file("config.json"), Kind::Answer, &["a web page came in place of the file"]);
@@ -298,6 +302,31 @@ fn only_the_hub_learns_the_token() {
     let log = p.hub.log();
     assert!(log.iter().all(|asked| asked.token == asked.host.starts_with("127.0.0.1")), "{log:?}");
     assert!(log.iter().any(|asked| asked.host.starts_with("localhost")), "{log:?}");
+}
+
+#[test]
+fn odd_listings_are_an_error() {
+    let p = Place::new();
+    let long = format!(r#"[{{"type": "file", "path": "{}", "size": 1}}]"#, "x".repeat(2000));
+    let listings = [
+        "",
+        "{}",
+        "7",
+        "[7]",
+        r#"[{"type": "file", "size": 1}]"#,
+        r#"[{"type": "file", "path": "x", "size": -1}]"#,
+        &long,
+    ];
+    for listing in listings {
+        p.hub.faults(Faults { listing: Some(listing.into()), ..Default::default() });
+        let e = p.repo("a/m").files().unwrap_err();
+        assert!(matches!(e.kind(), Kind::Answer | Kind::Input), "{listing}: {e}");
+    }
+    // Pages are put together, and a listing whose pages have no end is given up.
+    p.hub.faults(Faults { pages: 2, ..Default::default() });
+    assert_eq!(p.repo("a/m").files().unwrap().len(), 9);
+    p.hub.faults(Faults { pages: usize::MAX, listing: Some("[]".into()), ..Default::default() });
+    p.fails(p.repo("a/m").files(), Kind::Answer, &["a/m", "the listing has no end"]);
 }
 
 #[test]

@@ -39,6 +39,10 @@ pub struct Faults {
     pub circle: bool,
     /// Ranges are ignored: the whole file comes.
     pub no_ranges: bool,
+    /// The listing is this text.
+    pub listing: Option<String>,
+    /// So many pages of the listing say that there is another one, the same again.
+    pub pages: usize,
     /// Pause after each KiB of a file.
     pub slow: Option<Duration>,
 }
@@ -227,7 +231,14 @@ impl Hub {
                 let files = mine.iter().map(|(path, bytes)| {
                     serde_json::json!({"type": "file", "path": path, "size": bytes.len(), "oid": etag(path, bytes)})
                 });
-                Reply::new(200, serde_json::Value::from_iter(files).to_string())
+                let mut faults = self.faults.lock().unwrap();
+                let listing = faults.listing.clone();
+                let reply = Reply::new(200, listing.unwrap_or_else(|| serde_json::Value::from_iter(files).to_string()));
+                if faults.pages == 0 {
+                    return reply;
+                }
+                faults.pages -= 1;
+                reply.with("Link", &format!("<{}{path}>; rel=\"next\"", self.address))
             }
             _ => {
                 let rest = rest[2..].join("/");
