@@ -10,7 +10,7 @@ use crate::run::usage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_dynamics::{Cond, Denoiser, Net};
-use langevin_models::{Form, Model, diffusers, energy::raw_energy};
+use langevin_models::{Form, Model, diffusers, energy::raw_energy, unet::ClassInput};
 use langevin_ops::grad;
 use langevin_ops::shape::to_host;
 use std::collections::HashMap;
@@ -90,12 +90,13 @@ impl Input {
             }
         };
         let t = tensors.get("timestep").map(|t| per_sample(t, "timestep")).transpose()?;
-        let labels = tensors.get("class_labels").map(|t| per_sample(t, "class_labels")).transpose()?;
-        let labels = match labels {
-            Some(v) if v.iter().any(|&c| c < 0. || c.fract() != 0.) => {
-                bail!("{file}: `class_labels` holds {:?}; give whole numbers from 0", v)
+        let labels = match tensors.get("class_labels") {
+            // networks that are told an embedding as their class; they check its shape
+            Some(t) if t.rank() == 2 => Some(t.to_device(device)?),
+            Some(t) => {
+                let labels = Tensor::new(per_sample(t, "class_labels")?, &Device::Cpu)?;
+                Some(labels.to_dtype(DType::F32)?.to_device(device)?)
             }
-            Some(v) => Some(Tensor::new(v.iter().map(|&c| c as u32).collect::<Vec<_>>(), device)?),
             None => None,
         };
         Ok(Self { x: x.to_device(device)?, t, cond: Cond { labels, dropout: None }, file })
@@ -120,10 +121,12 @@ impl Input {
         match (classes, &self.cond.labels) {
             (Some(n), None) => bail!("{} has no tensor `class_labels`; the model has {n} classes", self.file),
             (None, Some(_)) => bail!("{} has `class_labels`, but the model was trained without classes", self.file),
-            (Some(n), Some(labels)) => match to_host(labels)?.iter().find(|&&c| c >= n as f64) {
-                Some(c) => bail!("{}: class {c}; the model has 0 to {}", self.file, n - 1),
-                None => Ok(()),
-            },
+            (Some(n), Some(labels)) => {
+                match to_host(labels)?.iter().find(|&&c| !(c >= 0. && c < n as f64 && c.fract() == 0.)) {
+                    Some(c) => bail!("{}: class {c}; the model has the whole numbers 0 to {}", self.file, n - 1),
+                    None => Ok(()),
+                }
+            }
             (None, None) => Ok(()),
         }
     }
@@ -160,7 +163,9 @@ impl Source {
                         c.inputs
                     );
                 }
-                input.check_classes(c.classes)?;
+                if c.unet.class == ClassInput::Table {
+                    input.check_classes(c.classes)?;
+                }
                 if form.is_some() && c.inputs != c.outputs {
                     bail!(
                         "--energy: the network has {} channels in and {} out; an energy needs as many",

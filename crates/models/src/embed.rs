@@ -5,7 +5,7 @@
 
 use crate::params::{Affine, embedding};
 use crate::unet::{ClassInput, Time, UNetConfig};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use langevin_dynamics::Cond;
 use langevin_ops::act::silu;
@@ -85,7 +85,7 @@ impl Features {
 }
 
 fn on_host(t: &Tensor) -> Result<Vec<f64>> {
-    t.to_dtype(DType::F64)?.to_vec1()
+    t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
 }
 
 /// The rows of `table` that `numbers` `[B]` name; `what` they are called in the error if they name none.

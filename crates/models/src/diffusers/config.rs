@@ -223,7 +223,7 @@ impl Fields {
 }
 
 /// Our message about a key in diffusers' words.
-fn their_names(message: &str) -> String {
+pub(super) fn their_names(message: &str) -> String {
     [
         ("`channels`", "`block_out_channels`"),
         ("`layers`", "`layers_per_block`"),
