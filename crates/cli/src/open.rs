@@ -226,3 +226,41 @@ fn is_network(folder: &Path) -> bool {
 pub fn network(folder: &Path, dtype: DType, device: &Device) -> Result<diffusers::Network> {
     Ok(diffusers::open(folder, dtype, device)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_repository_only_what_makes_the_model_is_wanted() {
+        let of = |files: &[&str]| {
+            let files: Vec<String> = files.iter().map(|file| file.to_string()).collect();
+            wanted(&files).join(" ")
+        };
+        let weights = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"];
+        let folder =
+            ["README.md", "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"];
+        let plain = "unet/diffusion_pytorch_model.safetensors";
+        let json = "model_index.json scheduler/scheduler_config.json unet/config.json";
+        assert_eq!(of(&[&folder[..], &weights, &[plain]].concat()), format!("{json} {plain}"));
+        assert_eq!(of(&[&folder[..], &weights].concat()), format!("{json} {}", weights[0]));
+        let root = ["config.json", "diffusion_pytorch_model.safetensors.index.json", "scheduler_config.json"];
+        let shards = [1, 2].map(|i| format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors"));
+        assert_eq!(
+            of(&[&root[..], &[&shards[0], &shards[1], "samples/1.png"]].concat()),
+            format!("{} {}", root.join(" "), shards.join(" "))
+        );
+        assert_eq!(of(&["model.safetensors", "README.md"]), "model.safetensors");
+        assert_eq!(of(&["README.md", "data.csv"]), "");
+    }
+
+    #[test]
+    fn ids_are_told_from_paths() {
+        for id in ["google/ddpm-cifar10-32", "google/ddpm-cifar10-32@main"] {
+            assert!(is_id(id), "{id}");
+        }
+        for path in ["runs", "runs/a/b", "/runs", "./runs", "../runs", "runs/", "a/b.safetensors"] {
+            assert!(!is_id(path), "{path}");
+        }
+    }
+}

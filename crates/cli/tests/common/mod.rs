@@ -37,6 +37,7 @@ impl Dir {
         if ["sample", "apply", "check", "bench"].contains(&verb) {
             command.args(["--threads", &threads.to_string()]);
         }
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("home"));
         let out = command.output().unwrap();
         Ran {
             args: args.into(),
