@@ -14,7 +14,7 @@ pub enum Kind {
     /// A residual block changes the resolution inside (ADM).
     Residual,
     /// The same with a smooth filter, sums divided by sqrt 2, and the image itself beside the features: its filtered
-    /// copies go into the levels, and the output is summed up from them (NCSN++). [Song21]
+    /// copies go into the levels, and the output is summed up from them (NCSN++). \[Song21\]
     Skip,
 }
 
@@ -26,7 +26,7 @@ pub enum Time {
     #[default]
     Sinusoid,
     /// Sines and cosines of its logarithm at random frequencies, and the output is divided by the time: this is then the
-    /// standard deviation of the noise, above 0. [Song21]
+    /// standard deviation of the noise, above 0. \[Song21\]
     Fourier,
     /// A learned row for each of so many whole numbers.
     Learned(usize),
