@@ -123,7 +123,8 @@ pub struct Train {
 /// Draw samples from a model
 #[derive(Parser)]
 #[command(after_long_help = "\
-MODEL is a run folder, RUN@STEP for its snapshot at that step, or a weights file.
+MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or OWNER/NAME[@REVISION] of \
+the Hugging Face Hub. A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
 
 Examples:
   langevin sample runs/digits -n 64 --out digits.png
@@ -131,7 +132,9 @@ Examples:
   langevin sample runs/digits -n 16 --gif path.gif        the way from noise to digits
   langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
-  langevin sample runs/digits --interpolate 3,8 -n 10")]
+  langevin sample runs/digits --interpolate 3,8 -n 10
+  langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
+  langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
 pub struct Sample {
     /// The model
     pub model: String,
