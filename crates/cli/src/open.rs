@@ -106,13 +106,16 @@ fn is_id(name: &str) -> bool {
 fn download(id: &str) -> Result<PathBuf> {
     let repo = crate::hub::repo(id).with_context(|| format!("there is no folder {id}"))?;
     let files: Vec<String> = repo.files()?.into_iter().map(|file| file.path).collect();
-    let wanted = wanted(&files);
-    if wanted.is_empty() {
-        bail!(
-            "{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json"
-        );
+    let mut folder = None;
+    for path in wanted(&files) {
+        let file = repo.file(path)?;
+        folder = file.ancestors().nth(path.split('/').count()).map(Path::to_path_buf);
     }
-    Ok(repo.snapshot(&wanted)?)
+    folder.with_context(|| {
+        format!(
+            "{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json"
+        )
+    })
 }
 
 /// Of the files of a repository those that make its model.
