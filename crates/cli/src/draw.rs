@@ -141,10 +141,9 @@ impl Job<'_> {
                 self.way.steps.len()
             );
         }
-        let path = frames.into_iter().map(|(t, parts)| Ok((t, Tensor::cat(&parts, 0)?))).collect::<Result<_>>()?;
-        // to [-1, 1]
-        let x = if self.way.from_zero { x.affine(2., -1.)? } else { x };
-        Ok(Drawn { x, path })
+        let shown = |x: Tensor| if self.way.from_zero { x.affine(2., -1.) } else { Ok(x) };
+        let path = frames.into_iter().map(|(t, parts)| Ok((t, shown(Tensor::cat(&parts, 0)?)?)));
+        Ok(Drawn { x: shown(x)?, path: path.collect::<Result<_>>()? })
     }
 
     /// One batch: the samples `first` and on of `all`.
@@ -177,12 +176,15 @@ impl Job<'_> {
             |noise: &mut Noise| noise.normal(shape.as_slice(), model.dtype(), model.device())?.affine(way.start, 0.);
         let x = match &self.start {
             Start::Noise => draw(&mut noise)?,
-            Start::Image { x0, encode: true, .. } => {
-                edit::encode(m, &mut sampler.clone(), &times, &x0.broadcast_as(shape)?)?
-            }
-            Start::Image { x0, .. } => {
-                let eps = noise.normal(shape.as_slice(), model.dtype(), model.device())?;
-                edit::noised(model.spec.process.get(), &x0.broadcast_as(shape)?.contiguous()?, &times[..1], &eps)?
+            Start::Image { x0, encode, .. } => {
+                let x0 = if way.from_zero { x0.affine(0.5, 0.5)? } else { x0.clone() };
+                let x0 = x0.broadcast_as(shape.as_slice())?.contiguous()?;
+                if *encode {
+                    edit::encode(m, &mut sampler.clone(), &times, &x0)?
+                } else {
+                    let eps = noise.normal_like(&x0)?;
+                    edit::noised(model.spec.process.get(), &x0, &times[..1], &eps)?
+                }
             }
             Start::Between { seeds: [a, b] } => {
                 if sampler.get().order().is_none() {

@@ -20,6 +20,9 @@ const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 /// Carries out `langevin export`.
 pub fn run(args: &Export) -> Result<()> {
     let opened = open(&args.model, &args.machine.open()?)?;
+    if opened.scheduler.is_some() {
+        return usage(format!("{} is a model of diffusers already: {}", args.model, opened.what));
+    }
     let network = export::network(&opened.model.spec)?;
     let dir = &args.dir;
     if dir.exists() && fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_some()) {

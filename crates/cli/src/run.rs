@@ -141,6 +141,18 @@ impl Sampler {
         }
         Ok(())
     }
+
+    /// Errors if it asks for another kind of model than one that predicts so.
+    pub fn suits(&self, predict: &AnyParametrisation) -> Result<()> {
+        if self.sampler.get().wants_consistency() && !matches!(predict, AnyParametrisation::Consistency(_)) {
+            return usage(format!(
+                "sampler.name = {}: it is for consistency models, and this one predicts {}; use another, such as heun",
+                self.sampler.name(),
+                predict.name()
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How samples are drawn, whatever the model: the keys that `langevin sample` can change.
@@ -292,6 +304,7 @@ impl Run {
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage(why.to_string()))?;
         self.sampler.check()?;
+        self.sampler.suits(&self.model.predict)?;
         if let Some(s) = self.model.sigma_data
             && !(s.is_finite() && s > 0.)
         {

@@ -26,6 +26,7 @@ pub struct Way {
 impl Way {
     /// The steps of a sampler on its grid.
     pub fn of_sampler(model: &Model, sampler: &Sampler) -> Result<Self> {
+        sampler.suits(&model.spec.predict)?;
         let process = model.spec.process.get();
         let times = sampler.grid.get().times(process, sampler.steps)?;
         Ok(Self {

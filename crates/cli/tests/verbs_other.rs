@@ -3,10 +3,8 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{Dir, numbers, spec};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_models::{Head, ModelSpec, checkpoint};
+use common::{Dir, ddpm, numbers, spec};
+use langevin_models::{Head, checkpoint};
 use std::collections::BTreeMap;
 
 #[test]
@@ -151,13 +149,7 @@ fn devices_that_are_not_there() {
 fn an_export_is_a_folder_of_diffusers() {
     let dir = Dir::new();
     dir.model("energy.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
-    let table = ModelSpec {
-        process: AnyProcess::named("table").unwrap(),
-        predict: AnyParametrisation::named("eps").unwrap(),
-        sigma_data: 1.,
-        ..spec(&[1, 8, 8], None, Head::Denoiser)
-    };
-    dir.model("table.safetensors", &table, &[]);
+    dir.model("table.safetensors", &ddpm(&[1, 8, 8]), &[]);
     let index = |name: &str| {
         let text = std::fs::read_to_string(dir.path(name).join("model_index.json")).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()

@@ -3,10 +3,8 @@
 mod common;
 
 use candle_core::Tensor;
-use common::{Dir, read_tensors, spec, write_tensors};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_models::{Head, ModelSpec};
+use common::{Dir, ddpm, read_tensors, spec, write_tensors};
+use langevin_models::Head;
 
 /// `arr_0` of an .npz.
 fn array(dir: &Dir, name: &str) -> Tensor {
@@ -160,6 +158,7 @@ fn changes_are_limited_to_the_sampler() {
     fails("sampler.steps=-3", &["-3"]);
     fails("sampler.steps=0", &["sampler.steps = 0"]);
     fails("sampler.name=huen", &["huen", "heun", "ddim"]);
+    fails("sampler.name=consistency", &["consistency models", "heun"]);
     fails("sampler.grid=karas", &["karas", "karras"]);
     fails("noise=dice", &["dice", "counter"]);
     fails("sampler", &["sampler"]);
@@ -219,13 +218,7 @@ fn what_cannot_be_written_is_said_and_loses_nothing() {
 #[test]
 fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     let dir = Dir::new();
-    let table = ModelSpec {
-        process: AnyProcess::named("table").unwrap(),
-        predict: AnyParametrisation::named("eps").unwrap(),
-        sigma_data: 1.,
-        ..spec(&[1, 8, 8], None, Head::Denoiser)
-    };
-    dir.model("table.safetensors", &table, &[]);
+    dir.model("table.safetensors", &ddpm(&[1, 8, 8]), &[]);
     dir.run("export table.safetensors folder").ok();
     // as another program writes it: without a word of ours in the weights
     let weights = dir.path("folder/unet/diffusion_pytorch_model.safetensors");
@@ -245,6 +238,7 @@ fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     let other = drawn("folder sampler.name=heun sampler.steps=5");
     assert!(off(&other, &drawn("table.safetensors sampler.name=heun sampler.steps=5")) <= 1);
     assert!(off(&other, &theirs) > 20);
+    dir.run("export folder again").fails(2, &["diffusers already"]);
     dir.run("sample folder sampler.steps=5000").fails(2, &["DDPMScheduler", "1000"]);
     std::fs::remove_dir_all(dir.path("folder/scheduler")).unwrap();
     dir.run("sample folder").fails(1, &["scheduler_config.json", "langevin apply"]);

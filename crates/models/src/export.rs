@@ -5,7 +5,7 @@ use crate::net::AnyNet;
 use crate::unet::{ClassInput, Kind, Time, UNetConfig};
 use candle_core::{Result, bail};
 use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::process::{AnyProcess, Betas};
 use serde_json::{Value, json};
 
 /// The `config.json` of the network as a `UNet2DModel`, whose weights have the names of ours.
@@ -108,23 +108,28 @@ pub fn scheduler(spec: &ModelSpec) -> Option<Value> {
         AnyParametrisation::X0(_) => "sample",
         _ => return None,
     };
-    if spec.sigma_data != 1. {
-        return None; // the network is then given x at another scale
+    let options = table.options();
+    if spec.sigma_data != 1. || options.last_alpha_bar != 0. {
+        return None; // the network is then given x at another scale, or the table is one of another class
     }
-    let mut config = serde_json::to_value(table.options()).ok()?;
-    let schedule = match config["beta_schedule"].as_str()? {
-        "scaled-linear" => "scaled_linear",
-        "cosine" => "squaredcos_cap_v2",
-        same => same,
+    let schedule = match options.beta_schedule {
+        Betas::Linear => "linear",
+        Betas::ScaledLinear => "scaled_linear",
+        Betas::Cosine => "squaredcos_cap_v2",
+        Betas::Sigmoid => "sigmoid",
+        Betas::Laplace => "laplace",
+        Betas::Exp => return None,
     };
-    config["beta_schedule"] = json!(schedule);
-    for (key, value) in [
-        ("_class_name", json!("DDPMScheduler")),
-        ("prediction_type", json!(prediction)),
-        ("clip_sample", json!(false)),
-        ("timestep_spacing", json!(if table.options().rescale_betas_zero_snr { "trailing" } else { "leading" })),
-    ] {
-        config[key] = value;
-    }
-    Some(config)
+    Some(json!({
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": options.num_train_timesteps,
+        "beta_schedule": schedule,
+        "beta_start": options.beta_start,
+        "beta_end": options.beta_end,
+        "trained_betas": options.trained_betas,
+        "rescale_betas_zero_snr": options.rescale_betas_zero_snr,
+        "prediction_type": prediction,
+        "clip_sample": false,
+        "timestep_spacing": if options.rescale_betas_zero_snr { "trailing" } else { "leading" },
+    }))
 }

@@ -19,7 +19,7 @@ pub struct Pipeline {
 }
 
 /// Where the scheduler of a folder is described, if it is.
-pub fn scheduler_file(folder: &Path) -> Option<PathBuf> {
+fn scheduler_file(folder: &Path) -> Option<PathBuf> {
     ["scheduler/scheduler_config.json", "scheduler_config.json"]
         .iter()
         .map(|file| folder.join(file))

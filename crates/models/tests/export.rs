@@ -95,6 +95,7 @@ fn only_the_same_process_has_a_scheduler() {
     assert_eq!(config["prediction_type"], "v_prediction");
     assert_eq!(config["beta_schedule"], "linear");
     assert_eq!(config["num_train_timesteps"], 1000);
+    assert!(config.get("single_precision").is_none(), "what diffusers does not know");
     assert!(export::scheduler(&spec(net, Head::Energy)).is_none());
     for (process, predict, sigma_data) in [("vp", "eps", 1.), ("table", "edm", 1.), ("table", "eps", 0.5)] {
         let other = ModelSpec {

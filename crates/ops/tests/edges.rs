@@ -43,30 +43,29 @@ fn a_part_that_scales_its_weight_is_an_error_where_it_is_recomputed() {
     assert!(at(true).unwrap_err().to_string().contains("new tensors at every call"));
 }
 
+/// The gradient of `loss` in `w` is the same whether parts are kept or recomputed.
+fn recomputed_is_kept(w: &Var, loss: impl Fn() -> Result<Tensor>) {
+    let at = |on: bool| {
+        let (_, g) = recompute(on, || grad::value_and_grad(std::slice::from_ref(w), &loss)).unwrap();
+        to_host(&g[0]).unwrap()
+    };
+    let (kept, again) = (at(false), at(true));
+    assert!(apart(&again, &kept) < 1e-12, "recomputed {again:?}, kept {kept:?}");
+}
+
 /// A part that is linear in its input, differentiated three times.
 #[test]
 fn a_linear_part_has_a_third_derivative() {
     let w = Var::from_tensor(&tensor(&[4, 4], 0.7)).unwrap();
-    let x = tensor(&[2, 4], 1.3);
-    let v = tensor(&[2, 4], 0.4);
-    let at = |on: bool| {
-        recompute(on, || {
-            grad::value_and_grad(std::slice::from_ref(&w), || {
-                let h = grad::hvp(&x, &v, |x| {
-                    let w = w.as_tensor().clone();
-                    tape::run(x, |x| {
-                        let y = part(&[x], move |x| linear::linear(&x[0], &Value::of(&w), None))?;
-                        act::silu(&y)
-                    })?
-                    .sum_all()
-                })?;
-                h.sqr()?.sum_all()
-            })
-        })
-    };
-    let kept = to_host(&at(false).unwrap().1[0]).unwrap();
-    let again = to_host(&at(true).expect("a third derivative").1[0]).unwrap();
-    assert!(apart(&again, &kept) < 1e-12);
+    let (x, v) = (tensor(&[2, 4], 1.3), tensor(&[2, 4], 0.4));
+    recomputed_is_kept(&w, || {
+        let energy = |x: &Tensor| {
+            let w = w.as_tensor().clone();
+            let linear = move |x: &[Value]| linear::linear(&x[0], &Value::of(&w), None);
+            tape::run(x, |x| act::silu(&part(&[x], linear)?))?.sum_all()
+        };
+        grad::hvp(&x, &v, energy)?.sqr()?.sum_all()
+    });
 }
 
 /// An input that a part does not use, at second order.
@@ -74,24 +73,14 @@ fn a_linear_part_has_a_third_derivative() {
 fn a_part_may_ignore_an_input_at_second_order() {
     let w = Var::from_tensor(&tensor(&[4, 4], 0.7)).unwrap();
     let x = tensor(&[2, 4], 1.3);
-    let at = |on: bool| {
-        recompute(on, || {
-            grad::value_and_grad(std::slice::from_ref(&w), || {
-                let (_, g) = grad::gradient(&x, |x| {
-                    let w = w.as_tensor().clone();
-                    tape::run(x, |x| {
-                        let e = act::sigmoid(x)?;
-                        part(&[x, &e], move |x| act::silu(&linear::linear(&x[0], &Value::of(&w), None)?))
-                    })?
-                    .sum_all()
-                })?;
-                g.sqr()?.sum_all()
-            })
-        })
-    };
-    let kept = to_host(&at(false).unwrap().1[0]).unwrap();
-    let again = to_host(&at(true).expect("a second derivative").1[0]).unwrap();
-    assert!(apart(&again, &kept) < 1e-12);
+    recomputed_is_kept(&w, || {
+        let energy = |x: &Tensor| {
+            let w = w.as_tensor().clone();
+            let first = move |x: &[Value]| act::silu(&linear::linear(&x[0], &Value::of(&w), None)?);
+            tape::run(x, |x| part(&[x, &act::sigmoid(x)?], first))?.sum_all()
+        };
+        grad::gradient(&x, energy)?.1.sqr()?.sum_all()
+    });
 }
 
 /// Outside a scope, `tape::run` is unrecorded, but for a gradient taken inside it.

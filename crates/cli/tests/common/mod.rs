@@ -105,6 +105,16 @@ pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
     }
 }
 
+/// A denoiser of images as the first DDPM: what diffusers has a scheduler for.
+pub fn ddpm(shape: &[usize]) -> ModelSpec {
+    ModelSpec {
+        process: AnyProcess::named("table").unwrap(),
+        predict: AnyParametrisation::named("eps").unwrap(),
+        sigma_data: 1.,
+        ..spec(shape, None, Head::Denoiser)
+    }
+}
+
 pub fn write_tensors(path: &Path, tensors: &[(&str, Tensor)]) {
     let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (*name, t)), None).unwrap();
     std::fs::write(path, bytes).unwrap();

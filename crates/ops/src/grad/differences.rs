@@ -25,7 +25,8 @@ const STEP: f64 = 1e-2;
 ///
 /// With u the cotangent of the gradient, d/dtheta <u, df/dx> = sum_b |u_b| / 2h d/dtheta (f_b(x + h u_b/|u_b|) - f_b(x - h
 /// u_b/|u_b|)) + O(h^2), in the variables theta that `f` uses; there is none in `x`. h is 0.01 times the root of the
-/// number of components of a sample: for inputs of about unit variance.
+/// number of components of a sample: for inputs of about unit variance. `f` computes from variables and constants: what was
+/// computed from a variable outside of it, and is used elsewhere too, can be an error.
 pub fn gradient_by_differences(
     x: &Tensor,
     f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
