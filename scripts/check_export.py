@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether a folder of `langevin export` draws in Python what `langevin sample` drew.
+"""Whether a folder of `langevin export`, or any pipeline of diffusers, draws in Python what `langevin sample` drew.
 
     langevin export runs/digits folder sampler.name=heun sampler.steps=18
     langevin sample runs/digits -n 3 noise=torch --npz samples.npz sampler.name=heun sampler.steps=18
@@ -31,10 +31,10 @@ generator = [torch.Generator().manual_seed(seed) for seed in range(len(ours))]
 folder = str(args.folder.resolve())
 if isinstance(json.loads((args.folder / "model_index.json").read_text())["_class_name"], list):
     pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
-    theirs = pipe(batch_size=len(ours), generator=generator, output_type="numpy").images
+    theirs = pipe(batch_size=len(ours), generator=generator, output_type="np").images
 else:
     pipe = DiffusionPipeline.from_pretrained(folder)
-    theirs = pipe(batch_size=len(ours), generator=generator, num_inference_steps=args.steps, output_type="numpy").images
+    theirs = pipe(batch_size=len(ours), generator=generator, num_inference_steps=args.steps, output_type="np").images
 theirs = (theirs * 255).round()
 difference = numpy.abs(theirs - ours.reshape(theirs.shape)).max()
 print(f"largest difference {difference:.0f} of 255, in {len(ours)} pictures; their mean is {theirs.mean():.1f}, ours {ours.mean():.1f}")
