@@ -141,9 +141,9 @@ impl Job<'_> {
                 self.way.steps.len()
             );
         }
-        let shown = |x: Tensor| if self.way.from_zero { x.affine(2., -1.) } else { Ok(x) };
-        let path = frames.into_iter().map(|(t, parts)| Ok((t, shown(Tensor::cat(&parts, 0)?)?)));
-        Ok(Drawn { x: shown(x)?, path: path.collect::<Result<_>>()? })
+        let spec = &self.model.spec;
+        let path = frames.into_iter().map(|(t, parts)| Ok((t, spec.unranged(&Tensor::cat(&parts, 0)?)?)));
+        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()? })
     }
 
     /// One batch: the samples `first` and on of `all`.
@@ -177,8 +177,7 @@ impl Job<'_> {
         let x = match &self.start {
             Start::Noise => draw(&mut noise)?,
             Start::Image { x0, encode, .. } => {
-                let x0 = if way.from_zero { x0.affine(0.5, 0.5)? } else { x0.clone() };
-                let x0 = x0.broadcast_as(shape.as_slice())?.contiguous()?;
+                let x0 = model.spec.ranged(x0)?.broadcast_as(shape.as_slice())?.contiguous()?;
                 if *encode {
                     edit::encode(m, &mut sampler.clone(), &times, &x0)?
                 } else {

@@ -82,7 +82,11 @@ impl Folder {
         self.path.join("snapshots").join(format!("step-{step}{number}.safetensors"))
     }
     pub fn state(&self) -> PathBuf {
-        self.path.join("state")
+        Self::state_of(&self.path)
+    }
+    /// The folder of states of the run in `path`.
+    pub fn state_of(path: &Path) -> PathBuf {
+        path.join("state")
     }
     pub fn samples(&self, step: u64) -> PathBuf {
         self.path.join("samples").join(format!("step-{step}.png"))
@@ -91,12 +95,16 @@ impl Folder {
         self.path.join("tb")
     }
 
-    /// The log, cut back to the steps up to `step`: what a killed run wrote after its last checkpoint is written again.
+    /// The log, cut back to the steps up to `step`: what a killed run wrote after its last checkpoint is written again, all of
+    /// it where there is none.
     pub fn log(&self, step: u64) -> Result<Log> {
         let path = self.path.join("log.jsonl");
         let old = fs::read_to_string(&path).unwrap_or_default();
-        let kept: String =
-            old.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).flat_map(|line| [line, "\n"]).collect();
+        let kept: String = old
+            .lines()
+            .filter(|line| step_of(line).is_some_and(|s| s <= step && step > 0))
+            .flat_map(|line| [line, "\n"])
+            .collect();
         if kept.len() != old.len() {
             crate::output::save(&path, kept.as_bytes())?;
         }

@@ -35,6 +35,7 @@ mod output;
 mod progress;
 mod run;
 mod sample;
+mod start;
 mod tensorboard;
 mod train;
 mod way;

@@ -99,7 +99,10 @@ pub struct Model {
     /// Standard deviation of the data; measured if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma_data: Option<f64>,
-    /// Start from these weights: a run folder or a weights file of the same network.
+    /// The network's data lie in [0, 1] instead of [-1, 1], as those of variance exploding models of diffusers do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_zero: bool,
+    /// Start from this model: a run folder, a weights file, a folder of diffusers, an id of the Hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -280,18 +283,21 @@ impl<'de> Deserialize<'de> for Sampler {
 }
 
 impl Run {
-    /// The preset or file called `name`, changed by `overrides` (`key=value`, dotted keys).
-    pub fn load(name: &str, overrides: &[String]) -> Result<Self> {
-        let (name, text) = source(name)?;
-        Self::parse(&text, overrides).with_context(|| format!("configuration {name}"))
+    /// The configuration in `text`, changed by `overrides` (`key=value`, dotted keys).
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        Self::of(Self::table(text)?, overrides)
     }
 
-    /// The configuration in `text`, changed by `overrides`.
-    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
+    /// What `text` says, not yet read as a run.
+    pub fn table(text: &str) -> Result<Table> {
+        text.parse().map_err(|e: toml::de::Error| {
             let line = e.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|&b| b == b'\n').count());
-            Usage(format!("line {line}: {}", e.message()))
-        })?;
+            Usage(format!("line {line}: {}", e.message())).into()
+        })
+    }
+
+    /// The configuration in `table`, changed by `overrides`.
+    pub fn of(mut table: Table, overrides: &[String]) -> Result<Self> {
         for change in overrides {
             apply(&mut table, change)?;
         }
@@ -341,12 +347,13 @@ impl Run {
             process: self.process.clone(),
             predict: self.model.predict.clone(),
             sigma_data,
+            from_zero: self.model.from_zero,
         })
     }
 }
 
 /// Name and text of a preset, or of a TOML file. `toy:NAME` is the toy preset on that toy.
-fn source(name: &str) -> Result<(String, String)> {
+pub fn source(name: &str) -> Result<(String, String)> {
     if let Some((_, text)) = PRESETS.iter().find(|(preset, _)| *preset == name) {
         return Ok((format!("preset {name}"), text.to_string()));
     }
@@ -372,7 +379,7 @@ fn preset(name: &str) -> Result<&'static str> {
 }
 
 /// Sets one dotted `key=value`. A new `name` drops the options of the thing it replaces.
-fn apply(table: &mut Table, change: &str) -> Result<()> {
+pub fn apply(table: &mut Table, change: &str) -> Result<()> {
     let Some((key, text)) = change.split_once('=') else {
         return usage(format!("`{change}` is no key=value, such as train.steps=2000"));
     };

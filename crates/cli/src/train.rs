@@ -4,11 +4,11 @@ use crate::args::Train;
 use crate::folder::{Folder, Log};
 use crate::run::{Run, usage};
 use crate::tensorboard::Events;
-use crate::{open, output, sample};
+use crate::{open, output, sample, start};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};
-use langevin_data::{Dataset, Loader, LoaderOptions};
+use langevin_data::{Batch, Dataset, Loader, LoaderOptions};
 use langevin_models::{Model, checkpoint};
 use langevin_train::{Report, Trainer};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ const PICTURE: usize = 64;
 /// Carries out `langevin train`.
 pub fn run(args: Train) -> Result<()> {
     let device = args.machine.open()?;
-    let run = configuration(&args)?;
+    let (run, from) = configuration(&args, &device)?;
     if args.dry_run {
         crate::say!("{}", run.to_toml()?.trim_end())?;
         return Ok(());
@@ -37,9 +37,7 @@ pub fn run(args: Train) -> Result<()> {
     for note in data.notes() {
         crate::talk!("{note}");
     }
-    // weights to start from are not needed again once there is a state
-    let resumed = args.resume.as_ref().is_some_and(|dir| dir.join("model.safetensors").exists());
-    let (run, trainer) = prepare(run, data.as_ref(), resumed, &device)?; // before there is a folder: a mistake leaves none
+    let (run, trainer) = prepare(run, from, data.as_ref(), &device)?; // before there is a folder: a mistake leaves none
     let folder = match &args.resume {
         Some(dir) => Folder::open(dir)?,
         None => Folder::create(args.out.as_deref(), &name(&args), &run.to_toml()?)?,
@@ -48,7 +46,7 @@ pub fn run(args: Train) -> Result<()> {
 }
 
 /// The run with all that is measured filled in, and its trainer at step 0.
-fn prepare(mut run: Run, data: &dyn Dataset, resumed: bool, device: &Device) -> Result<(Run, Trainer)> {
+fn prepare(mut run: Run, from: Option<open::Opened>, data: &dyn Dataset, device: &Device) -> Result<(Run, Trainer)> {
     let spec = run.model_spec(data)?;
     run.model.sigma_data = Some(spec.sigma_data);
     if let Some(before) = run.data.samples.replace(data.len()).filter(|&before| before != data.len()) {
@@ -56,16 +54,23 @@ fn prepare(mut run: Run, data: &dyn Dataset, resumed: bool, device: &Device) -> 
         bail!("{spec} has {} samples, but the run began with {before}; give it the data it had", data.len());
     }
     let model = Model::new(spec, run.train.seed, DType::F32, device)?;
-    if let Some(from) = run.model.from.as_ref().filter(|_| !resumed) {
-        model.copy_weights(&open::open(from, device)?.model).with_context(|| format!("model.from = {from}"))?;
-    }
+    let teacher = match from {
+        Some(from) => {
+            let (steps, teacher) = start::begin(&run, &model, from)?;
+            run.train.distil = Some(steps);
+            teacher
+        }
+        None => None,
+    };
     let (weight, level) = (run.loss.weight.clone(), run.loss.level.clone());
-    let trainer = Trainer::new(model, weight, level, run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+    let mut trainer = Trainer::new(model, weight, level, run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+    teacher.into_iter().for_each(|teacher| trainer.learn_from(teacher));
     Ok((run, trainer))
 }
 
-/// What the run computes: the preset or file with its changes, or what the folder's run was started with.
-fn configuration(args: &Train) -> Result<Run> {
+/// What the run computes: the preset or file with its changes, or what the folder's run was started with; and the model that
+/// it starts from, as long as that is needed.
+fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Opened>)> {
     let mut changes = args.changes.clone();
     if let Some(dir) = &args.resume {
         changes.extend(args.preset.clone()); // with --resume there is no preset: the first word is a change too
@@ -79,20 +84,24 @@ fn configuration(args: &Train) -> Result<Run> {
         }
         let path = Folder::config_of(dir)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        return Run::parse(&text, &changes).with_context(|| path.display().to_string());
+        let run = Run::parse(&text, &changes).with_context(|| path.display().to_string())?;
+        let at = Trainer::last_checkpoint(&Folder::state_of(dir));
+        let from = run.model.from.as_ref().filter(|_| at.is_none_or(|step| step < run.train.distil()));
+        let from = from.map(|from| start::opened(from, device)).transpose()?;
+        return Ok((run, from));
     }
     if let Some(seed) = args.seed {
         changes.push(format!("train.seed={seed}"));
     }
     let preset = args.preset.as_deref().unwrap_or_default();
-    let mut run = Run::load(preset, &changes)?;
+    let (mut run, from) = start::configuration(preset, &changes, device)?;
     if let Some(spec) = &args.data {
         // a bare folder is the preset's data set in that folder, where that data set has files
         let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
         let of_preset = Path::new(spec).is_dir() && langevin_data::has_files(named);
         run.data.spec = if of_preset { format!("{named}={spec}") } else { spec.clone() };
     }
-    Ok(run)
+    Ok((run, from))
 }
 
 /// The name of a new run: its preset or file without its folder and ending.
@@ -101,6 +110,9 @@ fn name(args: &Train) -> String {
     let stem = Path::new(preset).file_stem().map_or(preset.into(), |stem| stem.to_string_lossy());
     stem.replace(':', "-")
 }
+
+/// Samples on which the error of a score is measured, of one batch.
+const MEASURED: usize = 32;
 
 /// A run under way.
 struct Session {
@@ -159,7 +171,8 @@ impl Session {
         };
         let loader = Arc::new(Loader::new(self.data.clone(), loader)?);
         let per_step = options.accumulate as u64;
-        let mut batches = loader.prefetch(self.trainer.step_number() * per_step);
+        let mut batches = loader.clone().prefetch(self.trainer.step_number() * per_step);
+        self.errors(&loader)?;
         let mut seen = Seen::new(self.trainer.step_number(), options.steps, options.batch * options.accumulate);
         while self.trainer.step_number() < options.steps && !self.stop.load(SeqCst) {
             let mut group = Vec::with_capacity(options.accumulate);
@@ -174,6 +187,9 @@ impl Session {
             }
             if options.snapshot_every > 0 && (last || step.is_multiple_of(options.snapshot_every)) {
                 self.snapshot()?;
+            }
+            if step == options.distil() {
+                seen.bar.suspend(|| self.errors(&loader))?;
             }
             if !last && options.sample_every > 0 && step.is_multiple_of(options.sample_every) {
                 self.picture()?;
@@ -198,9 +214,30 @@ impl Session {
         Ok(())
     }
 
+    /// Prints how far the score is from that of the model which the run starts from, while it learns that.
+    fn errors(&mut self, loader: &Loader) -> Result<()> {
+        let batch = loader.batch(0)?;
+        let few = batch.x.dim(0)?.min(MEASURED);
+        let labels = batch.labels.map(|labels| labels.narrow(0, 0, few)).transpose()?;
+        let Some(errors) = self.trainer.score_errors(&Batch { x: batch.x.narrow(0, 0, few)?, labels })? else {
+            return Ok(());
+        };
+        let step = self.trainer.step_number();
+        let row = |of: fn(&(f64, f64)) -> f64| errors.iter().map(|e| format!("{:>8.3}", of(e))).collect::<String>();
+        crate::say!("relative error of the score at step {step}, by sigma/alpha:")?;
+        crate::say!("  {}\n  {}", row(|e| e.0.exp()), row(|e| e.1))?;
+        if step > 0 && step < self.run.train.distil() {
+            return Ok(()); // resumed in between: the log stays that of a run that was not
+        }
+        self.log.line(&serde_json::json!({ "step": step, "score_error_by_log_sigma": errors }))?;
+        errors.iter().try_for_each(|(level, error)| {
+            self.events.scalar(&format!("score_error_at_log_sigma/{level:+.1}"), step, *error)
+        })
+    }
+
     /// The error of a step, with what to do about it.
     fn diverged(&self, e: candle_core::Error) -> anyhow::Error {
-        let good = match self.trainer.last_checkpoint(&self.folder.state()) {
+        let good = match Trainer::last_checkpoint(&self.folder.state()) {
             Some(step) => format!("the last good checkpoint is step {step} in {}", self.folder.path().display()),
             None => "no checkpoint was written yet".into(),
         };

@@ -17,8 +17,6 @@ pub struct Way {
     /// Standard deviation of the noise at the start.
     pub start: f64,
     pub clip: Option<Clip>,
-    /// Whether the data lie in [0, 1] instead of [-1, 1].
-    pub from_zero: bool,
     /// Whose steps they are, if not those of a sampler that a configuration names.
     pub whose: Option<String>,
 }
@@ -35,7 +33,6 @@ impl Way {
             told: vec![],
             start: process.marginal(times[0]).sigma,
             clip: sampler.clip.then(Clip::default),
-            from_zero: false,
             whose: None,
         })
     }
@@ -43,11 +40,10 @@ impl Way {
     /// The steps of diffusers' scheduler, of which `changes` may choose the number; those of a sampler of ours if `changes`
     /// name anything else of it.
     pub fn of_scheduler(scheduler: &Scheduler, model: &Model, drawing: &Drawing, changes: &[String]) -> Result<Self> {
-        let from_zero = scheduler.class == "ScoreSdeVeScheduler"; // as its pipeline has it
         let key = |change: &String| change.split('=').next().unwrap_or_default().trim().to_string();
         let keys: Vec<String> = changes.iter().map(key).filter(|key| key.starts_with("sampler")).collect();
         if keys.iter().any(|key| key != "sampler.steps") {
-            return Ok(Self { from_zero, ..Self::of_sampler(model, &drawing.sampler)? });
+            return Self::of_sampler(model, &drawing.sampler);
         }
         let count = if keys.is_empty() { scheduler.steps } else { drawing.sampler.steps };
         let plan = match scheduler.plan(count) {
@@ -60,7 +56,6 @@ impl Way {
             told: plan.told,
             start: plan.start,
             clip: scheduler.clip.clone(),
-            from_zero,
             whose: Some(format!("{} of diffusers, {count} steps", scheduler.class)),
         })
     }

@@ -85,13 +85,32 @@ fn outcome(out: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 
 #[test]
 fn a_killed_run_ends_with_the_same_weights() -> Result {
+    killed(|out| Ok(start(out)))
+}
+
+/// It is killed while it learns the output of a denoiser, and after.
+#[test]
+fn so_does_one_that_starts_from_another_model() -> Result {
+    let folder = tempfile::tempdir()?;
+    let denoiser = folder.path().join("denoiser");
+    let mut command = start(&denoiser);
+    command.args(["model.head=denoiser", "train.steps=20"]);
+    finish(command)?;
+    killed(|out| {
+        let mut command = start(out);
+        command.args([format!("model.from={}", denoiser.display()), "train.distil=60".into()]);
+        Ok(command)
+    })
+}
+
+fn killed(start: impl Fn(&Path) -> Result<Command>) -> Result {
     let folder = tempfile::tempdir()?;
     let (whole, torn) = (folder.path().join("whole"), folder.path().join("torn"));
-    finish(start(&whole))?;
+    finish(start(&whole)?)?;
 
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos() as u64;
     let (mut kills, mut resumed_at) = (0, vec![]);
-    let mut command = start(&torn);
+    let mut command = start(&torn)?;
     while kills < 4 {
         // at least a few steps further, then at a random instant: in a step, or in the middle of a write
         let from = reached(&torn);
@@ -119,11 +138,11 @@ fn a_killed_run_ends_with_the_same_weights() -> Result {
         assert!(got[file] == *bytes, "{} differs (killed at random moments, seed {seed})", file.display());
     }
     // the log has each line once
-    let log = |out: &Path| -> Result<Vec<(u64, f64)>> {
+    let log = |out: &Path| -> Result<Vec<String>> {
         let lines = fs::read_to_string(out.join("log.jsonl"))?;
         let values =
             lines.lines().map(serde_json::from_str::<serde_json::Value>).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(values.iter().filter_map(|v| Some((v["step"].as_u64()?, v["lr"].as_f64()?))).collect())
+        Ok(values.iter().map(|v| format!("{} {} {}", v["step"], v["lr"], v["score_error_by_log_sigma"])).collect())
     };
     assert_eq!(log(&whole)?, log(&torn)?);
 

@@ -52,6 +52,9 @@ pub struct ModelSpec {
     pub predict: AnyParametrisation,
     /// Standard deviation of the data.
     pub sigma_data: f64,
+    /// The network's data lie in [0, 1], where images otherwise are in [-1, 1].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_zero: bool,
 }
 
 impl ModelSpec {
@@ -68,6 +71,16 @@ impl ModelSpec {
             bail!("`sigma_data` is {}; give the standard deviation of the data, above 0", self.sigma_data);
         }
         Ok(())
+    }
+
+    /// Data in [-1, 1] in the range that the network takes them in.
+    pub fn ranged(&self, x: &Tensor) -> Result<Tensor> {
+        if self.from_zero { x.affine(0.5, 0.5) } else { Ok(x.clone()) }
+    }
+
+    /// Back from there to [-1, 1].
+    pub fn unranged(&self, x: &Tensor) -> Result<Tensor> {
+        if self.from_zero { x.affine(2., -1.) } else { Ok(x.clone()) }
     }
 
     fn build(&self, params: &Params, dtype: DType, device: &Device) -> Result<Box<dyn Net>> {
@@ -187,29 +200,17 @@ impl Model {
         &self.device
     }
 
-    /// Takes the weights of `other`, a model of the same network.
-    ///
-    /// Errors, naming the parameter, if one is missing or has another shape; nothing is changed then.
-    pub fn copy_weights(&self, other: &Model) -> Result<()> {
+    /// Takes from `other` every parameter that has the name and shape of one here; returns the names of those that do not.
+    pub fn take_weights(&self, other: &Model) -> Result<Vec<&str>> {
         let from: BTreeMap<&str, &Var> = other.vars.iter().map(|(name, var)| (name.as_str(), var)).collect();
-        let mut pairs = Vec::with_capacity(self.vars.len());
+        let mut left = Vec::new();
         for (name, var) in &self.vars {
-            let Some(source) = from.get(name.as_str()) else {
-                bail!("the other model has no parameter `{name}`; give one of the same network");
-            };
-            if source.dims() != var.dims() {
-                bail!(
-                    "`{name}` has shape {:?} there and {:?} here; give a model of the same network",
-                    source.dims(),
-                    var.dims()
-                );
+            match from.get(name.as_str()).filter(|source| source.dims() == var.dims()) {
+                Some(source) => var.set(&source.to_dtype(var.dtype())?.to_device(var.device())?)?,
+                None => left.push(name.as_str()),
             }
-            pairs.push((var, source.to_dtype(var.dtype())?.to_device(var.device())?));
         }
-        if other.vars.len() != self.vars.len() {
-            bail!("the other model has {} parameters, this one {}", other.vars.len(), self.vars.len());
-        }
-        pairs.into_iter().try_for_each(|(var, source)| var.set(&source))
+        Ok(left)
     }
 
     /// E[x_0 | x_t] for samples under `cond`.

@@ -62,6 +62,7 @@ pub fn open(folder: &Path, dtype: DType, device: &Device) -> Result<Pipeline> {
         process: scheduler.process.clone(),
         predict: scheduler.predict.clone(),
         sigma_data: scheduler.sigma_data,
+        from_zero: scheduler.from_zero(),
     };
     let model = Model::of_network(spec, Box::new(net), vars, dtype, device)?;
     Ok(Pipeline { model, scheduler, note })

@@ -20,6 +20,7 @@ fn spec(net: AnyNet, shape: &[usize]) -> ModelSpec {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.6,
+        from_zero: false,
     }
 }
 

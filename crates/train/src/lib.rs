@@ -10,6 +10,7 @@
 //! - \[Hang23\] Efficient diffusion training via min-SNR weighting, 2303.09556
 //! - \[Esser24\] Scaling rectified flow transformers (Stable Diffusion 3), 2403.03206
 //! - \[Kingma21\] Variational diffusion models, 2107.00630
+//! - \[Thornton25\] Composition and control with distilled energy diffusion models and sequential Monte Carlo, 2502.12786
 //! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
 
 pub mod ema;
@@ -26,7 +27,7 @@ pub mod weight;
 pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
-pub use loss::Denoising;
+pub use loss::{Denoising, Noisy, Teacher};
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};
 pub use trainer::{Report, Trainer};

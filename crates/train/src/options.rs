@@ -21,6 +21,10 @@ pub enum SecondOrder {
 pub struct TrainOptions {
     /// Updates of the weights.
     pub steps: u64,
+    /// The first so many of them learn the output of the model that the run starts from. Then training begins anew from
+    /// there: the learning rate warms up again, and the optimiser forgets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distil: Option<u64>,
     /// Samples in a batch.
     pub batch: usize,
     /// Batches whose gradients are averaged for one update.
@@ -53,6 +57,7 @@ impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             steps: 10_000,
+            distil: None,
             batch: 64,
             accumulate: 1,
             lr: 1e-3,
@@ -84,6 +89,9 @@ impl TrainOptions {
                 bail!("train.{key} is {value}; it must be from 1 to {most}");
             }
         }
+        if self.distil() > self.steps {
+            bail!("train.distil is {}; it must be at most train.steps, {}", self.distil(), self.steps);
+        }
         if !(self.lr > 0. && self.lr.is_finite()) {
             bail!("train.lr is {}; it must be a finite number above 0", self.lr);
         }
@@ -93,8 +101,15 @@ impl TrainOptions {
         Ok(())
     }
 
-    /// The learning rate of each step.
-    pub fn schedule(&self) -> Schedule {
-        Schedule { lr: self.lr, warmup: self.warmup, decay: self.decay, steps: self.steps }
+    /// How many steps learn another model's output.
+    pub fn distil(&self) -> u64 {
+        self.distil.unwrap_or(0)
+    }
+
+    /// The learning rate of step `n`, from 0: warm-up and decay once for the distillation and once for what follows.
+    pub fn lr_at(&self, n: u64) -> f64 {
+        let (first, steps) = if n < self.distil() { (0, self.distil()) } else { (self.distil(), self.steps) };
+        let Self { lr, warmup, decay, .. } = *self;
+        Schedule { lr, warmup, decay, steps: steps - first }.at(n - first)
     }
 }

@@ -8,6 +8,7 @@ use crate::trainer::Trainer;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use langevin_models::model::plain;
 use langevin_models::{checkpoint, tensors};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ impl Trainer {
     }
 
     /// The last step in `dir` whose state is whole.
-    pub fn last_checkpoint(&self, dir: &Path) -> Option<u64> {
+    pub fn last_checkpoint(dir: &Path) -> Option<u64> {
         let whole = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| open(&bytes).is_ok());
         states(dir).ok()?.into_iter().find(|(_, path)| whole(path)).map(|(step, _)| step)
     }
@@ -90,7 +91,9 @@ impl Trainer {
     /// What must be the same for a run to go on, as JSON by key.
     fn identity(&self) -> Result<BTreeMap<String, String>> {
         let o = &self.options;
-        let numbers = serde_json::json!([o.batch, o.accumulate, o.lr, o.warmup, o.decay, o.clip, o.seed]);
+        let mut numbers = vec![json!(o.batch), json!(o.accumulate), json!(o.lr), json!(o.warmup), json!(o.decay)];
+        numbers.extend([json!(o.clip), json!(o.seed)]);
+        numbers.extend(o.distil.filter(|&n| n > 0).map(|n| json!(n)));
         let all = [
             ("model", serde_json::to_string(&self.model.spec)),
             ("weight", serde_json::to_string(&self.loss.weight)),
@@ -127,7 +130,7 @@ impl Trainer {
                 _ => bail!("does not hold the weight `{name}` of this model"),
             }
         }
-        self.optim.restore(step, &tensors)?;
+        self.optim.restore(self.updates(step), &tensors)?;
         self.ema.restore(&tensors)?;
         let level = tensors.get(LEVEL).map(|t| t.to_vec1::<f64>()).transpose()?;
         self.loss.level.get_mut().restore(&level.unwrap_or_default())?;

@@ -5,7 +5,7 @@
 use crate::ema::{AnyEma, Ema};
 use crate::inplace;
 use crate::level::{AnyLevel, Draw, log_ratio};
-use crate::loss::Denoising;
+use crate::loss::{Denoising, Noisy, Teacher};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::{SecondOrder, TrainOptions};
 use crate::weight::AnyWeight;
@@ -37,6 +37,9 @@ pub struct Report {
 /// Keeps the streams of dropout apart from those of the noise ("dropout" in ASCII).
 const DROPOUT: u64 = 0x0064_726f_706f_7574;
 
+/// Keeps the noise of measured errors apart from that of training ("errors" in ASCII).
+const ERRORS: u64 = 0x6572_726f_7273;
+
 /// A training run in memory.
 pub struct Trainer {
     pub(crate) model: Model,
@@ -47,6 +50,8 @@ pub struct Trainer {
     pub(crate) optim: Optim,
     pub(crate) ema: Ema,
     pub(crate) step: u64,
+    teacher: Option<Teacher>,
+    level: AnyLevel, // as it was before it learnt anything
     vars: Vec<Var>,
 }
 
@@ -66,13 +71,40 @@ impl Trainer {
         let vars = model.vars().iter().map(|(_, var)| var.clone()).collect();
         let optim = Optim::new(optimiser.clone(), model.vars())?;
         let averages = Ema::new(ema.clone(), model.vars())?;
-        let loss = Denoising { weight, level };
-        Ok(Self { model, loss, optimiser, profile: ema, options, optim, ema: averages, step: 0, vars })
+        let loss = Denoising { weight, level: level.clone() };
+        Ok(Self {
+            model,
+            loss,
+            optimiser,
+            profile: ema,
+            options,
+            optim,
+            ema: averages,
+            step: 0,
+            teacher: None,
+            level,
+            vars,
+        })
     }
 
     /// Steps made.
     pub fn step_number(&self) -> u64 {
         self.step
+    }
+
+    /// Whose output the first `train.distil` steps learn.
+    pub fn learn_from(&mut self, teacher: Teacher) {
+        self.teacher = Some(teacher);
+    }
+
+    /// The teacher, as long as steps are left that learn from it.
+    pub fn teacher(&self) -> Option<&Teacher> {
+        self.teacher.as_ref().filter(|_| self.step <= self.options.distil())
+    }
+
+    /// How many updates the optimiser has made when the run is at `step`: it begins anew after the distillation.
+    pub(crate) fn updates(&self, step: u64) -> u64 {
+        if step > self.options.distil() { step - self.options.distil() } else { step }
     }
 
     /// The model as it is trained.
@@ -119,6 +151,15 @@ impl Trainer {
         if batches.len() != self.options.accumulate {
             bail!("a step takes {} batches (train.accumulate), not {}", self.options.accumulate, batches.len());
         }
+        let distil = self.options.distil();
+        if self.step < distil && self.teacher.is_none() {
+            bail!("step {}: the first {distil} steps learn from another model, and there is none", self.step + 1);
+        }
+        if self.step == distil && distil > 0 {
+            self.optim = Optim::new(self.optimiser.clone(), self.model.vars())?;
+            self.loss.level = self.level.clone();
+            self.teacher = None;
+        }
         let total: usize = batches.iter().map(|b| b.x.dim(0)).sum::<Result<usize>>()?;
         let mut grads: Vec<Tensor> = Vec::new();
         let (mut draws, mut losses) = (Vec::with_capacity(total), Vec::with_capacity(total));
@@ -139,7 +180,7 @@ impl Trainer {
         }
         let clip = self.options.clip;
         let shorten = if clip > 0. { (clip / (grad_norm + 1e-6)).min(1.) } else { 1. }; // as PyTorch has it
-        let lr = self.options.schedule().at(self.step);
+        let lr = self.options.lr_at(self.step);
         self.optim.step(&grads, lr, shorten)?;
         self.step += 1;
         self.ema.update(self.model.vars(), self.step)?;
@@ -151,18 +192,21 @@ impl Trainer {
     /// Levels, losses (without factors) and the gradient of a batch's part in the mean over `total` samples.
     fn gradient(&self, batch: &Batch, n: u64, total: usize) -> Result<(Vec<Draw>, Vec<f64>, Vec<Tensor>)> {
         let (model, spec) = (&self.model, &self.model.spec);
-        let x0 = batch.x.to_dtype(model.dtype())?.to_device(model.device())?;
-        let labels = batch.labels.as_ref().filter(|_| spec.classes.is_some());
-        let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
+        let (x0, labels) = self.taken(batch)?;
         let mut z = Noise::of_step(self.options.seed, n, x0.dim(0)?);
         let draws = self.loss.draws(spec.process.get(), x0.dim(0)?, &mut z)?;
         // an odd factor: no two (seed, n) of a run share a key, and none is the seed of the noise itself
         let key = (self.options.seed ^ DROPOUT).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
-        let denoiser = model.denoiser(Cond { labels, dropout: Some(key) })?;
+        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: Some(key) })?;
+        let noisy = Noisy::new(spec.process.get(), &x0, draws.iter().map(|d| d.t).collect(), &mut z)?;
+        let target = match self.teacher.as_ref().filter(|_| self.step < self.options.distil()) {
+            Some(teacher) => teacher.target(&denoiser, &noisy, labels.as_ref())?,
+            None => noisy.target(&denoiser)?,
+        };
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;
         let mut loss = || {
-            let losses = self.loss.losses(&denoiser, spec.sigma_data, &x0, &draws, &mut z)?; // [B]
+            let losses = self.loss.errors(&denoiser, spec.sigma_data, &noisy, &target)?; // [B]
             each = Some(losses.detach());
             scale(&losses, &factors)?.sum_all()
         };
@@ -174,6 +218,23 @@ impl Trainer {
             bail!("step {}: the loss is {loss} at {}", self.step + 1, self.level(draw));
         }
         Ok((draws, losses, grads))
+    }
+
+    /// Data and classes of a batch as the model takes them.
+    fn taken(&self, batch: &Batch) -> Result<(Tensor, Option<Tensor>)> {
+        let (model, spec) = (&self.model, &self.model.spec);
+        let labels = batch.labels.as_ref().filter(|_| spec.classes.is_some());
+        let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
+        Ok((spec.ranged(&batch.x.to_dtype(model.dtype())?.to_device(model.device())?)?, labels))
+    }
+
+    /// How far the model's score is from the teacher's on `batch`, as [`Teacher::score_errors`] has it; `None` without one.
+    pub fn score_errors(&self, batch: &Batch) -> Result<Option<Vec<(f64, f64)>>> {
+        let Some(teacher) = self.teacher() else { return Ok(None) };
+        let (x0, labels) = self.taken(batch)?;
+        let denoiser = self.model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
+        let mut z = Noise::of_step(self.options.seed ^ ERRORS, 0, x0.dim(0)?);
+        teacher.score_errors(&denoiser, &x0, labels.as_ref(), &mut z).map(Some)
     }
 
     fn level(&self, draw: &Draw) -> String {

@@ -126,6 +126,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data,
+        from_zero: false,
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };

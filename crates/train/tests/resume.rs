@@ -26,6 +26,7 @@ fn spec() -> ModelSpec {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.5,
+        from_zero: false,
     }
 }
 
@@ -130,7 +131,7 @@ fn the_last_two_are_kept_and_the_damaged_refused() -> Result<()> {
         let refused = again.resume(dir.path())?;
         assert_eq!(again.step_number(), 2);
         assert!(refused.len() == 1 && refused[0].contains("step-3.safetensors"), "{refused:?}");
-        assert_eq!(again.last_checkpoint(dir.path()), Some(2));
+        assert_eq!(Trainer::last_checkpoint(dir.path()), Some(2));
         assert!(!dir.path().join(".step-4.safetensors.partial").exists());
     }
     // the run goes on over the damaged one

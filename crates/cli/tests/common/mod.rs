@@ -67,6 +67,10 @@ pub struct Ran {
 }
 
 impl Ran {
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
     /// It must have worked; its stdout.
     #[track_caller]
     pub fn ok(&self) -> &str {
@@ -102,6 +106,7 @@ pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.5,
+        from_zero: false,
     }
 }
 
@@ -111,6 +116,7 @@ pub fn ddpm(shape: &[usize]) -> ModelSpec {
         process: AnyProcess::named("table").unwrap(),
         predict: AnyParametrisation::named("eps").unwrap(),
         sigma_data: 1.,
+        from_zero: false,
         ..spec(shape, None, Head::Denoiser)
     }
 }

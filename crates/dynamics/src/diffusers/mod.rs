@@ -95,6 +95,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether its pipeline takes the data to lie in [0, 1] instead of [-1, 1].
+    pub fn from_zero(&self) -> bool {
+        self.class == "ScoreSdeVeScheduler"
+    }
+
     /// The steps that diffusers takes when asked for `steps`.
     pub fn plan(&self, steps: usize) -> Result<Plan> {
         let (least, most) = match &self.rule {

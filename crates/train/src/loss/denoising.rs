@@ -19,6 +19,43 @@ pub struct Denoising {
     pub level: AnyLevel,
 }
 
+/// Data with noise, each sample at a level of its own.
+pub struct Noisy {
+    /// The clean data x_0, `[B, ...]`.
+    pub x0: Tensor,
+    /// The noise.
+    pub eps: Tensor,
+    /// x_t = alpha x_0 + sigma eps.
+    pub x: Tensor,
+    /// The time of each sample.
+    pub t: Vec<f64>,
+}
+
+impl Noisy {
+    /// `x0` `[B, ...]` at the times `t`, one a sample, with noise from `z`.
+    pub fn new(process: &dyn Process, x0: &Tensor, t: Vec<f64>, z: &mut Noise) -> Result<Self> {
+        if t.len() != x0.dim(0)? {
+            bail!("noisy data: {} levels for a batch of {}", t.len(), x0.dim(0)?);
+        }
+        let (alpha, sigma): (Vec<_>, Vec<_>) =
+            t.iter().map(|&t| process.marginal(t)).map(|m| (m.alpha, m.sigma)).unzip();
+        let eps = z.normal_like(x0)?;
+        let x = combine(&alpha, x0, &sigma, &eps)?;
+        Ok(Self { x0: x0.clone(), eps, x, t })
+    }
+
+    /// (x_0 - c_skip x_t) / c_out, what the network of `model` would give if it knew x_0.
+    pub fn target(&self, model: &Preconditioned) -> Result<Tensor> {
+        // in x_0 and eps, so that what cancels does so here, in f64
+        let parts = self.t.iter().map(|&t| {
+            let (m, c) = (model.process().marginal(t), model.coefficients(t));
+            ((1. - c.c_skip * m.alpha) / c.c_out, -c.c_skip * m.sigma / c.c_out)
+        });
+        let (of_x0, of_eps): (Vec<_>, Vec<_>) = parts.unzip();
+        combine(&of_x0, &self.x0, &of_eps, &self.eps)
+    }
+}
+
 impl Denoising {
     /// The levels of a batch; each sample's loss is to be multiplied with its factor.
     pub fn draws(&self, process: &dyn Process, batch: usize, z: &mut Noise) -> Result<Vec<Draw>> {
@@ -36,25 +73,19 @@ impl Denoising {
         draws: &[Draw],
         z: &mut Noise,
     ) -> Result<Tensor> {
-        if draws.len() != x0.dim(0)? {
-            bail!("denoising loss: {} levels for a batch of {}", draws.len(), x0.dim(0)?);
-        }
-        let t: Vec<f64> = draws.iter().map(|d| d.t).collect();
-        let (mut alpha, mut sigma, mut of_x0, mut of_eps, mut weight) = (vec![], vec![], vec![], vec![], vec![]);
-        for &t in &t {
-            let m = model.process().marginal(t);
-            let c = model.coefficients(t);
-            alpha.push(m.alpha);
-            sigma.push(m.sigma);
-            // the target in x_0 and eps, so that what cancels does so here, in f64
-            of_x0.push((1. - c.c_skip * m.alpha) / c.c_out);
-            of_eps.push(-c.c_skip * m.sigma / c.c_out);
-            weight.push(self.weight.get().lambda(&m, sigma_data) * c.c_out * c.c_out);
-        }
-        let eps = z.normal_like(x0)?;
-        let x = combine(&alpha, x0, &sigma, &eps)?; // [B, ...]
-        let target = combine(&of_x0, x0, &of_eps, &eps)?; // [B, ...]
-        let error = (model.output(&x, &t)? - target)?;
-        scale(&mean_per_sample(&error.sqr()?)?, &weight) // [B]
+        let noisy = Noisy::new(model.process(), x0, draws.iter().map(|d| d.t).collect(), z)?;
+        self.errors(model, sigma_data, &noisy, &noisy.target(model)?)
+    }
+
+    /// lambda c_out^2 |F - target|^2 of each sample, averaged over components: `[B]`. As [`Denoising::losses`] where
+    /// `target`, the shape of x, is that of the data.
+    pub fn errors(&self, model: &Preconditioned, sigma_data: f64, noisy: &Noisy, target: &Tensor) -> Result<Tensor> {
+        let weight = |&t: &f64| {
+            let (m, c) = (model.process().marginal(t), model.coefficients(t));
+            self.weight.get().lambda(&m, sigma_data) * c.c_out * c.c_out
+        };
+        let weights: Vec<f64> = noisy.t.iter().map(weight).collect();
+        let error = (model.output(&noisy.x, &noisy.t)? - target)?;
+        scale(&mean_per_sample(&error.sqr()?)?, &weights) // [B]
     }
 }

@@ -1,5 +1,7 @@
 //! What is minimised.
 
 mod denoising;
+mod distillation;
 
-pub use denoising::Denoising;
+pub use denoising::{Denoising, Noisy};
+pub use distillation::Teacher;

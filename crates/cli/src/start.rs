@@ -1,0 +1,149 @@
+//! `model.from`: a run that starts from a model which is there already, of ours, of a folder of diffusers or of the Hub.
+//!
+//! The loaded model brings its network, process, prediction and loss: they take the place of the preset's. A file that
+//! names `from` itself, and changes on the command line, come after it and have the last word.
+
+use crate::open::{self, Opened};
+use crate::run::{Run, apply, source, usage};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_models::{Head, Model};
+use langevin_train::{AnyLevel, AnyWeight, Teacher, level::Discrete};
+use std::collections::BTreeMap;
+use toml::{Table, Value};
+
+/// The share of a run that learns the loaded model's output, and the most steps that it takes, unless `train.distil` says.
+const SHARE: u64 = 4;
+const MOST: u64 = 1000;
+
+/// The run of the preset or file `name` with `changes`, and the model that it starts from, if it does.
+pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<(Run, Option<Opened>)> {
+    let (label, text) = source(name)?;
+    let labelled = || format!("configuration {label}");
+    let file = Run::table(&text).with_context(labelled)?;
+    let named = |table: &Table| Some(table.get("model")?.get("from")?.as_str()?.to_string());
+    let mut changed = Table::new();
+    changes.iter().filter(|change| change.starts_with("model.from")).try_for_each(|c| apply(&mut changed, c))?;
+    let (from, table) = match (named(&changed), named(&file)) {
+        (Some(from), _) => {
+            let opened = opened(&from, device)?;
+            let table = over(file, brought(&opened)?);
+            (Some(opened), table)
+        }
+        (None, Some(from)) => {
+            let opened = opened(&from, device)?;
+            let table = over(brought(&opened)?, file);
+            (Some(opened), table)
+        }
+        (None, None) => (None, file),
+    };
+    let run = Run::of(table, changes).with_context(labelled)?;
+    Ok((run, from))
+}
+
+/// The model that a run starts from.
+pub fn opened(from: &str, device: &Device) -> Result<Opened> {
+    open::open(from, device).with_context(|| format!("model.from = {from}"))
+}
+
+/// The sections of `last` in the place of those of `first`; of sections of settings, each setting.
+fn over(mut first: Table, last: Table) -> Table {
+    for (key, value) in last {
+        match (first.get_mut(&key), value) {
+            (Some(Value::Table(before)), Value::Table(after))
+                if ["model", "loss", "train", "data"].contains(&&*key) =>
+            {
+                before.extend(after);
+            }
+            (_, value) => {
+                first.insert(key, value);
+            }
+        }
+    }
+    first
+}
+
+/// What a model brings of a configuration.
+fn brought(opened: &Opened) -> Result<Table> {
+    let spec = &opened.model.spec;
+    let mut model = Table::from_iter([
+        ("net".to_string(), Value::try_from(&spec.net)?),
+        ("predict".to_string(), Value::try_from(&spec.predict)?),
+        ("sigma_data".to_string(), spec.sigma_data.into()),
+        ("from_zero".to_string(), spec.from_zero.into()),
+        ("conditional".to_string(), spec.classes.is_some().into()),
+    ]);
+    if spec.head == Head::Energy {
+        model.insert("head".into(), Value::try_from(spec.head)?);
+        model.insert("form".into(), Value::try_from(spec.form)?);
+    }
+    let mut all = Table::from_iter([
+        ("model".to_string(), model.into()),
+        ("process".to_string(), Value::try_from(&spec.process)?),
+    ]);
+    if let Some(run) = &opened.run {
+        all.insert("loss".into(), Value::try_from(&run.loss)?);
+    } else if opened.scheduler.is_some() {
+        // as diffusers' own scripts train: the plain squared error of the output, at whole steps where there are any
+        let mut loss = Table::new();
+        if let Ok(weight) = AnyWeight::named(&format!("unit-{}", spec.predict.name())) {
+            loss.insert("weight".into(), Value::try_from(&weight)?);
+        }
+        if spec.process.get().discrete().is_some() {
+            loss.insert("level".into(), Value::try_from(AnyLevel::from(Discrete::default()))?);
+        }
+        all.insert("loss".into(), loss.into());
+    }
+    Ok(all)
+}
+
+/// Gives `model` the weights of the model that its run starts from, and says what could not be taken. Returns how many steps
+/// it must learn from that model, and the teacher if it must.
+pub fn begin(run: &Run, model: &Model, from: Opened) -> Result<(u64, Option<Teacher>)> {
+    let what = from.what.clone();
+    let left = model.take_weights(&from.model)?;
+    let all = model.vars().len();
+    match left.as_slice() {
+        [] => crate::talk!("weights of {what}"),
+        [first, ..] => crate::talk!(
+            "{} of {all} parameters from {what}; the others have no counterpart there and start fresh: {first}{}",
+            all - left.len(),
+            if left.len() > 1 { ", ..." } else { "" }
+        ),
+    }
+    if let AnyParametrisation::Consistency(_) = from.model.spec.predict {
+        return usage(format!(
+            "model.from: {what} is a consistency model: it gives ends of paths, and no score that training could start from"
+        ));
+    }
+    let exact = left.is_empty() && alike(model, &from.model)?;
+    let steps = match run.train.distil {
+        Some(steps) => steps,
+        None if exact => 0,
+        None => (run.train.steps / SHARE).clamp(1, MOST),
+    };
+    if steps == 0 {
+        if !exact {
+            crate::talk!("train.distil = 0: the score begins as another than that of {what}");
+        }
+        return Ok((0, None));
+    }
+    let teacher = Teacher::new(from.model, &model.spec).map_err(|e| anyhow::anyhow!("model.from: {what} {e}"))?;
+    Ok((steps, Some(teacher)))
+}
+
+/// Whether two models of the same weights are the same function.
+fn alike(a: &Model, b: &Model) -> Result<bool> {
+    let facts = |model: &Model| -> Result<BTreeMap<String, serde_json::Value>> {
+        let serde_json::Value::Object(mut facts) = serde_json::to_value(&model.spec)? else {
+            return Ok(BTreeMap::new());
+        };
+        facts.remove("shape"); // a network of convolutions takes any
+        if model.spec.head == Head::Denoiser {
+            facts.remove("form");
+        }
+        Ok(facts.into_iter().collect())
+    };
+    Ok(facts(a)? == facts(b)?)
+}

@@ -1,0 +1,112 @@
+//! `langevin train` from a model that is there already.
+
+mod common;
+
+use common::{Dir, ddpm, off, read_tensors, spec, write_tensors};
+use langevin_models::{Head, ModelSpec};
+use std::fs;
+
+/// A folder with `denoiser.safetensors`, and the same as `folder`, which diffusers could have written.
+fn folder() -> Dir {
+    let dir = Dir::new();
+    dir.model("denoiser.safetensors", &ddpm(&[1, 28, 28]), &[]);
+    dir.run("export denoiser.safetensors folder").ok();
+    let weights = dir.path("folder/unet/diffusion_pytorch_model.safetensors");
+    let tensors = read_tensors(&weights);
+    write_tensors(&weights, &tensors.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+    dir
+}
+
+const TINY: &str = "train.batch=2 train.log_every=1 sampler.steps=2";
+
+#[test]
+fn a_denoiser_of_diffusers_trains_on_with_its_weights_process_and_loss() {
+    let dir = folder();
+    let args =
+        format!("train digits --out run model.from=folder model.head=denoiser {TINY} train.steps=1 train.lr=1e-9");
+    let ran = dir.run(&args);
+    assert!(!ran.ok().contains("relative error") && ran.stderr.contains("weights of folder"), "{}", ran.stderr);
+    let (before, after) = (dir.path("denoiser.safetensors"), dir.path("run/model.safetensors"));
+    let (before, after) = (read_tensors(&before), read_tensors(&after));
+    assert_eq!(before.len(), after.len());
+    assert!(before.iter().all(|(name, t)| off(t, &after[name]) < 1e-6));
+    let config = fs::read_to_string(dir.path("run/config.toml")).unwrap();
+    for line in ["distil = 0", "channels = [4, 8]", "name = \"table\"", "name = \"eps\"", "unit-eps", "discrete"] {
+        assert!(config.contains(line), "no {line:?} in\n{config}");
+    }
+    // the file that it wrote is a configuration that means the same
+    let again = dir.run("train run/config.toml --dry-run");
+    assert_eq!(again.ok(), config);
+}
+
+#[test]
+fn an_energy_first_learns_the_score_and_says_how_far_it_is() {
+    let dir = folder();
+    let ran = dir.run(&format!("train digits --out run model.from=folder {TINY} train.steps=8 train.lr=3e-3"));
+    let said = ran.ok();
+    assert!(said.contains("score at step 0, by sigma/alpha:") && said.contains("score at step 2, by sigma/alpha:"));
+    let rows: Vec<Vec<f64>> = said
+        .lines()
+        .filter(|line| line.starts_with("  "))
+        .map(|line| line.split_whitespace().map(|word| word.parse().unwrap()).collect())
+        .collect();
+    assert!(rows.len() == 4 && rows.iter().all(|row| row.len() == 8), "{said}");
+    assert_eq!(rows[0], rows[2], "levels");
+    assert_ne!(rows[1], rows[3], "errors");
+    let log = fs::read_to_string(dir.path("run/log.jsonl")).unwrap();
+    assert_eq!(log.matches("score_error_by_log_sigma").count(), 2, "{log}");
+    assert!(fs::read_to_string(dir.path("run/config.toml")).unwrap().contains("distil = 2"), "a quarter of the steps");
+    dir.run("sample run -n 2 sampler.steps=2 --out a.png").ok();
+    // an energy of ours goes on as it is
+    let more = dir.run(&format!("train digits --out more model.from=run {TINY} train.steps=1"));
+    assert!(!more.ok().contains("relative error"));
+    let config = fs::read_to_string(dir.path("more/config.toml")).unwrap();
+    assert!(config.contains("distil = 0") && config.contains("discrete"), "its loss too:\n{config}");
+}
+
+#[test]
+fn changes_have_the_last_word() {
+    let dir = folder();
+    let inside = "process={name=\"edm\",sigma_min=0.02,sigma_max=100.0}";
+    let ran =
+        dir.run(&format!("train digits --out edm model.from=folder model.predict=edm {inside} {TINY} train.steps=4"));
+    assert!(ran.ok().contains("score at step 1") && ran.ok().contains("0.020"), "{}", ran.stdout);
+    let ran =
+        dir.run(&format!("train digits --out wide model.from=folder model.net.channels=[8,8] {TINY} train.steps=4"));
+    assert!(ran.ok().contains("score at step 1"), "another network learns the output from fresh weights");
+    assert!(ran.stderr.contains("start fresh"), "{}", ran.stderr);
+    let said = dir.run("train digits model.from=folder train.distil=7 loss.weight=edm --dry-run").ok().to_string();
+    assert!(said.contains("distil = 7") && said.contains("name = \"edm\"") && said.contains("name = \"discrete\""));
+    // a file that names it has the last word, too
+    let text = "[data]\nspec = \"digits\"\n[model]\nfrom = \"folder\"\npredict = \"v\"\nnet = \"unet\"\n";
+    fs::write(dir.path("mine.toml"), text).unwrap();
+    let said = dir.run("train mine.toml --dry-run").ok().to_string();
+    assert!(said.contains("name = \"v\"") && said.contains("name = \"table\""), "{said}");
+    let told = dir.run("train digits model.from=folder process=vp --dry-run").ok().to_string();
+    assert!(told.contains("name = \"vp\"") && !told.contains("beta_schedule"), "{told}");
+}
+
+#[test]
+fn each_mistake_is_one_sentence_and_leaves_no_run() {
+    let dir = folder();
+    dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    dir.model("colour.safetensors", &ddpm(&[3, 28, 28]), &[]);
+    dir.model("classes.safetensors", &ModelSpec { classes: Some(3), ..ddpm(&[1, 28, 28]) }, &[]);
+    for (change, code, words) in [
+        ("model.from=nowhere", 2, vec!["model.from", "nowhere"]),
+        ("model.from=points.safetensors", 1, vec!["[2]"]),
+        ("model.from=colour.safetensors", 1, vec!["[3, 28, 28]", "[1, 28, 28]"]),
+        ("model.from=classes.safetensors", 1, vec!["3 classes"]),
+        ("model.from=folder process=edm model.predict=edm", 1, vec!["0.0100", "process"]),
+        ("model.from=folder train.distil=9 train.steps=8", 2, vec!["train.distil", "8"]),
+        ("model.from=folder train.distil=-1", 2, vec!["train.distil"]),
+        ("model.from=folder model.from_zero=true", 1, vec!["from_zero"]),
+        ("model.from=3", 2, vec!["from"]),
+    ] {
+        let ran = dir.run(&format!("train digits --out run {change}"));
+        let said: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("error")).collect();
+        assert_eq!((ran.code(), said.len()), (code, 1), "{change}: {}", ran.stderr);
+        assert!(words.iter().all(|word| said[0].contains(word)), "{change}: {said:?}");
+        assert!(!dir.path("run").exists(), "{change}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Distillation: a model learns what another gives at noisy data, E lambda(t) |x0-hat(x_t) - x0-hat_teacher(x_t)|^2.
+//! [Thornton25]
+//!
+//! The denoising loss with the teacher's estimate in the place of the data. An energy starts so from a score that is the
+//! gradient of nothing: what it learns is the nearest field that is one.
+
+use super::Noisy;
+use crate::level::log_ratio;
+use candle_core::{Result, Tensor, bail};
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::{Cond, Denoiser, Preconditioned, Process};
+use langevin_models::{Model, ModelSpec};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{combine, scale, to_host};
+
+/// Levels at which the error of the score is measured.
+const LEVELS: usize = 8;
+
+/// A model whose output another learns.
+pub struct Teacher(Model);
+
+impl Teacher {
+    /// `model` as the teacher of a model made of `student`.
+    ///
+    /// Errors if it does not know what the student is asked: other channels, classes or range of the data, noise levels
+    /// beyond its own, or no score at all.
+    pub fn new(model: Model, student: &ModelSpec) -> Result<Self> {
+        let teacher = &model.spec;
+        if matches!(teacher.predict, AnyParametrisation::Consistency(_)) {
+            bail!("is a consistency model: it gives ends of paths and no score that another model could start from");
+        }
+        if teacher.shape.first() != student.shape.first() || teacher.shape.len() != student.shape.len() {
+            bail!("takes samples of shape {:?}, the data are {:?}", teacher.shape, student.shape);
+        }
+        if let Some(n) = teacher.classes.filter(|_| teacher.classes != student.classes) {
+            match student.classes {
+                Some(m) => bail!("knows {n} classes, the data have {m}"),
+                None => {
+                    bail!("must be told one of {n} classes; train with model.conditional=true, on data with classes")
+                }
+            }
+        }
+        if teacher.from_zero != student.from_zero {
+            bail!("has model.from_zero = {}, the run model.from_zero = {}", teacher.from_zero, student.from_zero);
+        }
+        let ends = |process: &dyn Process| {
+            let (low, high) = process.span();
+            [log_ratio(process, low), log_ratio(process, high)]
+        };
+        let (theirs, ours) = (ends(teacher.process.get()), ends(student.process.get()));
+        if ours[0] < theirs[0] - 1e-6 || ours[1] > theirs[1] + 1e-6 {
+            let [a, b, c, d] = [ours[0], ours[1], theirs[0], theirs[1]].map(f64::exp);
+            bail!(
+                "knows noise levels sigma/alpha from {c:.4} to {d:.4}, and process {} goes from {a:.4} to {b:.4}; leave \
+                 `process` out to keep its own, or give one that stays inside",
+                student.process.name()
+            );
+        }
+        Ok(Self(model))
+    }
+
+    /// The teacher itself.
+    pub fn model(&self) -> &Model {
+        &self.0
+    }
+
+    /// What the network of `student` must give at `noisy` to estimate the clean data as the teacher does, the shape of x.
+    ///
+    /// The teacher is asked at its own time of the same SNR; where the two are alike it is the teacher's output as it is.
+    pub fn target(&self, student: &Preconditioned, noisy: &Noisy, labels: Option<&Tensor>) -> Result<Tensor> {
+        let labels = labels.filter(|_| self.0.spec.classes.is_some()).cloned();
+        let teacher = self.0.denoiser(Cond { labels, dropout: None })?;
+        let (mut at, mut stretch, mut of_x, mut of_f) = (vec![], vec![], vec![], vec![]);
+        for &t in &noisy.t {
+            let m = student.process().marginal(t);
+            let same = teacher.process().marginal(t) == m;
+            let time = if same { t } else { teacher.process().t_at(m.log_snr()) };
+            let ratio = teacher.process().marginal(time).sigma / m.sigma; // of the teacher's x_t to the student's
+            let (theirs, ours) = (teacher.coefficients(time), student.coefficients(t));
+            at.push(time);
+            stretch.push(ratio);
+            of_x.push((theirs.c_skip * ratio - ours.c_skip) / ours.c_out);
+            of_f.push(theirs.c_out / ours.c_out);
+        }
+        let f = teacher.output(&scale(&noisy.x, &stretch)?, &at)?;
+        combine(&of_x, &noisy.x, &of_f, &f)
+    }
+
+    /// How far the score of `student` is from the teacher's, |s - s_teacher| / |s_teacher| over data `x0` `[B, ...]` with
+    /// noise from `z`, at levels over the whole span of its process: (ln(sigma/alpha), error).
+    pub fn score_errors(
+        &self,
+        student: &Preconditioned,
+        x0: &Tensor,
+        labels: Option<&Tensor>,
+        z: &mut Noise,
+    ) -> Result<Vec<(f64, f64)>> {
+        let process = student.process();
+        let (low, high) = process.span();
+        let (from, to) = (log_ratio(process, low), log_ratio(process, high));
+        let mut errors = Vec::with_capacity(LEVELS);
+        for i in 0..LEVELS {
+            let level = from + (to - from) * i as f64 / (LEVELS - 1) as f64;
+            let t = process.t_at(-2. * level);
+            let t = if process.discrete().is_some() { t.round().clamp(low, high) } else { t };
+            let noisy = Noisy::new(process, x0, vec![t; x0.dim(0)?], z)?;
+            let theirs = self.target(student, &noisy, labels)?;
+            let ours = student.output(&noisy.x, &[t])?.detach();
+            let (m, c) = (process.marginal(t), student.coefficients(t));
+            // sigma^2 / alpha times the score is x0-hat - x_t / alpha
+            let score = combine(&[c.c_out * m.alpha], &theirs, &[m.alpha * c.c_skip - 1.], &noisy.x)?;
+            let off = (ours - theirs)?.affine(c.c_out * m.alpha, 0.)?;
+            let norm = |x: &Tensor| Ok(to_host(x)?.iter().map(|v| v * v).sum::<f64>().sqrt());
+            let error: Result<f64> = norm(&off).and_then(|off| Ok(off / norm(&score)?));
+            errors.push((log_ratio(process, t), error?));
+        }
+        Ok(errors)
+    }
+}
