@@ -17,10 +17,10 @@ from diffusers.utils.torch_utils import randn_tensor
 
 
 class LangevinPipeline(DiffusionPipeline):
-    def __init__(self, unet, levels=None, form=None, second_order=True):
+    def __init__(self, unet, levels=None, form=None, second_order=True, from_zero=False):
         super().__init__()
         self.register_modules(unet=unet)
-        self.register_to_config(levels=levels, form=form, second_order=second_order)
+        self.register_to_config(levels=levels, form=form, second_order=second_order, from_zero=from_zero)
 
     def network(self, x, c_noise, labels):
         """F(x, c_noise)."""
@@ -72,7 +72,8 @@ class LangevinPipeline(DiffusionPipeline):
             half = 0.5 * (math.atan2(s["sigma"], s["alpha"]) - math.atan2(t["sigma"], t["alpha"]))
             slope = lambda m, r, x, x0: m["alpha"] / (m["sigma"] * r) * x - r / m["sigma"] * x0
             x = rs * (x / rt + half * (slope(t, rt, x, x0) + slope(s, rs, y, next_x0)))
-        images = ((x.clamp(-1, 1) + 1) / 2).cpu().permute(0, 2, 3, 1).float().numpy()
+        x = x if self.config.from_zero else (x + 1) / 2
+        images = x.clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy()
         if output_type == "pil":
             images = self.numpy_to_pil(images)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

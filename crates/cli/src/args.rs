@@ -92,6 +92,7 @@ Examples:
   langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
   langevin train toy:checkerboard
   langevin train mnist --data ~/mnist        a folder with the IDX files
+  langevin train cifar10 model.from=google/ddpm-cifar10-32   start from a model of the Hub: an energy first learns its score
   langevin train --resume runs/digits        go on exactly where it stopped
   langevin train digits --dry-run            show the whole configuration, do nothing")]
 pub struct Train {

@@ -4,18 +4,16 @@
 //! comes with a short pipeline of its own, and the levels of noise of the run's sampler.
 
 use crate::args::Export;
-use crate::open::{Opened, open};
+use crate::open::{EXPORTED, Opened, RUN, STEP, open};
 use crate::run::{Drawing, usage};
 use anyhow::{Context, Result, bail};
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::{Head, checkpoint, export};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 const PIPELINE: &str = include_str!("../assets/pipeline.py");
-const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// Carries out `langevin export`.
 pub fn run(args: &Export) -> Result<()> {
@@ -48,7 +46,11 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
     fs::create_dir_all(dir.join("unet")).with_context(|| format!("cannot make {}", dir.display()))?;
     save(&dir.join("unet/config.json"), &pretty(network)?)?;
     let weights = checkpoint::weights(model);
-    checkpoint::save(&dir.join(WEIGHTS), &model.spec, &weights, &BTreeMap::new())?;
+    let mut notes = opened.notes.clone();
+    if let Some(run) = &opened.run {
+        notes.insert(RUN.into(), run.to_toml()?);
+    }
+    checkpoint::save(&dir.join(EXPORTED), &model.spec, &weights, &notes)?;
     let mut index = json!({ "unet": ["diffusers", "UNet2DModel"] });
     let scheduler = export::scheduler(&model.spec);
     match &scheduler {
@@ -67,6 +69,7 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
             index["_class_name"] = json!(["pipeline", "LangevinPipeline"]);
             let drawing = Drawing::of(opened.run.as_ref(), changes)?;
             index["levels"] = levels(opened, &drawing)?;
+            index["from_zero"] = json!(model.spec.from_zero);
             index["form"] = if model.spec.head == Head::Energy { json!(model.spec.form) } else { Value::Null };
             index["second_order"] = json!(match drawing.sampler.sampler.name() {
                 "heun" => true,
@@ -81,7 +84,7 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
         }
     }
     save(&dir.join("model_index.json"), &pretty(&index)?)?;
-    save(&dir.join("README.md"), &card(opened, scheduler.is_some()))
+    save(&dir.join("README.md"), &card(opened, scheduler.is_some())?)
 }
 
 /// The levels of noise that the sampler visits, with what the network is told at each.
@@ -104,13 +107,23 @@ fn levels(opened: &Opened, drawing: &Drawing) -> Result<Value> {
 }
 
 /// The model card.
-fn card(opened: &Opened, plain: bool) -> String {
+fn card(opened: &Opened, plain: bool) -> Result<String> {
     let spec = &opened.model.spec;
     let what = match spec.head {
         Head::Energy => "an energy: the score is the negative gradient of a scalar made of the network's output",
         Head::Denoiser => "a denoiser",
     };
-    let data = opened.run.as_ref().map_or(String::new(), |run| format!("\nTrained on `{}`.\n", run.data.spec));
+    let (mut data, mut run) = (String::new(), String::new());
+    if let Some(of) = &opened.run {
+        let steps = opened.notes.get(STEP).map_or(String::new(), |step| format!(" for {step} steps"));
+        let from = of.model.from.as_ref().map_or(String::new(), |from| format!(", starting from `{from}`"));
+        data = format!(
+            "\nTrained on `{}`{steps} of {} samples{from}.\n",
+            of.data.spec,
+            of.train.batch * of.train.accumulate
+        );
+        run = format!("\n<details><summary>The whole run</summary>\n\n```toml\n{}```\n\n</details>\n", of.to_toml()?);
+    }
     let use_it = if plain {
         "from diffusers import DDPMPipeline\n\npipe = DDPMPipeline.from_pretrained(\"THIS_FOLDER\")".to_string()
     } else {
@@ -124,15 +137,16 @@ fn card(opened: &Opened, plain: bool) -> String {
         "\nNo scheduler of diffusers means the same process and prediction, so samples come from `pipeline.py`, which is in \
          this folder: read it before you trust it. Any other scheduler with this network paints garbage.\n"
     };
-    format!(
+    Ok(format!(
         "---\nlibrary_name: diffusers\ntags: [unconditional-image-generation, langevin]\n---\n\n# A model trained with \
-         Langevin\n\nThis is {what}. Samples are of shape {:?}, in [-1, 1]; process `{}`, prediction `{}`.\n{data}{why}\n\
-         ```python\n{use_it}\nimages = pipe(batch_size=4).images\n```\n\n`langevin sample` reads the weights file in \
-         `unet` too.\n",
+         Langevin\n\nThis is {what}. The network has {} parameters, samples are of shape {:?}; process `{}`, prediction \
+         `{}`.\n{data}{why}\n```python\n{use_it}\nimages = pipe(batch_size=4).images\n```\n\n`langevin sample THIS_FOLDER` \
+         draws from it too.\n{run}",
+        opened.model.parameters(),
         spec.shape,
         spec.process.name(),
         spec.predict.name(),
-    )
+    ))
 }
 
 fn pretty(value: &Value) -> Result<String> {

@@ -4,7 +4,7 @@ use crate::args::Info;
 use crate::open::{self, Opened, SIGMA_REL, STEP};
 use anyhow::Result;
 use candle_core::{DType, Device};
-use langevin_models::{Form, Head};
+use langevin_models::{Form, Head, pipeline};
 use std::path::Path;
 
 /// Carries out `langevin info`.
@@ -88,7 +88,13 @@ fn network(folder: &Path) -> Result<()> {
     if let Some(n) = c.classes {
         crate::say!("{:<12} {n}", "classes")?;
     }
-    Ok(())
+    let Some(scheduler) = pipeline::scheduler(folder)? else {
+        return crate::say!("{:<12} none: only apply can use it", "scheduler");
+    };
+    crate::say!("{:<12} {}, {} steps unless told otherwise", "scheduler", scheduler.class, scheduler.steps)?;
+    crate::say!("{:<12} {}", "process", scheduler.process.name())?;
+    crate::say!("{:<12} {}", "predicts", scheduler.predict.name())?;
+    crate::say!("{:<12} {}", "sampler", scheduler.sampler.name())
 }
 
 /// 1234567 as 1,234,567.

@@ -19,6 +19,9 @@ pub const COLUMNS: &str = "langevin.columns";
 /// Metadata key: the relative width of the average that the weights are, where its profile has one.
 pub const SIGMA_REL: &str = "langevin.sigma_rel";
 
+/// Where the weights are in a folder of diffusers that we wrote.
+pub const EXPORTED: &str = "unet/diffusion_pytorch_model.safetensors";
+
 /// A model with what its file says of it.
 pub struct Opened {
     /// The model.
@@ -158,7 +161,7 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         );
     }
     // what we exported says more of itself than diffusers' files do
-    let exported = folder.join("unet/diffusion_pytorch_model.safetensors");
+    let exported = folder.join(EXPORTED);
     if checkpoint::is_ours(&exported) {
         return Ok(exported);
     }
@@ -216,7 +219,7 @@ pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(name);
     let folder = if !path.exists() && is_id(name) { download(name)? } else { path.to_path_buf() };
-    let ours = folder.join("model.safetensors").exists();
+    let ours = folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(EXPORTED));
     Ok((folder.is_dir() && !ours && is_network(&folder)).then_some(folder))
 }
 

@@ -163,7 +163,16 @@ fn an_export_is_a_folder_of_diffusers() {
     dir.run("export table.safetensors b").ok();
     assert_eq!(index("b")["_class_name"], "DDPMPipeline");
     assert!(dir.path("b/scheduler/scheduler_config.json").is_file());
-    // the weights stay a file of ours, too
+    // the folder stays a model of ours, with its run
+    let config = dir.run("train digits sampler.name=euler sampler.steps=4 --dry-run").ok().to_string();
+    let notes = [("langevin.run", config), ("langevin.step", "123".to_string())];
+    dir.model("run.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &notes);
+    dir.run("export run.safetensors e").ok();
+    let said = dir.run("info e").ok().to_string();
+    assert!(said.contains("energy, residual") && said.contains("123 of 3000") && said.contains("steps = 4"), "{said}");
+    let card = std::fs::read_to_string(dir.path("e/README.md")).unwrap();
+    assert!(card.contains("`digits` for 123 steps of 32 samples") && card.contains("name = \"euler\""), "{card}");
+    assert_eq!(index("e")["levels"].as_array().unwrap().len(), 4);
     dir.run("sample b/unet/diffusion_pytorch_model.safetensors -n 1 sampler.steps=2").ok();
     dir.run("export table.safetensors b").fails(2, &["b is there already"]);
     dir.run("export energy.safetensors c sampler.name=ddpm").fails(2, &["ddpm", "heun"]);

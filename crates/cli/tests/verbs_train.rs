@@ -65,6 +65,26 @@ fn an_energy_first_learns_the_score_and_says_how_far_it_is() {
 }
 
 #[test]
+fn a_variance_exploding_model_keeps_its_range() {
+    let dir = folder();
+    let scheduler = r#"{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 20.0}"#;
+    fs::write(dir.path("folder/scheduler/scheduler_config.json"), scheduler).unwrap();
+    dir.run(&format!("train digits --out run model.from=folder model.head=denoiser {TINY} train.steps=1")).ok();
+    let config = fs::read_to_string(dir.path("run/config.toml")).unwrap();
+    assert!(config.contains("from_zero = true") && config.contains("sigma_max = 20.0"), "{config}");
+    // told so by the model alone, as it was by the scheduler
+    let drawn = |args: &str| {
+        dir.run(&format!("sample {args} -n 1 sampler.name=euler sampler.steps=3 sampler.grid=karras --npz a.npz")).ok();
+        fs::read(dir.path("a.npz")).unwrap()
+    };
+    dir.run(&format!(
+        "train digits --out same model.from=folder model.head=denoiser {TINY} train.steps=1 train.lr=1e-30"
+    ))
+    .ok();
+    assert!(drawn("folder") == drawn("same"));
+}
+
+#[test]
 fn changes_have_the_last_word() {
     let dir = folder();
     let inside = "process={name=\"edm\",sigma_min=0.02,sigma_max=100.0}";

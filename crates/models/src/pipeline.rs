@@ -26,20 +26,27 @@ fn scheduler_file(folder: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The scheduler of the pipeline in `folder`, if it has one.
+///
+/// Errors in one sentence that names the file and the key that is wrong.
+pub fn scheduler(folder: &Path) -> Result<Option<Scheduler>> {
+    let Some(file) = scheduler_file(folder) else { return Ok(None) };
+    let named = |e: String| Error::Msg(format!("`{}`: {e}", file.display()));
+    let text = fs::read_to_string(&file).map_err(|e| named(e.to_string()))?;
+    Scheduler::from_json(&text).map(Some).map_err(|e| named(plain(&e)))
+}
+
 /// The pipeline in `folder`: `unet/` and `scheduler/`, or both at its root. Weights are converted to `dtype`.
 ///
 /// Errors in one sentence that names the file, and the key or tensor that is wrong.
 pub fn open(folder: &Path, dtype: DType, device: &Device) -> Result<Pipeline> {
-    let Some(file) = scheduler_file(folder) else {
+    let Some(scheduler) = scheduler(folder)? else {
         bail!(
             "`{}` has no scheduler/scheduler_config.json, which would say what process its network denoises; \
              langevin apply evaluates the network alone",
             folder.display()
         );
     };
-    let named = |e: String| Error::Msg(format!("`{}`: {e}", file.display()));
-    let text = fs::read_to_string(&file).map_err(|e| named(e.to_string()))?;
-    let scheduler = Scheduler::from_json(&text).map_err(|e| named(plain(&e)))?;
     let diffusers::Network { config, net, vars, note } = diffusers::open(folder, dtype, device)?;
     let Some([height, width]) = config.size else {
         bail!("`{}`: its network has no `sample_size`, which is needed to draw samples", folder.display());

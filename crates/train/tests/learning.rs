@@ -166,3 +166,30 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
     assert!(trainer.model().energy(&batch(0)?.x, &[0.5], &Cond::default())?.dims() == [128]);
     Ok(())
 }
+
+#[test]
+fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
+    let x = Noise::of_step(4, 0, 8).normal((8, 2), DType::F64, &Device::Cpu)?;
+    let trained = |from_zero: bool, x: &Tensor| -> Result<f64> {
+        let spec = ModelSpec {
+            shape: vec![2],
+            classes: None,
+            head: Head::Denoiser,
+            form: Form::default(),
+            net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
+            process: AnyProcess::named("ve").unwrap(),
+            predict: AnyParametrisation::named("edm").unwrap(),
+            sigma_data: 0.5,
+            from_zero,
+        };
+        let model = Model::new(spec, 1, DType::F64, &Device::Cpu)?;
+        let options = TrainOptions { batch: 8, ..TrainOptions::default() };
+        let (level, optimiser) = (AnyLevel::default(), AnyOptimiser::default());
+        let mut trainer =
+            Trainer::new(model, AnyWeight::default(), level, optimiser, WarmUp::default().into(), options)?;
+        Ok(trainer.step(&[Batch { x: x.clone(), labels: None }])?.loss)
+    };
+    assert_eq!(trained(true, &x)?, trained(false, &x.affine(0.5, 0.5)?)?);
+    assert_ne!(trained(true, &x)?, trained(false, &x)?);
+    Ok(())
+}
