@@ -147,7 +147,7 @@ impl Source {
         if let Some(folder) = open::network_folder(name)? {
             return Ok(Self::Network(Box::new(open::network(&folder, dtype, device)?)));
         }
-        Ok(Self::Model(Box::new(open::open_as(name, dtype, device)?.model)))
+        Ok(Self::Model(Box::new(open::open_as(name, None, dtype, device)?.model)))
     }
 
     /// The tensors called `what`, in order.

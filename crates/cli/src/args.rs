@@ -135,6 +135,7 @@ Examples:
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
   langevin sample runs/digits --interpolate 3,8 -n 10
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
+  langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
 pub struct Sample {
     /// The model
@@ -175,6 +176,9 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
+    /// Another scheduler for a model of diffusers: a class such as DDIMScheduler, with the keys of its own, or a scheduler_config.json
+    #[arg(long, value_name = "CLASS|FILE")]
+    pub scheduler: Option<String>,
     /// Samples between the noises of two seeds, on the great circle
     #[arg(long, value_name = "A,B", conflicts_with_all = ["seeds", "from"])]
     pub interpolate: Option<String>,

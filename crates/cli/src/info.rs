@@ -88,8 +88,8 @@ fn network(folder: &Path) -> Result<()> {
     if let Some(n) = c.classes {
         crate::say!("{:<12} {n}", "classes")?;
     }
-    let Some(scheduler) = pipeline::scheduler(folder)? else {
-        return crate::say!("{:<12} none: only apply can use it", "scheduler");
+    let Some(scheduler) = pipeline::scheduler(folder, None)? else {
+        return crate::say!("{:<12} none: apply can use it, and sample with --scheduler", "scheduler");
     };
     crate::say!("{:<12} {}, {} steps unless told otherwise", "scheduler", scheduler.class, scheduler.steps)?;
     crate::say!("{:<12} {}", "process", scheduler.process.name())?;

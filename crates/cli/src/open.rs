@@ -60,17 +60,23 @@ pub fn kind(model: &Model) -> Kind {
 
 /// The model called `name`, in f32.
 pub fn open(name: &str, device: &Device) -> Result<Opened> {
-    open_as(name, DType::F32, device)
+    open_as(name, None, DType::F32, device)
 }
 
-/// The model called `name`, its weights converted to `dtype`.
-pub fn open_as(name: &str, dtype: DType, device: &Device) -> Result<Opened> {
+/// The model called `name`, its weights converted to `dtype`; one of diffusers with another scheduler than its own if one is
+/// `chosen`: a class or a file.
+pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) -> Result<Opened> {
     let found = find(name)?;
     let what = found.display().to_string();
-    if found.is_dir() {
-        let pipeline::Pipeline { model, scheduler, note } = pipeline::open(&found, dtype, device)?;
+    if found.is_dir() || !checkpoint::is_ours(&found) && found.with_file_name("config.json").is_file() {
+        let pipeline::Pipeline { model, scheduler, note } = pipeline::open(&found, chosen, dtype, device)?;
         note.into_iter().for_each(|note| crate::talk!("{note}"));
         return Ok(Opened { model, run: None, scheduler: Some(scheduler), what, notes: BTreeMap::new() });
+    }
+    if let Some(chosen) = chosen {
+        return usage(format!(
+            "--scheduler {chosen}: {what} is a model of ours; choose with sampler.name and sampler.grid"
+        ));
     }
     let (model, mut notes) = checkpoint::load(&found, dtype, device)?;
     let read = |text: String| Run::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));
@@ -215,12 +221,18 @@ pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The folder that `name` means, if what it holds is a network of diffusers and no model of ours.
+/// The folder or weights file that `name` means, if what it holds is a network of diffusers and no model of ours.
 pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(name);
     let folder = if !path.exists() && is_id(name) { download(name)? } else { path.to_path_buf() };
-    let ours = folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(EXPORTED));
-    Ok((folder.is_dir() && !ours && is_network(&folder)).then_some(folder))
+    let theirs = match folder.is_dir() {
+        true => {
+            let ours = folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(EXPORTED));
+            !ours && is_network(&folder)
+        }
+        false => folder.with_file_name("config.json").is_file() && !checkpoint::is_ours(&folder),
+    };
+    Ok(theirs.then_some(folder))
 }
 
 /// Whether `folder` holds a network of diffusers, at its root or in `unet`.

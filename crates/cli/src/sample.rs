@@ -4,7 +4,7 @@
 
 use crate::args::Sample;
 use crate::draw::{Drawn, Job, Start};
-use crate::open::{self, Opened, open};
+use crate::open::{self, Opened};
 use crate::output;
 use crate::run::{Drawing, NoiseSource, usage};
 use crate::way::Way;
@@ -33,7 +33,7 @@ pub fn run(args: &Sample) -> Result<()> {
     for path in [&args.out, &args.npz, &args.gif].into_iter().flatten() {
         output::writable(path)?;
     }
-    let opened = open(&args.model, &device)?;
+    let opened = open::open_as(&args.model, args.scheduler.as_deref(), DType::F32, &device)?;
     suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;

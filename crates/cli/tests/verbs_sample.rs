@@ -240,6 +240,25 @@ fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     assert!(off(&other, &theirs) > 20);
     dir.run("export folder again").fails(2, &["diffusers already"]);
     dir.run("sample folder sampler.steps=5000").fails(2, &["DDPMScheduler", "1000"]);
+    // another scheduler with the keys of this one; the weights file alone; another's file
+    let ddim = drawn("folder --scheduler DDIMScheduler sampler.steps=5");
+    let ours = drawn("table.safetensors sampler.name=ddim sampler.grid=leading sampler.steps=5");
+    assert!(off(&ddim, &ours) <= 3 && off(&ddim, &theirs) > 20, "{}", off(&ddim, &ours));
+    let file = "folder/unet/diffusion_pytorch_model.safetensors";
+    assert_eq!(off(&drawn(&format!("{file} sampler.steps=5")), &theirs), 0);
+    let mine = |class: &str| {
+        let text = format!(r#"{{"_class_name": "{class}", "clip_sample": false}}"#);
+        std::fs::write(dir.path("mine.json"), text).unwrap();
+    };
+    mine("DDIMScheduler");
+    assert_eq!(off(&drawn(&format!("{file} --scheduler mine.json sampler.steps=5")), &ddim), 0);
+    dir.run("sample folder --scheduler none.json").fails(1, &["none.json"]);
+    dir.run("sample folder --scheduler LMS").fails(1, &["LMS", "DDIMScheduler"]);
+    dir.run("sample table.safetensors --scheduler DDIMScheduler").fails(2, &["--scheduler", "sampler.name"]);
     std::fs::remove_dir_all(dir.path("folder/scheduler")).unwrap();
+    mine("DDPMScheduler");
+    assert_eq!(off(&drawn("folder --scheduler mine.json sampler.steps=5"), &theirs), 0);
+    let clipped = drawn("folder --scheduler DDPMScheduler sampler.steps=5"); // as its signature has it
+    assert!(off(&clipped, &theirs) > 0);
     dir.run("sample folder").fails(1, &["scheduler_config.json", "langevin apply"]);
 }

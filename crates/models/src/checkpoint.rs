@@ -43,7 +43,7 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
     let Some(description) = metadata.remove(KEY) else {
         bail!(
             "`{file}` does not say what model it belongs to (metadata `{KEY}`), so it was not written by this program; \
-             for weights of diffusers give the folder that has their config.json"
+             for weights of diffusers put their config.json beside the file"
         );
     };
     metadata.remove("format");

@@ -20,6 +20,12 @@ impl Config {
         }
     }
 
+    /// The same keys for another class.
+    pub fn renamed(mut self, class: &str) -> Self {
+        self.keys.insert("_class_name".into(), class.into());
+        self
+    }
+
     fn get(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }

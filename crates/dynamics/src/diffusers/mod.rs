@@ -86,7 +86,15 @@ impl Scheduler {
     ///
     /// Errors, naming the key, if a value or the class is not supported.
     pub fn from_json(text: &str) -> Result<Self> {
-        let config = Config::parse(text)?;
+        Self::of(Config::parse(text)?)
+    }
+
+    /// The scheduler of another class with the keys of that text, as `CLASS.from_config(scheduler.config)` has it.
+    pub fn from_json_as(text: &str, class: &str) -> Result<Self> {
+        Self::of(Config::parse(text)?.renamed(class))
+    }
+
+    fn of(config: Config) -> Result<Self> {
         let names: Vec<_> = classes::ALL.iter().map(|(name, _)| *name).collect();
         let class = config.word("_class_name", "")?;
         match classes::ALL.iter().find(|(name, _)| *name == class) {
