@@ -47,6 +47,7 @@ pub fn run(args: &Bench) -> Result<()> {
         process: AnyProcess::named("vp").map_err(anyhow::Error::msg)?,
         predict: AnyParametrisation::named("eps").map_err(anyhow::Error::msg)?,
         sigma_data: 1.,
+        normalised: false,
         from_zero: false,
     };
     let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;

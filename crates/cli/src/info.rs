@@ -67,6 +67,7 @@ fn head(head: Head, form: Form) -> String {
                 Form::InnerProduct => "inner-product",
                 Form::SquaredNorm => "squared-norm",
                 Form::Scalar => "scalar",
+                Form::NoiseNorm => "noise-norm",
             };
             let about = Form::ALL.iter().find(|(n, _)| *n == name).map(|(_, about)| *about).unwrap_or_default();
             format!("energy, {name}: {about}")

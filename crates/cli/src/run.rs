@@ -90,6 +90,9 @@ pub struct Model {
     pub head: Head,
     #[serde(default)]
     pub form: Form,
+    /// Let the energy learn its normaliser too, up to one constant: -E is log p then. Goes with loss.time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub normalised: bool,
     /// Tell the network the class of each sample.
     #[serde(default)]
     pub conditional: bool,
@@ -347,6 +350,7 @@ impl Run {
             process: self.process.clone(),
             predict: self.model.predict.clone(),
             sigma_data,
+            normalised: self.model.normalised,
             from_zero: self.model.from_zero,
         })
     }

@@ -1,5 +1,6 @@
 //! The one currency of diffusion models: the denoiser E[x_0 | x_t]. Noise, score and velocity are views of it.
 
+use crate::noisy::NoisyEnergy;
 use crate::predict::{Coefficients, Parametrisation};
 use crate::process::Process;
 use candle_core::{Result, Tensor, bail};
@@ -25,6 +26,28 @@ pub trait Net: Send + Sync {
     /// `tape::run` of it as `forward`.
     fn trace(&self, x: &Value, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
         Ok(Value::of(&self.forward(&x.clone().tensor()?, c_noise, cond)?))
+    }
+
+    /// The scalar whose gradient the output is; `None` for a plain network.
+    fn potential(&self) -> Option<&dyn Potential> {
+        None
+    }
+}
+
+/// A scalar for each sample, whose gradient in x is the output of a [`Net`].
+pub trait Potential: Send + Sync {
+    /// `x` `[B, ...]`, `c_noise` `[B]` -> `[B]`.
+    fn h(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;
+
+    /// Whether the energy knows its normaliser at every noise level, up to one constant for all of them.
+    fn normalised(&self) -> bool {
+        false
+    }
+
+    /// What the energy then has beyond D/2 ln(2 pi v), v the variance of x_t, as a function of the noise alone:
+    /// `c_noise` `[B]` -> `[B]`.
+    fn log_normaliser(&self, c_noise: &Tensor) -> Result<Tensor> {
+        c_noise.zeros_like()
     }
 }
 
@@ -57,6 +80,11 @@ pub trait Denoiser {
     /// dx/dt of the probability-flow ODE = alpha' x0 + sigma' eps; finite where alpha = 0 too. \[Song21, eq. 13\]
     fn velocity(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
+    }
+
+    /// The energy whose score this is; `None` for a model that has a score alone.
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        None
     }
 }
 
@@ -148,6 +176,21 @@ impl<'a> Preconditioned<'a> {
         (self.parametrisation.unskipped(&m, self.sigma_data) / (2. * noise), -m.alpha * c_out / (noise * c_in))
     }
 
+    /// The network.
+    pub(crate) fn net(&self) -> &dyn Net {
+        self.net
+    }
+
+    /// What the network is told beside x and the time.
+    pub fn cond(&self) -> &Cond {
+        &self.cond
+    }
+
+    /// The standard deviation of the data.
+    pub fn sigma_data(&self) -> f64 {
+        self.sigma_data
+    }
+
     /// The raw output F(c_in x, c_noise).
     pub fn output(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let batch = x.dim(0)?;
@@ -173,5 +216,9 @@ impl Denoiser for Preconditioned<'_> {
         let (c_skip, c_out): (Vec<_>, Vec<_>) =
             t.iter().map(|&t| self.coefficients(t)).map(|c| (c.c_skip, c.c_out)).unzip();
         combine(&c_skip, x, &c_out, &self.output(x, t)?)
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        self.net.potential().map(|_| self as &dyn NoisyEnergy)
     }
 }

@@ -3,6 +3,7 @@
 //! p_0 = sum_k w_k N(mu_k, S_k) gives p_t = sum_k w_k N(alpha mu_k, alpha^2 S_k + sigma^2 I). Each S_k is kept by its
 //! eigenvalues and axes, so that any noise level costs one rotation a point.
 
+use crate::noisy::{Jet, NoisyEnergy};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -227,6 +228,43 @@ impl Exact<'_> {
     }
 }
 
+/// Computed on the host: autodiff does not see through it, and its own derivatives are exact.
+impl NoisyEnergy for Exact<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.energy(x, t)
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let points = self.points(x, t)?;
+        let energy = column(&points, x, |_, p| -p.log_p)?;
+        Ok((energy, rows(points, x, |p| p.score)?.neg()?))
+    }
+
+    /// dE/dt by the Fokker-Planck equation: d/dt log p = -f (D + x . s) + g^2/2 (laplacian + |s|^2), s the score.
+    /// \[Song21, eq. 5\]
+    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
+        let points = self.points(x, t)?;
+        let (d, flat) = (self.mixture.dim(), to_host(x)?);
+        let dt = |i: usize, p: &Point| {
+            let m = self.process.marginal(t[if t.len() == 1 { 0 } else { i }]);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let along = d as f64 + dot(&flat[i * d..][..d], &p.score);
+            m.drift() * along - 0.5 * m.diffusion2() * (p.laplacian + dot(&p.score, &p.score))
+        };
+        let (energy, dt) = (column(&points, x, |_, p| -p.log_p)?, column(&points, x, dt)?);
+        Ok(Jet { energy, gradient: rows(points, x, |p| p.score)?.neg()?, dt })
+    }
+
+    fn normalised(&self) -> bool {
+        true
+    }
+}
+
+/// One number of each point, `[B]` with the type and device of `x`.
+fn column(points: &[Point], x: &Tensor, f: impl Fn(usize, &Point) -> f64) -> Result<Tensor> {
+    Tensor::from_iter(points.iter().enumerate().map(|(i, p)| f(i, p)), x.device())?.to_dtype(x.dtype())
+}
+
 /// One row of each point, in the shape and dtype of `x`.
 fn rows(points: Vec<Point>, x: &Tensor, row: impl Fn(Point) -> Vec<f64>) -> Result<Tensor> {
     let rows = points.into_iter().flat_map(row);
@@ -244,6 +282,10 @@ impl Denoiser for Exact<'_> {
 
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         rows(self.points(x, t)?, x, |p| p.score)
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        Some(self)
     }
 }
 

@@ -21,6 +21,7 @@
 //! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
 //! - \[Song23\] Consistency models, 2303.01469
+//! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
@@ -28,14 +29,16 @@ pub mod diffusers;
 pub mod exact;
 pub mod grid;
 pub mod mcmc;
+pub mod noisy;
 pub mod predict;
 pub mod process;
 pub mod sampler;
 pub mod wrap;
 
-pub use denoiser::{Cond, Denoiser, Net, Preconditioned};
+pub use denoiser::{Cond, Denoiser, Net, Potential, Preconditioned};
 pub use exact::Mixture;
 pub use grid::Grid;
+pub use noisy::NoisyEnergy;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};
 pub use sampler::Sampler;

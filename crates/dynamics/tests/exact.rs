@@ -199,3 +199,35 @@ fn refuses() {
         assert!(bad.is_err(), "{bad:?}");
     }
 }
+
+/// dE/dt of the exact mixture, by the Fokker-Planck equation, against differences of its energy; and as FromEnergy has it.
+#[test]
+fn the_energy_of_a_mixture_changes_as_its_jet_says() {
+    use langevin_dynamics::{FromEnergy, NoisyEnergy, process::AnyProcess};
+    let mixture = Mixture::full(
+        &[0.3, 0.7],
+        &[vec![1., -0.5], vec![-1., 0.4]],
+        &[vec![0.3, 0.1, 0.1, 0.2], vec![0.1, 0., 0., 0.5]],
+    )
+    .unwrap();
+    let x = Tensor::new(&[[0.3f64, 0.2], [-1.5, 0.8], [2., -1.]], &Device::Cpu).unwrap();
+    for process in AnyProcess::defaults() {
+        let (low, high) = process.get().span();
+        let exact = mixture.under(process.get());
+        for t in [1.5 * low, 0.3 * high, 0.7 * high]
+            .map(|t| if process.get().discrete().is_some() { t.round() + 0.5 } else { t })
+        {
+            let jet = exact.jet(&x, &[t]).unwrap();
+            let h = 1e-5 * t;
+            let at = |t: f64| to_host(&exact.energy(&x, &[t]).unwrap()).unwrap();
+            let (up, down) = (at(t + h), at(t - h));
+            let closure = FromEnergy::new(process.get(), |x, t| exact.energy(x, t)).unwrap();
+            let also = closure.energy_at(&x, &[t]).unwrap();
+            assert_eq!(to_host(&also).unwrap(), at(t));
+            for (i, dt) in to_host(&jet.dt).unwrap().into_iter().enumerate() {
+                let slope = (up[i] - down[i]) / (2. * h);
+                assert!((dt - slope).abs() < 1e-5 * slope.abs().max(1. / t), "{process:?} at {t}: {dt} {slope}");
+            }
+        }
+    }
+}

@@ -20,6 +20,7 @@ pub mod tensors;
 pub mod torch;
 pub mod unet;
 
-pub use energy::{Form, GradNet, Potential};
+pub use energy::{Form, GradNet};
+pub use langevin_dynamics::Potential;
 pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};

@@ -1,13 +1,12 @@
 //! A model: a network, the process that it denoises, and what its output means.
 
-use crate::energy::{Form, GradNet, Potential, Shaped};
+use crate::energy::{Form, GradNet, LogNormaliser, Shaped};
 use crate::net::AnyNet;
 use crate::params::Params;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Cond, Net, Preconditioned};
-use langevin_ops::shape::{combine, scale, sum_per_sample};
+use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -52,6 +51,9 @@ pub struct ModelSpec {
     pub predict: AnyParametrisation,
     /// Standard deviation of the data.
     pub sigma_data: f64,
+    /// The energy knows its normaliser at every noise level, up to one constant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub normalised: bool,
     /// The network's data lie in [0, 1], where images otherwise are in [-1, 1].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_zero: bool,
@@ -70,6 +72,13 @@ impl ModelSpec {
         if !(self.sigma_data.is_finite() && self.sigma_data > 0.) {
             bail!("`sigma_data` is {}; give the standard deviation of the data, above 0", self.sigma_data);
         }
+        if self.normalised && self.head != Head::Energy {
+            bail!("`normalised` is for energies, and head is denoiser; set head = \"energy\"");
+        }
+        let by_noise = self.head == Head::Energy && self.form == Form::NoiseNorm;
+        if by_noise && !matches!(self.predict, AnyParametrisation::Edm(_)) {
+            bail!("form noise-norm goes with predict = \"edm\", not {}; change one of them", self.predict.name());
+        }
         Ok(())
     }
 
@@ -83,15 +92,18 @@ impl ModelSpec {
         if self.from_zero { x.affine(2., -1.) } else { Ok(x.clone()) }
     }
 
-    fn build(&self, params: &Params, dtype: DType, device: &Device) -> Result<Box<dyn Net>> {
+    fn build(&self, params: &Params, dtype: DType, device: &Device) -> Result<(Box<dyn Net>, Option<LogNormaliser>)> {
         self.validate()?;
         let outputs = match self.head {
             Head::Energy => self.form.outputs(self.shape[0]),
             Head::Denoiser => self.shape[0],
         };
         let vb = params.builder(dtype, device);
-        let net = self.net.get().build(&self.shape, outputs, self.classes, vb);
-        net.map_err(|e| candle_core::Error::Msg(format!("net \"{}\": {}", self.net.name(), plain(&e))))
+        let net = self.net.get().build(&self.shape, outputs, self.classes, vb.clone());
+        let net = net.map_err(|e| candle_core::Error::Msg(format!("net \"{}\": {}", self.net.name(), plain(&e))))?;
+        let numbers = self.shape.iter().product();
+        let normaliser = self.normalised.then(|| LogNormaliser::new(numbers, vb.pp("log_normaliser")));
+        Ok((net, normaliser.transpose()?))
     }
 
     /// The number of parameters, without making them. Finds what is wrong with the options, too.
@@ -137,9 +149,10 @@ impl Model {
 
     /// A model with the parameters that `params` gives.
     pub fn from_params(spec: ModelSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
-        let net = spec.build(params, dtype, device)?;
+        let (net, normaliser) = spec.build(params, dtype, device)?;
+        let (form, sigma_data) = (spec.form, spec.sigma_data);
         let body = match spec.head {
-            Head::Energy => Body::Energy(GradNet::new(Shaped { net, form: spec.form })),
+            Head::Energy => Body::Energy(GradNet::new(Shaped { net, form, sigma_data, normaliser })),
             Head::Denoiser => Body::Denoiser(net),
         };
         let model = Self { spec, body, vars: params.vars(), dtype, device: device.clone() };
@@ -175,7 +188,7 @@ impl Model {
     /// The network f itself, without the gradient of an energy.
     pub fn inner(&self) -> &dyn Net {
         match &self.body {
-            Body::Energy(net) => net.potential().net.as_ref(),
+            Body::Energy(net) => net.inner().net.as_ref(),
             Body::Denoiser(net) => net.as_ref(),
         }
     }
@@ -224,32 +237,12 @@ impl Model {
     ///
     /// Errors for a plain network: its output is the gradient of nothing.
     pub fn energy(&self, x: &Tensor, t: &[f64], cond: &Cond) -> Result<Tensor> {
-        let Body::Energy(net) = &self.body else {
-            bail!(
+        match self.denoiser(cond.clone())?.noisy_energy() {
+            Some(energy) => energy.energy_at(x, t),
+            None => bail!(
                 "this model is a plain denoiser and has no energy: its output is not the gradient of a scalar; \
                  train with model.head = \"energy\", or ask for energy differences along a path"
-            );
-        };
-        let denoiser = self.denoiser(cond.clone())?;
-        let batch = x.dim(0)?;
-        if t.len() != 1 && t.len() != batch {
-            bail!("energy: {} times for a batch of {batch}; give one, or one a sample", t.len());
+            ),
         }
-        let (mut of_x, mut of_h, mut c_in, mut c_noise) = (vec![], vec![], vec![], vec![]);
-        for &t in t {
-            if self.spec.process.get().marginal(t).sigma <= 0. {
-                bail!("energy: t = {t} is clean data, where the energy is not defined; give a time above 0");
-            }
-            let (a, b) = denoiser.energy_coefficients(t);
-            let c = denoiser.coefficients(t);
-            of_x.push(a);
-            of_h.push(b);
-            c_in.push(c.c_in);
-            c_noise.push(c.c_noise);
-        }
-        c_noise.resize(batch, c_noise[0]);
-        let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
-        let h = net.potential().h(&scale(x, &c_in)?, &c_noise, cond)?;
-        combine(&of_x, &sum_per_sample(&x.sqr()?)?, &of_h, &h)
     }
 }

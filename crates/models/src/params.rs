@@ -170,6 +170,14 @@ impl Affine {
         Ok(Self { weight, bias: vb.get_with_hints(outputs, "bias", init)? })
     }
 
+    /// A map that is zero at first.
+    pub fn zero<S: Into<Shape>>(shape: S, vb: VarBuilder) -> Result<Self> {
+        let shape = shape.into();
+        let outputs = shape.dims()[0];
+        let weight = vb.get_with_hints(shape, "weight", Init::Const(0.))?;
+        Ok(Self { weight, bias: vb.get_with_hints(outputs, "bias", Init::Const(0.))? })
+    }
+
     /// The map of the last dimension, for a weight `[O, I]`.
     pub fn linear(&self, x: &Value) -> Result<Value> {
         linear(x, &Value::of(&self.weight), Some(&Value::of(&self.bias)))

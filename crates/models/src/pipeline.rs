@@ -86,6 +86,7 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
         process: scheduler.process.clone(),
         predict: scheduler.predict.clone(),
         sigma_data: scheduler.sigma_data,
+        normalised: false,
         from_zero: scheduler.from_zero(),
     };
     let model = Model::of_network(spec, Box::new(net), vars, dtype, device)?;

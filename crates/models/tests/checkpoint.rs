@@ -21,6 +21,7 @@ fn model(seed: u64) -> Result<Model> {
         process: AnyProcess::named("vp").unwrap(),
         predict: AnyParametrisation::named("v").unwrap(),
         sigma_data: 0.6,
+        normalised: false,
         from_zero: false,
     };
     Model::new(spec, seed, DType::F32, &Device::Cpu)

@@ -18,6 +18,7 @@ fn spec(net: UNetConfig, head: Head) -> ModelSpec {
         process: AnyProcess::named("table").unwrap(),
         predict: AnyParametrisation::named("v").unwrap(),
         sigma_data: 1.,
+        normalised: false,
         from_zero: false,
     }
 }

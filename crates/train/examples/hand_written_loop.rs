@@ -34,6 +34,7 @@ fn main() -> Result<()> {
         process: Edm { sigma_min: 0.01, sigma_max: 10. }.into(),
         predict: EdmPrediction {}.into(),
         sigma_data,
+        normalised: false,
         from_zero: false,
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;

@@ -24,6 +24,7 @@ fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
         process,
         predict: AnyParametrisation::named(predict).unwrap(),
         sigma_data: 0.6,
+        normalised: false,
         from_zero: false,
     }
 }

@@ -126,6 +126,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data,
+        normalised: false,
         from_zero: false,
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;

@@ -26,6 +26,7 @@ fn spec() -> ModelSpec {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.5,
+        normalised: false,
         from_zero: false,
     }
 }

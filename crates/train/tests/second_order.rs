@@ -19,6 +19,7 @@ fn model(head: Head, net: UNetConfig, dtype: DType) -> Result<Model> {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.6,
+        normalised: false,
         from_zero: false,
     };
     Model::new(spec, 1, dtype, &Device::Cpu)

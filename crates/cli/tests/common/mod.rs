@@ -106,6 +106,7 @@ pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
         process: AnyProcess::named("edm").unwrap(),
         predict: AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.5,
+        normalised: false,
         from_zero: false,
     }
 }
@@ -116,6 +117,7 @@ pub fn ddpm(shape: &[usize]) -> ModelSpec {
         process: AnyProcess::named("table").unwrap(),
         predict: AnyParametrisation::named("eps").unwrap(),
         sigma_data: 1.,
+        normalised: false,
         from_zero: false,
         ..spec(shape, None, Head::Denoiser)
     }
