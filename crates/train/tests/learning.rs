@@ -181,6 +181,7 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
             process: AnyProcess::named("ve").unwrap(),
             predict: AnyParametrisation::named("edm").unwrap(),
             sigma_data: 0.5,
+            normalised: false,
             from_zero,
         };
         let model = Model::new(spec, 1, DType::F64, &Device::Cpu)?;
