@@ -25,6 +25,7 @@ mod bench;
 mod check;
 mod draw;
 mod ema;
+mod eval;
 mod export;
 mod folder;
 mod hub;
