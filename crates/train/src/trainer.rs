@@ -8,7 +8,6 @@ use crate::level::{AnyLevel, Draw, log_ratio};
 use crate::loss::{Denoising, Noisy, Teacher};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::{SecondOrder, TrainOptions};
-use crate::weight::AnyWeight;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
 use langevin_dynamics::Cond;
@@ -59,19 +58,20 @@ impl Trainer {
     /// A run at step 0. Errors, naming the key, if an option makes no sense.
     pub fn new(
         model: Model,
-        weight: AnyWeight,
-        level: AnyLevel,
+        loss: Denoising,
         optimiser: AnyOptimiser,
         ema: AnyEma,
         options: TrainOptions,
     ) -> Result<Self> {
         options.check()?;
-        weight.get().check()?;
-        level.get().check()?;
+        loss.check(&model.spec)?;
+        if loss.time > 0. && options.second_order == SecondOrder::FiniteDifference {
+            bail!("loss.time needs train.second_order = \"exact\"");
+        }
         let vars = model.vars().iter().map(|(_, var)| var.clone()).collect();
         let optim = Optim::new(optimiser.clone(), model.vars())?;
         let averages = Ema::new(ema.clone(), model.vars())?;
-        let loss = Denoising { weight, level: level.clone() };
+        let level = loss.level.clone();
         Ok(Self {
             model,
             loss,
@@ -200,13 +200,17 @@ impl Trainer {
         let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: Some(key) })?;
         let noisy = Noisy::new(spec.process.get(), &x0, draws.iter().map(|d| d.t).collect(), &mut z)?;
         let target = match self.teacher.as_ref().filter(|_| self.step < self.options.distil()) {
-            Some(teacher) => teacher.target(&denoiser, &noisy, labels.as_ref())?,
-            None => noisy.target(&denoiser)?,
+            Some(teacher) => Some(teacher.target(&denoiser, &noisy, labels.as_ref())?),
+            None if self.loss.time > 0. => None,
+            None => Some(noisy.target(&denoiser)?),
         };
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;
         let mut loss = || {
-            let losses = self.loss.errors(&denoiser, spec.sigma_data, &noisy, &target)?; // [B]
+            let losses = match &target {
+                Some(target) => self.loss.errors(&denoiser, spec.sigma_data, &noisy, target)?, // [B]
+                None => self.loss.dual_errors(&denoiser, spec.sigma_data, &noisy)?,
+            };
             each = Some(losses.detach());
             scale(&losses, &factors)?.sum_all()
         };

@@ -11,7 +11,7 @@ use langevin_train::ema::{Constant, Power, WarmUp};
 use langevin_train::level::{Importance, LogNormal};
 use langevin_train::optim::{Adam, AdamW, Sgd};
 use langevin_train::schedule::Decay;
-use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, Denoising, TrainOptions, Trainer};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn options() -> TrainOptions {
 
 fn trainer(optimiser: AnyOptimiser, ema: AnyEma, level: AnyLevel, options: TrainOptions) -> Result<Trainer> {
     let model = Model::new(spec(), options.seed, DType::F32, &Device::Cpu)?;
-    Trainer::new(model, AnyWeight::default(), level, optimiser, ema, options)
+    Trainer::new(model, Denoising { level, ..Denoising::default() }, optimiser, ema, options)
 }
 
 fn plain() -> Result<Trainer> {
