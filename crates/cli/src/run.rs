@@ -299,6 +299,12 @@ impl Run {
     /// Refuses values that no run can mean, naming the key.
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage(why.to_string()))?;
+        if self.train.label_dropout > 0. && !self.model.conditional {
+            return usage(format!(
+                "train.label_dropout = {}: it hides classes, and the model is told none; set model.conditional = true",
+                self.train.label_dropout
+            ));
+        }
         self.sampler.check()?;
         self.sampler.suits(&self.model.predict)?;
         if let Some(s) = self.model.sigma_data
@@ -331,6 +337,7 @@ impl Run {
         Ok(ModelSpec {
             shape: data.shape().to_vec(),
             classes,
+            null_class: self.train.label_dropout > 0.,
             head: self.model.head,
             form: self.model.form,
             net: self.model.net.clone(),

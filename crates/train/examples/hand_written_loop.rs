@@ -28,6 +28,7 @@ fn main() -> Result<()> {
     let spec = ModelSpec {
         shape: vec![2],
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form: Form::Residual,
         net: MlpConfig { width: 32, layers: 2, ..Default::default() }.into(),

@@ -18,6 +18,7 @@ fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
     ModelSpec {
         shape: vec![3],
         classes: None,
+        null_class: false,
         head: Head::Denoiser,
         form: Form::default(),
         net: MlpConfig { width: 16, layers: 1, dropout: 0. }.into(),

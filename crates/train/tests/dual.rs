@@ -16,6 +16,7 @@ fn spec(process: AnyProcess, width: usize) -> ModelSpec {
     ModelSpec {
         shape: vec![2],
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form: Form::NoiseNorm,
         net: MlpConfig { width, layers: 2, dropout: 0. }.into(),
