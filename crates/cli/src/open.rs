@@ -174,7 +174,9 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     if is_network(folder) {
         return Ok(folder.to_path_buf());
     }
-    usage(format!("{name} is not a run folder: it has neither model.safetensors nor config.toml"))
+    usage(format!(
+        "{name} is not a run folder, nor one of diffusers: it has neither model.safetensors, config.toml nor config.json"
+    ))
 }
 
 /// The snapshot at `step` of a run.

@@ -163,6 +163,9 @@ impl Config {
                 config.outputs
             );
         }
+        if let Some(size) = config.size.filter(|size| size.iter().any(|n| !(1..=16384).contains(n))) {
+            bail!("`sample_size` is {size:?}; give 1 to 16384");
+        }
         if config.classes.is_some_and(|n| n == 0 || n > 1_000_000) {
             bail!("`num_class_embeds` is {}; give 1 to 1000000, or null", config.classes.unwrap_or(0));
         }

@@ -221,7 +221,7 @@ impl UNetConfig {
         Ok(())
     }
 
-    pub(super) fn fits(&self, height: usize, width: usize) -> Result<()> {
+    pub(crate) fn fits(&self, height: usize, width: usize) -> Result<()> {
         let step = 1 << (self.channels.len() - 1);
         if height == 0 || width == 0 || !height.is_multiple_of(step) || !width.is_multiple_of(step) {
             bail!(
