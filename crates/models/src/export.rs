@@ -24,6 +24,11 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
              with model.net.groups=8 can be exported"
         );
     }
+    if !net.sines.is_empty() {
+        bail!(
+            "the network sees sines of its input (`sines`), which UNet2DModel does not; train with model.net.sines=[]"
+        );
+    }
     let up_attention = net.up_attention.as_ref().unwrap_or(&net.attention);
     let downsample = resampling(&down, &net.attention, alike)?;
     let upsample = resampling(&up, up_attention, alike)?;

@@ -140,6 +140,7 @@ impl Config {
             downsample_padding: f.get("downsample_padding", 1)?,
             middle_scale: f.get("mid_block_scale_factor", 1.)?,
             center_input: f.get("center_input_sample", false)?,
+            sines: vec![],
             cos_first: f.get("flip_sin_to_cos", true)?,
             freq_shift: f.get("freq_shift", 0.)?,
             embedding: f.get("time_embedding_dim", None)?,
