@@ -27,6 +27,7 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
         ("emas", "ema.name", AnyEma::ALL.to_vec()),
         ("networks", "model.net.name", AnyNet::ALL.to_vec()),
+        ("models", "MODEL or MODEL:PROCESS, everywhere", langevin_models::mixture::EXACT.to_vec()),
         ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
     ]
 }

@@ -23,6 +23,7 @@ mod apply;
 mod args;
 mod bench;
 mod check;
+mod density;
 mod draw;
 mod ema;
 mod eval;

@@ -1,1 +1,3 @@
 //! What models are measured by. Nothing here trains or prints: functions take models of `langevin-dynamics` and give numbers.
+
+pub mod bits;

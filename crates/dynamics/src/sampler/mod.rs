@@ -39,6 +39,7 @@ pub use pc::{Norms, Pc};
 pub use pndm::{Mixed, Pndm};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
+pub(crate) use transfer::Ends;
 pub use unipc::{Bh, UniPc};
 
 use crate::{Denoiser, Process};
