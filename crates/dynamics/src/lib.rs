@@ -22,6 +22,7 @@
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
