@@ -23,6 +23,7 @@
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
+//! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;

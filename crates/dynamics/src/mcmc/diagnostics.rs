@@ -118,36 +118,45 @@ const WATCHED: usize = 3;
 /// The course of chains, step by step, in a few numbers each.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    watched: [Vec<Vec<f64>>; WATCHED], // [chains][steps]
+    watched: [Vec<Vec<f64>>; WATCHED], // [steps][chains]
 }
 
 impl Trace {
-    /// Notes where the chains are now.
+    /// Notes where the chains are now. Errors if they are not as many as before.
     pub fn record(&mut self, at: &View) -> Result<()> {
         let batch = at.x.dim(0)?;
-        let per_chain = at.x.elem_count() / batch.max(1);
+        let numbers = at.x.elem_count() / batch.max(1);
         let x = to_host(&at.x)?;
-        let of = |f: fn(f64) -> f64| x.chunks(per_chain.max(1)).map(|x| mean(x.iter().map(|v| f(*v)))).collect();
-        let values = [of(|v| v), of(|v| v * v), at.energy.clone().unwrap_or_default()];
-        for (chains, values) in self.watched.iter_mut().zip(values) {
-            if chains.is_empty() {
-                chains.resize(values.len(), vec![]);
-            }
-            if chains.len() != values.len() {
-                bail!("trace: {} chains after {}; a trace is of one set of chains", values.len(), chains.len());
-            }
-            chains.iter_mut().zip(values).for_each(|(chain, value)| chain.push(value));
+        let of = |f: fn(f64) -> f64| x.chunks(numbers.max(1)).map(|x| mean(x.iter().map(|v| f(*v)))).collect();
+        let before = self.chains();
+        if before > 0 && before != batch {
+            bail!("trace: {batch} chains after {before}; a trace is of one set of chains");
+        }
+        let values = [Some(of(|v| v)), Some(of(|v| v * v)), at.energy.clone()];
+        for (steps, values) in self.watched.iter_mut().zip(values) {
+            steps.extend(values);
         }
         Ok(())
     }
 
     /// Chains of the same course beside these.
     pub fn append(&mut self, other: Self) {
-        self.watched.iter_mut().zip(other.watched).for_each(|(own, other)| own.extend(other));
+        for (own, other) in self.watched.iter_mut().zip(other.watched) {
+            if own.is_empty() {
+                *own = other;
+            } else {
+                own.iter_mut().zip(other).for_each(|(own, other)| own.extend(other));
+            }
+        }
     }
 
     /// The number of chains.
     pub fn chains(&self) -> usize {
+        self.watched[0].first().map_or(0, Vec::len)
+    }
+
+    /// The number of steps.
+    pub fn steps(&self) -> usize {
         self.watched[0].len()
     }
 
@@ -162,6 +171,9 @@ impl Trace {
     }
 
     fn each(&self, f: fn(&[Vec<f64>]) -> f64) -> impl Iterator<Item = f64> {
-        self.watched.iter().filter(|chains| !chains.is_empty()).map(move |chains| f(chains))
+        let chains = |steps: &Vec<Vec<f64>>| -> Vec<Vec<f64>> {
+            (0..self.chains()).map(|n| steps.iter().filter_map(|step| step.get(n)).copied().collect()).collect()
+        };
+        self.watched.iter().filter(|steps| !steps.is_empty()).map(move |steps| f(&chains(steps)))
     }
 }
