@@ -135,6 +135,8 @@ Examples:
   langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
   langevin sample runs/digits --interpolate 3,8 -n 10
+  langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report     acceptance, ESS and R-hat by noise level
+  langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
   langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
@@ -177,6 +179,9 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
+    /// Show what MCMC did at each noise level, for a sampler with MCMC steps; with =FILE.json write it there too
+    #[arg(long, value_name = "FILE.json", num_args = 0..=1, require_equals = true)]
+    pub report: Option<Option<PathBuf>>,
     /// Another scheduler for a model of diffusers: a class such as DDIMScheduler, with the keys of its own, or a scheduler_config.json
     #[arg(long, value_name = "CLASS|FILE")]
     pub scheduler: Option<String>,

@@ -8,7 +8,7 @@ use crate::way::Way;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::sampler::{At, edit, follow};
+use langevin_dynamics::sampler::{At, Report, edit, follow};
 use langevin_dynamics::wrap::Clamped;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::Model;
@@ -94,10 +94,11 @@ pub struct Job<'a> {
     pub batch: usize,
 }
 
-/// Samples `[N, ...]` on the CPU, and the way to them: (time, x_t `[N, ...]`).
+/// Samples `[N, ...]` on the CPU, the way to them: (time, x_t `[N, ...]`), and what MCMC did on it, if there was any.
 pub struct Drawn {
     pub x: Tensor,
     pub path: Vec<(f64, Tensor)>,
+    pub report: Option<Report>,
 }
 
 impl Job<'_> {
@@ -105,6 +106,7 @@ impl Job<'_> {
     pub fn draw(&self, seeds: &[u64], labels: Option<&[u32]>, path: bool) -> Result<Drawn> {
         let (mut parts, mut frames): (Vec<Tensor>, Vec<(f64, Vec<Tensor>)>) = (vec![], vec![]);
         let batches = seeds.len().div_ceil(self.batch);
+        let mut report: Option<Report> = None;
         let mut progress = Progress::new((batches * self.way.steps.len()) as u64, "steps");
         for (i, some) in seeds.chunks(self.batch).enumerate() {
             let first = i * self.batch;
@@ -119,7 +121,7 @@ impl Job<'_> {
                     }
                     Ok(())
                 };
-            let x = self.one(some, first, seeds.len(), labels, |at| {
+            let (x, own) = self.one(some, first, seeds.len(), labels, |at| {
                 progress.step();
                 let every = at.steps.div_ceil(FRAMES).max(1);
                 if path && (at.step == at.steps || at.step % every == 0) {
@@ -129,6 +131,9 @@ impl Job<'_> {
                 Ok(())
             })?;
             parts.push(x.to_device(&Device::Cpu)?);
+            if let Some(own) = own {
+                report.get_or_insert_default().append(own);
+            }
         }
         progress.done();
         let x = Tensor::cat(&parts, 0)?;
@@ -143,7 +148,7 @@ impl Job<'_> {
         }
         let spec = &self.model.spec;
         let path = frames.into_iter().map(|(t, parts)| Ok((t, spec.unranged(&Tensor::cat(&parts, 0)?)?)));
-        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()? })
+        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()?, report })
     }
 
     /// One batch: the samples `first` and on of `all`.
@@ -154,7 +159,7 @@ impl Job<'_> {
         all: usize,
         labels: Option<&[u32]>,
         watch: impl FnMut(At) -> candle_core::Result<()>,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Report>)> {
         let model = self.model;
         let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
         let way = &self.way;
@@ -201,6 +206,7 @@ impl Job<'_> {
                 Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
             }
         };
-        Ok(follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?)
+        let x = follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?;
+        Ok((x, sampler.get().report().cloned()))
     }
 }

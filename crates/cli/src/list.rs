@@ -4,6 +4,7 @@ use crate::args::List;
 use crate::run::{PRESETS, usage};
 use anyhow::Result;
 use langevin_dynamics::grid::AnyGrid;
+use langevin_dynamics::mcmc::AnyKernel;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
@@ -21,6 +22,7 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("processes", "process.name", AnyProcess::ALL.to_vec()),
         ("parametrisations", "model.predict", AnyParametrisation::ALL.to_vec()),
         ("samplers", "sampler.name", AnySampler::ALL.to_vec()),
+        ("kernels", "sampler.kernel, sampler.corrector", AnyKernel::ALL.to_vec()),
         ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
         ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),

@@ -31,6 +31,7 @@ mod export;
 mod folder;
 mod hub;
 mod info;
+mod levels;
 mod list;
 mod open;
 mod output;

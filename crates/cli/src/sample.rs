@@ -4,6 +4,7 @@
 
 use crate::args::Sample;
 use crate::draw::{Drawn, Job, Start};
+use crate::levels;
 use crate::open::{self, Opened};
 use crate::output;
 use crate::run::{Drawing, NoiseSource, usage};
@@ -13,6 +14,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::Cond;
+use langevin_dynamics::sampler::Report;
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,8 @@ pub fn run(args: &Sample) -> Result<()> {
     if args.batch == 0 {
         return usage("--batch 0: give at least 1");
     }
-    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten() {
+    let levels = args.report.iter().flatten();
+    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten().chain(levels) {
         output::writable(path)?;
     }
     let opened = open::open_as(&args.model, args.scheduler.as_deref(), DType::F32, &device)?;
@@ -42,6 +45,12 @@ pub fn run(args: &Sample) -> Result<()> {
         Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
+    if args.report.is_some() && way.sampler.get().report().is_none() {
+        return usage(format!(
+            "--report: {} has no steps of MCMC; use sampler.name=annealed-mcmc or tempering, or pc with sampler.corrector=mala",
+            way.sampler.name()
+        ));
+    }
     let job = Job { model: &opened.model, noise: drawing.noise, way: start.cut(way)?, start, batch: args.batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
@@ -168,7 +177,19 @@ fn write(
         output::save_gif(path, frames)?;
         crate::say!("{}", path.display())?;
     }
-    Ok(())
+    match (&args.report, &drawn.report) {
+        (Some(file), Some(report)) => levels(report, file.as_deref()),
+        _ => Ok(()),
+    }
+}
+
+/// What MCMC did at each noise level: the table, and JSON in `file`.
+fn levels(report: &Report, file: Option<&Path>) -> Result<()> {
+    if let Some(path) = file {
+        output::save(path, serde_json::to_string_pretty(&levels::json(report))?.as_bytes())?;
+        crate::say!("{}", path.display())?;
+    }
+    levels::show(report)
 }
 
 /// The samples as one file to look at: a grid of images, points over the energy, a table.

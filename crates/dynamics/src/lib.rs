@@ -27,6 +27,8 @@
 //! - \[DelMoral06\] Sequential Monte Carlo samplers, JRSS B 68(3)
 //! - \[Doucet22\] Score-based diffusion meets annealed importance sampling, 2208.07698
 //! - \[Bao22\] Analytic-DPM: the optimal reverse variance, 2201.06503
+//! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
+//! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
