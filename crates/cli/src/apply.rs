@@ -176,11 +176,11 @@ impl Source {
                 what.iter().map(|what| of_network(&n.net, form, what, input)).collect()
             }
             (Self::Model(model), Some(_)) => {
-                input.check(&model.spec.shape, model.spec.classes)?;
+                input.check(&model.spec.shape, model.spec.labels())?;
                 what.iter().map(|what| of_network(model.inner(), form, what, input)).collect()
             }
             (Self::Model(model), None) => {
-                input.check(&model.spec.shape, model.spec.classes)?;
+                input.check(&model.spec.shape, model.spec.labels())?;
                 let denoiser = model.denoiser(input.cond.clone())?;
                 what.iter().map(|what| of_model(model, &denoiser, what, input)).collect()
             }

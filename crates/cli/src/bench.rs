@@ -41,6 +41,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let spec = ModelSpec {
         shape: shape.to_vec(),
         classes: None,
+        null_class: false,
         head: if args.case.starts_with("energy") { Head::Energy } else { Head::Denoiser },
         form: Form::Residual,
         net: net.into(),

@@ -40,7 +40,7 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
         line("sigma_data", format!("{:.4}", spec.sigma_data)),
     ];
     if let Some(n) = spec.classes {
-        all.push(line("classes", n));
+        all.push(line("classes", if spec.null_class { format!("{n}, and none") } else { n.to_string() }));
     }
     if let Some(step) = opened.notes.get(STEP) {
         let of = opened.run.as_ref().map(|run| format!(" of {}", run.train.steps)).unwrap_or_default();

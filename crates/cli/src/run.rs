@@ -8,7 +8,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
 use langevin_models::{AnyNet, Form, Head, ModelSpec};
 use langevin_ops::noise::Noise;
-use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight, TrainOptions};
+use langevin_train::{AnyEma, AnyOptimiser, Denoising, TrainOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use toml::{Table, Value};
@@ -33,6 +33,7 @@ pub fn usage<T>(why: impl Into<String>) -> Result<T> {
 /// Name, text of every preset; the first comment line of the text describes it.
 pub const PRESETS: &[(&str, &str)] = &[
     ("digits", include_str!("../presets/digits.toml")),
+    ("digits-density", include_str!("../presets/digits-density.toml")),
     ("mnist", include_str!("../presets/mnist.toml")),
     ("fashion-mnist", include_str!("../presets/fashion-mnist.toml")),
     ("cifar10", include_str!("../presets/cifar10.toml")),
@@ -50,7 +51,7 @@ pub struct Run {
     #[serde(default = "edm")]
     pub process: AnyProcess,
     #[serde(default)]
-    pub loss: Loss,
+    pub loss: Denoising,
     #[serde(default = "adamw")]
     pub optimiser: AnyOptimiser,
     #[serde(default = "warm_up")]
@@ -108,20 +109,6 @@ pub struct Model {
     /// Start from this model: a run folder, a weights file, a folder of diffusers, an id of the Hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-}
-
-/// The denoising loss: how it is weighted and which noise levels are drawn.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Loss {
-    pub weight: AnyWeight,
-    pub level: AnyLevel,
-}
-
-impl Default for Loss {
-    fn default() -> Self {
-        Self { weight: named(AnyWeight::named("edm")), level: named(AnyLevel::named("log-normal")) }
-    }
 }
 
 /// How samples are drawn: a sampler with its options, and what all samplers share.
@@ -312,6 +299,12 @@ impl Run {
     /// Refuses values that no run can mean, naming the key.
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage(why.to_string()))?;
+        if self.train.label_dropout > 0. && !self.model.conditional {
+            return usage(format!(
+                "train.label_dropout = {}: it hides classes, and the model is told none; set model.conditional = true",
+                self.train.label_dropout
+            ));
+        }
         self.sampler.check()?;
         self.sampler.suits(&self.model.predict)?;
         if let Some(s) = self.model.sigma_data
@@ -344,6 +337,7 @@ impl Run {
         Ok(ModelSpec {
             shape: data.shape().to_vec(),
             classes,
+            null_class: self.train.label_dropout > 0.,
             head: self.model.head,
             form: self.model.form,
             net: self.model.net.clone(),

@@ -16,6 +16,8 @@ use toml::{Table, Value};
 /// The share of a run that learns the loaded model's output, and the most steps that it takes, unless `train.distil` says.
 const SHARE: u64 = 4;
 const MOST: u64 = 1000;
+/// How often a class is hidden from a model with a null class whose file does not say how it was trained.
+const LABEL_DROPOUT: f64 = 0.1;
 
 /// The run of the preset or file `name` with `changes`, and the model that it starts from, if it does.
 pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<(Run, Option<Opened>)> {
@@ -82,6 +84,10 @@ fn brought(opened: &Opened) -> Result<Table> {
         ("model".to_string(), model.into()),
         ("process".to_string(), Value::try_from(&spec.process)?),
     ]);
+    if spec.null_class {
+        let dropout = opened.run.as_ref().map_or(LABEL_DROPOUT, |run| run.train.label_dropout);
+        all.insert("train".into(), Table::from_iter([("label_dropout".to_string(), dropout.into())]).into());
+    }
     if let Some(run) = &opened.run {
         all.insert("loss".into(), Value::try_from(&run.loss)?);
     } else if opened.scheduler.is_some() {

@@ -62,8 +62,7 @@ fn prepare(mut run: Run, from: Option<open::Opened>, data: &dyn Dataset, device:
         }
         None => None,
     };
-    let (weight, level) = (run.loss.weight.clone(), run.loss.level.clone());
-    let mut trainer = Trainer::new(model, weight, level, run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+    let mut trainer = Trainer::new(model, run.loss.clone(), run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
     teacher.into_iter().for_each(|teacher| trainer.learn_from(teacher));
     Ok((run, trainer))
 }

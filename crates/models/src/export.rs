@@ -71,7 +71,7 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
         "norm_eps": eps,
         "resnet_time_scale_shift": if net.scale_shift { "scale_shift" } else { "default" },
         "add_attention": net.middle_attention,
-        "num_class_embeds": spec.classes,
+        "num_class_embeds": spec.labels(),
     }))
 }
 

@@ -38,6 +38,10 @@ pub struct ModelSpec {
     /// Number of classes that the model is told, if any.
     #[serde(default)]
     pub classes: Option<usize>,
+    /// The network knows one label more, numbered after the classes, which says nothing: the null class of
+    /// classifier-free guidance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub null_class: bool,
     /// An energy or a plain network.
     pub head: Head,
     /// How the network gives the scalar of an energy.
@@ -69,6 +73,9 @@ impl ModelSpec {
         if self.classes.is_some_and(|n| n == 0 || n > 1_000_000) {
             bail!("`classes` is {}; give 1 to 1000000, or leave it out", self.classes.unwrap_or(0));
         }
+        if self.null_class && self.classes.is_none() {
+            bail!("`null_class` goes with classes, and there are none; give `classes`, or leave it out");
+        }
         if !(self.sigma_data.is_finite() && self.sigma_data > 0.) {
             bail!("`sigma_data` is {}; give the standard deviation of the data, above 0", self.sigma_data);
         }
@@ -80,6 +87,16 @@ impl ModelSpec {
             bail!("form noise-norm goes with predict = \"edm\", not {}; change one of them", self.predict.name());
         }
         Ok(())
+    }
+
+    /// Number of labels that the network takes: of the classes, and of the null class if it has one.
+    pub fn labels(&self) -> Option<usize> {
+        self.classes.map(|n| n + usize::from(self.null_class))
+    }
+
+    /// The label of the null class, if the network has one.
+    pub fn null_label(&self) -> Option<u32> {
+        self.classes.filter(|_| self.null_class).map(|n| n as u32)
     }
 
     /// Data in [-1, 1] in the range that the network takes them in.
@@ -99,7 +116,7 @@ impl ModelSpec {
             Head::Denoiser => self.shape[0],
         };
         let vb = params.builder(dtype, device);
-        let net = self.net.get().build(&self.shape, outputs, self.classes, vb.clone());
+        let net = self.net.get().build(&self.shape, outputs, self.labels(), vb.clone());
         let net = net.map_err(|e| candle_core::Error::Msg(format!("net \"{}\": {}", self.net.name(), plain(&e))))?;
         let numbers = self.shape.iter().product();
         let normaliser = self.normalised.then(|| LogNormaliser::new(numbers, vb.pp("log_normaliser")));

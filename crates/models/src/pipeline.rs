@@ -80,6 +80,7 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
     let spec = ModelSpec {
         shape: vec![config.inputs, height, width],
         classes: config.classes,
+        null_class: false,
         head: Head::Denoiser,
         form: Form::Residual,
         net: config.unet.into(),

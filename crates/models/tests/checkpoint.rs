@@ -15,6 +15,7 @@ fn model(seed: u64) -> Result<Model> {
     let spec = ModelSpec {
         shape: vec![1, 4, 4],
         classes: Some(3),
+        null_class: false,
         head: Head::Energy,
         form: Form::InnerProduct,
         net: UNetConfig { channels: vec![8, 8], attention: vec![1], dropout: 0.1, ..UNetConfig::default() }.into(),

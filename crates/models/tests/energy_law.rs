@@ -14,6 +14,7 @@ fn spec(net: AnyNet, shape: &[usize]) -> ModelSpec {
     ModelSpec {
         shape: shape.to_vec(),
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form: Form::Residual,
         net,

@@ -12,6 +12,7 @@ fn spec(net: UNetConfig, head: Head) -> ModelSpec {
     ModelSpec {
         shape: vec![3, 16, 24],
         classes: Some(5),
+        null_class: false,
         head,
         form: Form::Scalar,
         net: net.into(),

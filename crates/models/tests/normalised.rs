@@ -12,6 +12,7 @@ fn spec(form: Form, process: AnyProcess, net: AnyNet, shape: &[usize]) -> ModelS
     ModelSpec {
         shape: shape.to_vec(),
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form,
         net,

@@ -28,6 +28,7 @@ fn main() -> Result<()> {
     let spec = ModelSpec {
         shape: vec![2],
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form: Form::Residual,
         net: MlpConfig { width: 32, layers: 2, ..Default::default() }.into(),
@@ -39,7 +40,7 @@ fn main() -> Result<()> {
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
-    let loss = Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into() };
+    let loss = Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into(), time: 0. };
     let mut optim = Optim::new(AdamW::default().into(), model.vars())?;
 
     let mut losses = vec![];

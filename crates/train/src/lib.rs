@@ -11,6 +11,7 @@
 //! - \[Esser24\] Scaling rectified flow transformers (Stable Diffusion 3), 2403.03206
 //! - \[Kingma21\] Variational diffusion models, 2107.00630
 //! - \[Thornton25\] Composition and control with distilled energy diffusion models and sequential Monte Carlo, 2502.12786
+//! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
 
 pub mod ema;

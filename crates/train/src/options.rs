@@ -37,6 +37,10 @@ pub struct TrainOptions {
     pub decay: Decay,
     /// Largest global norm of the gradient; a longer one is shortened to it. 0: as it is.
     pub clip: f64,
+    /// Probability with which a sample's class is hidden, so that a model of classes learns the data without them too: its
+    /// null class. \[HoSalimans22\]
+    #[serde(skip_serializing_if = "never")]
+    pub label_dropout: f64,
     /// How the gradient of an energy's score is taken: "exact" or "finite-difference".
     pub second_order: SecondOrder,
     /// Compute the inside of the network's blocks again in the backward pass instead of keeping it: slower, in less memory.
@@ -53,6 +57,11 @@ pub struct TrainOptions {
     pub log_every: u64,
 }
 
+/// For serde: what is never done is not written.
+fn never(probability: &f64) -> bool {
+    *probability == 0.
+}
+
 impl Default for TrainOptions {
     fn default() -> Self {
         Self {
@@ -64,6 +73,7 @@ impl Default for TrainOptions {
             warmup: 100,
             decay: Decay::Cosine,
             clip: 1.,
+            label_dropout: 0.,
             second_order: SecondOrder::Exact,
             recompute: false,
             seed: 0,
@@ -97,6 +107,9 @@ impl TrainOptions {
         }
         if !(self.clip >= 0. && self.clip.is_finite()) {
             bail!("train.clip is {}; it must be a finite number, 0 for no clipping", self.clip);
+        }
+        if !(0. ..1.).contains(&self.label_dropout) {
+            bail!("train.label_dropout is {}; it must be a probability from 0 to below 1", self.label_dropout);
         }
         Ok(())
     }

@@ -93,6 +93,8 @@ impl Trainer {
         let o = &self.options;
         let mut numbers = vec![json!(o.batch), json!(o.accumulate), json!(o.lr), json!(o.warmup), json!(o.decay)];
         numbers.extend([json!(o.clip), json!(o.seed)]);
+        numbers.extend(Some(self.loss.time).filter(|&time| time > 0.).map(|time| json!({ "loss.time": time })));
+        numbers.extend(Some(o.label_dropout).filter(|&p| p > 0.).map(|p| json!({ "label_dropout": p })));
         numbers.extend(o.distil.filter(|&n| n > 0).map(|n| json!(n)));
         let all = [
             ("model", serde_json::to_string(&self.model.spec)),

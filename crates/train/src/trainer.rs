@@ -8,7 +8,6 @@ use crate::level::{AnyLevel, Draw, log_ratio};
 use crate::loss::{Denoising, Noisy, Teacher};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::{SecondOrder, TrainOptions};
-use crate::weight::AnyWeight;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
 use langevin_dynamics::Cond;
@@ -59,19 +58,27 @@ impl Trainer {
     /// A run at step 0. Errors, naming the key, if an option makes no sense.
     pub fn new(
         model: Model,
-        weight: AnyWeight,
-        level: AnyLevel,
+        loss: Denoising,
         optimiser: AnyOptimiser,
         ema: AnyEma,
         options: TrainOptions,
     ) -> Result<Self> {
         options.check()?;
-        weight.get().check()?;
-        level.get().check()?;
+        loss.check(&model.spec)?;
+        if loss.time > 0. && options.second_order == SecondOrder::FiniteDifference {
+            bail!("loss.time needs train.second_order = \"exact\"");
+        }
+        if options.label_dropout > 0. && model.spec.null_label().is_none() {
+            bail!(
+                "train.label_dropout is {}, but the model has no null class to put in the place of a class; give its \
+                 ModelSpec null_class = true",
+                options.label_dropout
+            );
+        }
         let vars = model.vars().iter().map(|(_, var)| var.clone()).collect();
         let optim = Optim::new(optimiser.clone(), model.vars())?;
         let averages = Ema::new(ema.clone(), model.vars())?;
-        let loss = Denoising { weight, level: level.clone() };
+        let level = loss.level.clone();
         Ok(Self {
             model,
             loss,
@@ -197,16 +204,21 @@ impl Trainer {
         let draws = self.loss.draws(spec.process.get(), x0.dim(0)?, &mut z)?;
         // an odd factor: no two (seed, n) of a run share a key, and none is the seed of the noise itself
         let key = (self.options.seed ^ DROPOUT).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
-        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: Some(key) })?;
         let noisy = Noisy::new(spec.process.get(), &x0, draws.iter().map(|d| d.t).collect(), &mut z)?;
+        let told = labels.as_ref().map(|labels| self.hidden(labels, &mut z)).transpose()?;
+        let denoiser = model.denoiser(Cond { labels: told, dropout: Some(key) })?;
         let target = match self.teacher.as_ref().filter(|_| self.step < self.options.distil()) {
-            Some(teacher) => teacher.target(&denoiser, &noisy, labels.as_ref())?,
-            None => noisy.target(&denoiser)?,
+            Some(teacher) => Some(teacher.target(&denoiser, &noisy, labels.as_ref())?),
+            None if self.loss.time > 0. => None,
+            None => Some(noisy.target(&denoiser)?),
         };
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;
         let mut loss = || {
-            let losses = self.loss.errors(&denoiser, spec.sigma_data, &noisy, &target)?; // [B]
+            let losses = match &target {
+                Some(target) => self.loss.errors(&denoiser, spec.sigma_data, &noisy, target)?, // [B]
+                None => self.loss.dual_errors(&denoiser, spec.sigma_data, &noisy)?,
+            };
             each = Some(losses.detach());
             scale(&losses, &factors)?.sum_all()
         };
@@ -226,6 +238,17 @@ impl Trainer {
         let labels = batch.labels.as_ref().filter(|_| spec.classes.is_some());
         let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
         Ok((spec.ranged(&batch.x.to_dtype(model.dtype())?.to_device(model.device())?)?, labels))
+    }
+
+    /// `labels` `[B]` with the null class in the place of each that label dropout hides. A teacher is told all of them: the
+    /// mean of what it gives over the hidden classes is what a model without classes gives.
+    fn hidden(&self, labels: &Tensor, z: &mut Noise) -> Result<Tensor> {
+        let probability = self.options.label_dropout;
+        let Some(null) = self.model.spec.null_label().filter(|_| probability > 0.) else { return Ok(labels.clone()) };
+        let drawn = z.uniform(labels.dim(0)?)?;
+        let told: Vec<u32> = labels.to_vec1::<u32>()?;
+        let told = told.into_iter().zip(drawn).map(|(label, u)| if u < probability { null } else { label });
+        Tensor::from_iter(told, labels.device())
     }
 
     /// How far the model's score is from the teacher's on `batch`, as [`Teacher::score_errors`] has it; `None` without one.

@@ -12,12 +12,13 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, scale, to_host};
 use langevin_train::level::Importance;
 use langevin_train::loss::Noisy;
-use langevin_train::{AnyEma, AnyOptimiser, AnyWeight, Teacher, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyOptimiser, Denoising, Teacher, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
     ModelSpec {
         shape: vec![3],
         classes: None,
+        null_class: false,
         head: Head::Denoiser,
         form: Form::default(),
         net: MlpConfig { width: 16, layers: 1, dropout: 0. }.into(),
@@ -124,7 +125,8 @@ fn energy(options: TrainOptions) -> Result<Trainer> {
     (level.bins, level.history) = (4, 2);
     let (optimiser, ema) = (AnyOptimiser::default(), AnyEma::named("power").unwrap());
     let teacher = Teacher::new(teacher, &student.spec)?;
-    let mut trainer = Trainer::new(student, AnyWeight::default(), level.into(), optimiser, ema, options)?;
+    let mut trainer =
+        Trainer::new(student, Denoising { level: level.into(), ..Denoising::default() }, optimiser, ema, options)?;
     trainer.learn_from(teacher);
     Ok(trainer)
 }
@@ -210,8 +212,7 @@ fn what_a_teacher_does_not_know_is_said() -> Result<()> {
     let level = Importance::default().into();
     trainer = Trainer::new(
         model,
-        AnyWeight::default(),
-        level,
+        Denoising { level, ..Denoising::default() },
         AnyOptimiser::default(),
         AnyEma::named("power").unwrap(),
         options(),

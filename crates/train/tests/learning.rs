@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_data::Batch;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Cond, Net, Preconditioned};
+use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use langevin_models::mlp::MlpConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
 use langevin_ops::grad;
@@ -55,7 +55,11 @@ fn the_exact_denoiser_is_the_minimum() -> Result<()> {
                 let net = Exact { times: Mutex::default(), process: process.clone(), predict: predict.clone(), theta };
                 let cond = Cond::default();
                 let Ok(model) = Preconditioned::new(&net, process.get(), predict.get(), 0.5, cond) else { continue };
-                let loss = Denoising { weight: AnyWeight::named(name).unwrap(), level: Uniform {}.into() };
+                let loss = Denoising {
+                    weight: AnyWeight::named(name).unwrap(),
+                    level: Uniform {}.into(),
+                    ..Denoising::default()
+                };
                 // times away from the ends, where some weights make any estimate hopeless
                 let times: Vec<f64> =
                     (0..n).map(|i| low + (high - low) * (0.2 + 0.6 * (i % 50) as f64 / 50.)).collect();
@@ -120,6 +124,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
     let spec = ModelSpec {
         shape: vec![2],
         classes: None,
+        null_class: false,
         head: Head::Energy,
         form: Form::default(),
         net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
@@ -133,7 +138,13 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
     let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };
     let (weight, level) = (AnyWeight::default(), AnyLevel::default());
     let optimiser = AnyOptimiser::named("adam").unwrap();
-    let mut trainer = Trainer::new(model, weight, level, optimiser, WarmUp::default().into(), options)?;
+    let mut trainer = Trainer::new(
+        model,
+        Denoising { weight, level, ..Denoising::default() },
+        optimiser,
+        WarmUp::default().into(),
+        options,
+    )?;
     let mut losses = vec![];
     for n in 0..400 {
         losses.push(trainer.step(&[batch(n)?])?.loss);
@@ -175,6 +186,7 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
         let spec = ModelSpec {
             shape: vec![2],
             classes: None,
+            null_class: false,
             head: Head::Denoiser,
             form: Form::default(),
             net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
@@ -187,11 +199,90 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
         let model = Model::new(spec, 1, DType::F64, &Device::Cpu)?;
         let options = TrainOptions { batch: 8, ..TrainOptions::default() };
         let (level, optimiser) = (AnyLevel::default(), AnyOptimiser::default());
-        let mut trainer =
-            Trainer::new(model, AnyWeight::default(), level, optimiser, WarmUp::default().into(), options)?;
+        let mut trainer = Trainer::new(
+            model,
+            Denoising { level, ..Denoising::default() },
+            optimiser,
+            WarmUp::default().into(),
+            options,
+        )?;
         Ok(trainer.step(&[Batch { x: x.clone(), labels: None }])?.loss)
     };
     assert_eq!(trained(true, &x)?, trained(false, &x.affine(0.5, 0.5)?)?);
     assert_ne!(trained(true, &x)?, trained(false, &x)?);
+    Ok(())
+}
+
+/// One model learns the data of either class and, where the class is hidden, those of both: N(a, s^2) and N(-a, s^2).
+#[test]
+fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
+    let (a, s) = ([0.6, 0.3], 0.15);
+    let centres = |labels: &[u32]| {
+        labels.iter().flat_map(|l| a.map(|a| if *l == 0 { a as f32 } else { -a as f32 })).collect::<Vec<f32>>()
+    };
+    let batch = |n: u64| -> Result<Batch> {
+        let mut z = Noise::of_step(5, n, 128);
+        let labels: Vec<u32> = z.uniform(128)?.into_iter().map(|u| u32::from(u < 0.5)).collect();
+        let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
+        let x = (x + Tensor::from_vec(centres(&labels), (128, 2), &Device::Cpu)?)?;
+        Ok(Batch { x, labels: Some(Tensor::new(labels, &Device::Cpu)?) })
+    };
+    let spec = ModelSpec {
+        shape: vec![2],
+        classes: Some(2),
+        null_class: true,
+        head: Head::Energy,
+        form: Form::default(),
+        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
+        process: AnyProcess::named("edm").unwrap(),
+        predict: AnyParametrisation::named("edm").unwrap(),
+        sigma_data: f64::sqrt((0.36 + 0.09) / 2. + s * s),
+        normalised: false,
+        from_zero: false,
+    };
+    assert_eq!((spec.labels(), spec.null_label()), (Some(3), Some(2)));
+    let trainer = |spec: ModelSpec, label_dropout: f64| {
+        let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
+        let options =
+            TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, label_dropout, ..Default::default() };
+        let optimiser = AnyOptimiser::named("adam").unwrap();
+        Trainer::new(model, Denoising::default(), optimiser, WarmUp::default().into(), options)
+    };
+    let mut run = trainer(spec.clone(), 0.3)?;
+    for n in 0..400 {
+        run.step(&[batch(n)?])?;
+    }
+    // x0-hat where it was learnt: a class at its own data with noise, none at all
+    let told = run.averaged_model()?;
+    for (sigma, label) in [0.6, 1.2].into_iter().flat_map(|sigma| (0..3).map(move |label| (sigma, label))) {
+        let labels: Vec<u32> = (0..128).map(|i| if label < 2 { label } else { i % 2 }).collect();
+        let mut z = Noise::of_step(11, 0, 128);
+        let spread = f64::hypot(s, sigma);
+        let centre = Tensor::from_vec(centres(&labels), (128, 2), &Device::Cpu)?;
+        let x = (z.normal_like(&centre)?.affine(spread, 0.)? + centre)?;
+        let points = to_host(&x)?;
+        let exact = |label: u32| -> Vec<f64> {
+            let v = spread * spread;
+            let towards = |x: &[f64]| match label {
+                0 => 1.,
+                1 => -1.,
+                _ => ((x[0] * a[0] + x[1] * a[1]) / v).tanh(),
+            };
+            let x0 = |x: &[f64]| [0, 1].map(|i| (s * s * x[i] + sigma * sigma * a[i] * towards(x)) / v);
+            points.chunks(2).flat_map(x0).collect()
+        };
+        let rms = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| (p - q).powi(2) / 256.).sum::<f64>().sqrt();
+        let cond = Cond { labels: Some(Tensor::full(label, 128, &Device::Cpu)?), dropout: None };
+        let off = rms(&to_host(&told.denoiser(cond)?.x0(&x, &[sigma])?)?, &exact(label));
+        for other in (0..3).filter(|other| *other != label) {
+            let apart = rms(&exact(label), &exact(other));
+            assert!(off < 0.3 * apart, "sigma {sigma}, label {label}: off by {off}, and {other} is {apart} apart");
+        }
+    }
+    let refused = |spec: ModelSpec, dropout: f64| trainer(spec, dropout).err().unwrap().to_string();
+    let why = refused(ModelSpec { null_class: false, ..spec.clone() }, 0.1);
+    assert!(why.contains("label_dropout") && why.contains("null_class"), "{why}");
+    assert!(refused(spec.clone(), 1.).contains("from 0 to below 1"));
+    assert!(refused(ModelSpec { classes: None, ..spec }, 0.1).contains("`null_class` goes with classes"));
     Ok(())
 }

@@ -13,6 +13,7 @@ fn model(head: Head, net: UNetConfig, dtype: DType) -> Result<Model> {
     let spec = ModelSpec {
         shape: vec![1, 8, 8],
         classes: None,
+        null_class: false,
         head,
         form: Form::Residual,
         net: net.into(),

@@ -100,6 +100,7 @@ pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
     ModelSpec {
         shape: shape.to_vec(),
         classes,
+        null_class: false,
         head,
         form: Form::Residual,
         net,

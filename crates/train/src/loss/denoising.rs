@@ -7,16 +7,27 @@ use crate::level::{self, AnyLevel, Draw};
 use crate::weight::AnyWeight;
 use candle_core::{Result, Tensor, bail};
 use langevin_dynamics::{Denoiser, Preconditioned, Process};
+use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, mean_per_sample, scale};
+use serde::{Deserialize, Serialize};
 
 /// The loss of every parametrisation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Denoising {
     /// How much an error counts at each level.
     pub weight: AnyWeight,
     /// Which levels are drawn.
     pub level: AnyLevel,
+    /// How much the energy's derivative in the noise level counts beside its gradient in x; 0: not at all. With it the
+    /// values of the energy are learnt, up to one constant (see [`super::dual`]).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub time: f64,
+}
+
+fn is_zero(v: &f64) -> bool {
+    *v == 0.
 }
 
 /// Data with noise, each sample at a level of its own.
@@ -57,6 +68,27 @@ impl Noisy {
 }
 
 impl Denoising {
+    /// Errors, naming the option, if it makes no sense for a model of `spec`.
+    pub fn check(&self, spec: &ModelSpec) -> Result<()> {
+        self.weight.get().check()?;
+        self.level.get().check()?;
+        if !(self.time.is_finite() && self.time >= 0.) {
+            bail!("loss.time is {}; it must be a number of at least 0, 1 is usual", self.time);
+        }
+        if spec.normalised != (self.time > 0.) {
+            bail!(
+                "loss.time = {} and model.normalised = {} do not go together: an energy learns its normaliser by \
+                 loss.time above 0, and only by that",
+                self.time,
+                spec.normalised
+            );
+        }
+        if spec.normalised && spec.process.get().discrete().is_some() {
+            bail!("loss.time: process {} has steps and no continuous time; use vp", spec.process.name());
+        }
+        Ok(())
+    }
+
     /// The levels of a batch; each sample's loss is to be multiplied with its factor.
     pub fn draws(&self, process: &dyn Process, batch: usize, z: &mut Noise) -> Result<Vec<Draw>> {
         level::draws(self.level.get(), process, batch, z)
