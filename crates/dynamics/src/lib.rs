@@ -19,6 +19,7 @@
 //! - \[Lin23\] Common diffusion noise schedules and sample steps are flawed, 2305.08891
 //! - \[Saharia22\] Imagen (dynamic thresholding), 2205.11487
 //! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
+//! - \[KarrasAuto24\] Guiding a diffusion model with a bad version of itself (autoguidance), 2406.02507
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
