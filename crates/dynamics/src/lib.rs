@@ -26,6 +26,7 @@
 //! - \[Jalal21\] Robust compressed sensing MRI with deep generative priors, 2108.01368
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
 pub mod denoiser;
