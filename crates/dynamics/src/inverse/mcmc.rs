@@ -1,36 +1,37 @@
 //! MCMC on the posterior energy E(x, t) + |alpha y - A x|^2 / (2 v), annealed down the noise levels: between two levels the
-//! step of DDIM, at each some steps of Langevin dynamics. [Jalal21, with the levels of Song19]
+//! step of DDIM, at each some steps of a kernel. [Jalal21, with the levels of Song19]
 //!
-//! Right up to the error of the steps: Langevin dynamics has the stiffest directions wider by half of `step`.
+//! Right up to the error of the kernel, for what the chains can still cross at low noise; how much of the mass each of several
+//! far modes gets is decided where they part.
 
 use super::{Measured, Method, Posterior};
 use crate::Denoiser;
-use crate::mcmc::{Chain, Kernel, Langevin, Level};
+use crate::mcmc::{AnyKernel, Langevin, Level, Score};
 use crate::sampler::{At, Ddim, Sampler};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
-/// Langevin dynamics at every level of the posterior.
+/// A kernel at every level of the posterior.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcmc {
-    /// MCMC steps at each noise level.
+    /// Its unit of length is the smallest deviation that the posterior can have at a level.
+    pub kernel: AnyKernel,
+    /// Steps of the kernel at each noise level.
     pub steps_per_level: usize,
-    /// The step size in units of the smallest variance that the posterior can have at the level; below 2 to be stable.
-    pub step: f64,
 }
 
 impl Default for Mcmc {
     fn default() -> Self {
-        Self { steps_per_level: 10, step: 0.2 }
+        Self { kernel: Langevin { step: 0.2 }.into(), steps_per_level: 10 }
     }
 }
 
 impl Named for Mcmc {
     const NAME: &'static str = "mcmc";
-    const ABOUT: &'static str = "Langevin dynamics on the posterior energy, annealed down the noise levels [Jalal21]";
+    const ABOUT: &'static str = "a kernel on the posterior energy, annealed down the noise levels [Jalal21]";
 }
 
 impl Method for Mcmc {
@@ -38,13 +39,7 @@ impl Method for Mcmc {
         if self.steps_per_level == 0 {
             bail!("mcmc: steps_per_level is 0; it must be at least 1");
         }
-        if !(self.step > 0. && self.step < 2.) {
-            bail!(
-                "mcmc: step is {}; it must be above 0 and below 2, where Langevin dynamics stops being stable",
-                self.step
-            );
-        }
-        Ok(())
+        self.kernel.get().check()
     }
 
     fn draw(
@@ -58,20 +53,24 @@ impl Method for Mcmc {
     ) -> Result<Tensor> {
         self.check()?;
         let (posterior, steps) = (Posterior::new(m, seen), times.len().saturating_sub(1));
-        let mut chain = Chain { x: x.detach() };
+        let (mut x, mut kernel) = (x.detach(), self.kernel.clone());
+        kernel.get_mut().begin();
         for (i, pair) in times.windows(2).enumerate() {
             let (t, s) = ([pair[0]], [pair[1]]);
             let level = m.process().marginal(t[0]);
             // no direction is narrower than the noise of the level, and of what was measured
             let precision = level.sigma.powi(-2) + seen.operator().norm2() / posterior.variance(&level);
-            let mut kernel = Langevin { step: self.step / precision };
-            kernel.run(&Level { model: &posterior, t: &t }, &mut chain, self.steps_per_level, z)?;
-            chain.x = match s[0] > 0. {
-                true => Ddim::default().step(m, &chain.x, &t, &s, z)?.detach(),
-                false => chain.x.affine(1. / level.alpha, 0.)?, // with the noise of the last level, which is none to see
+            let density = Level { model: &posterior, t: &t };
+            let mut at = density.look(&x)?;
+            for _ in 0..self.steps_per_level {
+                at = kernel.get_mut().advance(&density, &at, &[precision.powf(-0.5)], z)?.0;
+            }
+            x = match s[0] > 0. {
+                true => Ddim::default().step(m, &at.x, &t, &s, z)?.detach(),
+                false => at.x.affine(1. / level.alpha, 0.)?, // with the noise of the last level, which is none to see
             };
-            watch(At { step: i + 1, steps, t: s[0], x: &chain.x })?;
+            watch(At { step: i + 1, steps, t: s[0], x: &x })?;
         }
-        Ok(chain.x)
+        Ok(x)
     }
 }
