@@ -94,6 +94,7 @@ Examples:
   langevin train digits train.steps=3000 optimiser.name=adam --out runs/longer
   langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
   langevin train toy:checkerboard
+  langevin train digits model.conditional=true train.label_dropout=0.1 --out runs/classes   for classifier-free guidance
   langevin train mnist --data ~/mnist        a folder with the IDX files
   langevin train cifar10 model.from=google/ddpm-cifar10-32   start from a model of the Hub: an energy first learns its score
   langevin train --resume runs/digits        go on exactly where it stopped
@@ -139,6 +140,8 @@ Examples:
   langevin sample runs/digits --interpolate 3,8 -n 10
   langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report     acceptance, ESS and R-hat by noise level
   langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
+  langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
+  langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
   langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
@@ -154,9 +157,8 @@ pub struct Sample {
     /// Seeds of the samples, as 0-63 or 1,5,7-9: sample n depends on seed n alone
     #[arg(long)]
     pub seeds: Option<String>,
-    /// Class of every sample, for a class-conditional model
-    #[arg(long)]
-    pub class: Option<u32>,
+    #[command(flatten)]
+    pub guiding: crate::guide::Guiding,
     /// Samples at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,

@@ -30,6 +30,7 @@ mod ema;
 mod eval;
 mod export;
 mod folder;
+mod guide;
 mod hub;
 mod info;
 mod levels;

@@ -39,6 +39,7 @@ fn model(head: Head, shape: usize) -> Model {
     let spec = ModelSpec {
         shape: vec![shape],
         classes: None,
+        null_class: false,
         head,
         form: Form::Residual,
         net: MlpConfig { width: 16, layers: 2, dropout: 0. }.into(),
