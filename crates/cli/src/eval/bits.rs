@@ -198,7 +198,8 @@ impl<'a> Task<'a> {
             [_, h, w] if h == w => Some(*h),
             _ => None,
         };
-        let data: Arc<dyn Dataset> = langevin_data::open(&args.data, &langevin_data::Options { size })?.into();
+        let data: Arc<dyn Dataset> =
+            langevin_data::open(&args.data, &langevin_data::Options { size, ..Default::default() })?.into();
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
