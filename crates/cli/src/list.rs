@@ -74,7 +74,9 @@ pub fn licences() -> Result<()> {
     crate::say!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n")?;
     crate::say!("{}\n", include_str!("../../../LICENSE-MIT").trim_end())?;
     crate::say!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end())?;
-    crate::say!("{}", langevin_data::digits::NOTICE.trim_end())?;
+    crate::say!("{}\n", langevin_data::digits::NOTICE.trim_end())?;
+    crate::say!("The letters in its charts are those of DejaVu Sans.\n")?;
+    crate::say!("{}", include_str!("../assets/dejavu.LICENSE.txt").trim_end())?;
     Ok(())
 }
 
