@@ -31,6 +31,7 @@ mod folder;
 mod guide;
 mod hub;
 mod info;
+mod inverse;
 mod list;
 mod open;
 mod output;
