@@ -34,6 +34,8 @@ pub struct Args {
 enum Verb {
     Train(Train),
     Sample(Sample),
+    Inpaint(Box<crate::inverse::inpaint::Inpaint>),
+    Impute(crate::inverse::impute::Impute),
     Apply(Apply),
     Info(Info),
     List(List),
@@ -417,6 +419,8 @@ impl Args {
         match self.verb {
             Some(Verb::Train(args)) => crate::train::run(args),
             Some(Verb::Sample(args)) => crate::sample::run(&args),
+            Some(Verb::Inpaint(args)) => crate::inverse::inpaint::run(&args),
+            Some(Verb::Impute(args)) => crate::inverse::impute::run(&args),
             Some(Verb::Apply(args)) => crate::apply::run(&args),
             Some(Verb::Info(args)) => crate::info::run(&args),
             Some(Verb::List(args)) => crate::list::run(&args),

@@ -33,6 +33,7 @@ mod folder;
 mod guide;
 mod hub;
 mod info;
+mod inverse;
 mod levels;
 mod list;
 mod look;

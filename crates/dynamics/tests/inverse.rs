@@ -123,6 +123,10 @@ impl<T: langevin_dynamics::inverse::Task> OperatorOf for T {
     }
 }
 
+fn boxed(operator: impl Operator + 'static) -> Box<dyn Operator> {
+    Box::new(operator)
+}
+
 /// The first of two coordinates.
 fn first() -> Box<dyn Operator> {
     Box::new(Mask::new(&Tensor::new(&[[1., 0.]], &Device::Cpu).unwrap()).unwrap())
@@ -378,7 +382,7 @@ fn repaint_goes_back_as_its_paper_does() {
     let vp = Vp::default();
     let unit = Mixture::isotropic(&[1.], &[vec![0.; 2]], &[1.]).unwrap();
     let nothing = Mask::new(&Tensor::new(&[[0., 0.]], &Device::Cpu).unwrap()).unwrap();
-    let seen = Measured::new(Box::new(nothing), Tensor::new(&[[0., 0.]], &Device::Cpu).unwrap(), 0.).unwrap();
+    let seen = Measured::new(boxed(nothing), Tensor::new(&[[0., 0.]], &Device::Cpu).unwrap(), 0.).unwrap();
     let x = draw(&RePaint { jump: 3, resample: 4 }, &Fast::new(&unit, &vp), &seen, 200, 1500).unwrap();
     let variance = dot(&x, &x) / 3000.;
     assert!((variance - 1.).abs() < 5. * (2f64 / 3000.).sqrt() + 0.06, "{variance}");

@@ -34,6 +34,7 @@ use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// A linear map A of samples, sample by sample, made of operations that can be differentiated.
 pub trait Operator: Send + Sync + Debug {
@@ -73,14 +74,15 @@ registry! {
 /// What was measured.
 #[derive(Debug)]
 pub struct Measured {
-    operator: Box<dyn Operator>,
+    operator: Arc<dyn Operator>,
     y: Tensor,
     noise: f64,
 }
 
 impl Measured {
     /// `y` `[1 or B, ...]` = A x_0 + s n with `noise` = s, in the units of the data; 0 if y is exact.
-    pub fn new(operator: Box<dyn Operator>, y: Tensor, noise: f64) -> Result<Self> {
+    pub fn new(operator: impl Into<Arc<dyn Operator>>, y: Tensor, noise: f64) -> Result<Self> {
+        let operator = operator.into();
         if !(noise.is_finite() && noise >= 0.) {
             bail!("the noise of a measurement is {noise}; it must be a standard deviation, 0 or more");
         }
@@ -93,7 +95,8 @@ impl Measured {
     }
 
     /// A measurement of `x0` `[B, ...]`: A x_0 + s n.
-    pub fn of(operator: Box<dyn Operator>, x0: &Tensor, noise: f64, z: &mut Noise) -> Result<Self> {
+    pub fn of(operator: impl Into<Arc<dyn Operator>>, x0: &Tensor, noise: f64, z: &mut Noise) -> Result<Self> {
+        let operator = operator.into();
         let y = operator.apply(x0)?;
         // of what A gives alone: nothing is measured where a mask hides
         let gram = operator.gram().unwrap_or(1.);
