@@ -82,6 +82,11 @@ pub trait Denoiser {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
     }
 
+    /// At the end of the span p_t is N(0, sigma^2 / this): 1, but for compositions of models.
+    fn prior_precision(&self) -> f64 {
+        1.
+    }
+
     /// The energy whose score this is; `None` for a model that has a score alone.
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
         None
