@@ -40,6 +40,8 @@ enum Verb {
     Ema(Ema),
     Export(Export),
     Eval(crate::eval::Eval),
+    Detect(crate::detect::Detect),
+    Look(crate::look::Look),
     Check(Check),
     Bench(Bench),
     Hub(Hub),
@@ -126,7 +128,7 @@ pub struct Train {
 #[derive(Parser)]
 #[command(after_long_help = "\
 MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or OWNER/NAME[@REVISION] of \
-the Hugging Face Hub. A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
+the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
 
 Examples:
   langevin sample runs/digits -n 64 --out digits.png
@@ -196,11 +198,13 @@ pub struct Sample {
 #[derive(Parser)]
 #[command(after_long_help = "\
 The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them.
-For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score and energy of a
-model with a process they are the unscaled x_t and the process's time t.
+For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy and logp of
+a model with a process they are the unscaled x_t and the process's time t. logp, in nats, is by the energy where this is
+normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
 
 Examples:
   langevin apply runs/digits --input x.safetensors --output y.safetensors --what x0,score,energy
+  langevin apply exact:8-gaussians --input points.safetensors --output y.safetensors --what logp
   langevin apply unet-folder --input io.safetensors --output y.safetensors --what output
   langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score --energy residual")]
 pub struct Apply {
@@ -417,6 +421,8 @@ impl Args {
             Some(Verb::Ema(args)) => crate::ema::run(&args),
             Some(Verb::Export(args)) => crate::export::run(&args),
             Some(Verb::Eval(args)) => crate::eval::run(&args),
+            Some(Verb::Detect(args)) => crate::detect::run(&args),
+            Some(Verb::Look(args)) => crate::look::run(&args),
             Some(Verb::Check(args)) => crate::check::run(&args),
             Some(Verb::Bench(args)) => crate::bench::run(&args),
             Some(Verb::Hub(args)) => crate::hub::run(&args),

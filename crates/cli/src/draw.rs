@@ -69,7 +69,7 @@ impl Start {
 }
 
 /// An image file as `[1, C, H, W]` in [-1, 1], resized and cropped in the middle.
-fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
+pub fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
     let [c, h, w] = *shape else { bail!("a model of samples {shape:?} takes no image") };
     let file = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
     let file = file.with_context(|| format!("cannot read {}", path.display()))?;

@@ -8,6 +8,7 @@ use langevin_dynamics::mcmc::AnyKernel;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
+use langevin_eval::AnyDetector;
 use langevin_models::{AnyNet, Form};
 use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight};
 
@@ -28,7 +29,9 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
         ("emas", "ema.name", AnyEma::ALL.to_vec()),
+        ("scores", "langevin eval ood --scores, langevin detect --scores", AnyDetector::ALL.to_vec()),
         ("networks", "model.net.name", AnyNet::ALL.to_vec()),
+        ("models", "MODEL or MODEL:PROCESS, everywhere", langevin_models::mixture::EXACT.to_vec()),
         ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
     ]
 }

@@ -1,9 +1,10 @@
 //! Pictures, arrays and tables of samples, as files. Every file is made whole in memory and then put in its place.
 
+pub mod chart;
 mod landscape;
 mod npz;
 
-pub use landscape::{Energy, View, landscape};
+pub use landscape::{Energy, View, landscape, viridis};
 pub use npz::npz;
 
 use anyhow::{Context, Result, bail};
@@ -63,6 +64,28 @@ pub fn grid(images: &Tensor, columns: Option<usize>) -> Result<RgbImage> {
         image::imageops::replace(&mut out, &picture, left as i64, top as i64);
     }
     Ok(out)
+}
+
+/// One picture above another, both in the middle.
+pub fn above(upper: &RgbImage, lower: &RgbImage) -> RgbImage {
+    let (width, height) = (upper.width().max(lower.width()), upper.height() + lower.height());
+    let mut out = RgbImage::from_pixel(width, height, Rgb([255, 255, 255]));
+    let middle = |picture: &RgbImage| i64::from((width - picture.width()) / 2);
+    image::imageops::replace(&mut out, upper, middle(upper), 0);
+    image::imageops::replace(&mut out, lower, middle(lower), i64::from(upper.height()));
+    out
+}
+
+/// Pictures of one size beside each other, enlarged as those of a grid.
+pub fn beside(pictures: &[RgbImage]) -> RgbImage {
+    let (w, h) = pictures.first().map_or((1, 1), RgbImage::dimensions);
+    let larger = (TILE / w.max(h)).max(1);
+    let at = |i: usize| GAP + i as u32 * (w * larger + GAP);
+    let mut out = RgbImage::from_pixel(at(pictures.len()), h * larger + 2 * GAP, GAP_COLOUR);
+    for (i, picture) in pictures.iter().enumerate() {
+        image::imageops::replace(&mut out, &enlarge(picture, larger), i64::from(at(i)), i64::from(GAP));
+    }
+    out
 }
 
 /// The number of columns from sqrt(n) to 2 sqrt(n) that leaves the fewest places empty, the smallest of them.
@@ -126,6 +149,18 @@ pub fn csv(names: &[String], rows: &[Vec<f64>]) -> Vec<u8> {
         text.push('\n');
     }
     text.into_bytes()
+}
+
+/// The lines of a table of words, its columns beneath each other.
+pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |j: usize| rows.iter().filter_map(|row| row.get(j)).map(|word| word.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let words = row.iter().zip(&widths).map(|(word, width)| format!("{word:<width$}"));
+        words.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Puts `bytes` at `path`: beside it first, then renamed, so that no half file is ever seen. What is not a file (a pipe,

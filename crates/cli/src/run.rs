@@ -178,7 +178,7 @@ impl Drawing {
 }
 
 /// What a table says; an error names the key.
-fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
+pub fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
     serde_path_to_error::deserialize(table).map_err(|e| {
         let path = e.path().to_string();
         let why = e.into_inner();

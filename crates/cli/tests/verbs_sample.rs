@@ -261,4 +261,17 @@ fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     let clipped = drawn("folder --scheduler DDPMScheduler sampler.steps=5"); // as its signature has it
     assert!(off(&clipped, &theirs) > 0);
     dir.run("sample folder").fails(1, &["scheduler_config.json", "langevin apply"]);
+    let index = |text: &str| std::fs::write(dir.path("folder/model_index.json"), text).unwrap();
+    let run = || dir.run("sample folder --scheduler mine.json sampler.steps=5 -n 1");
+    index(r#"{"vae": [null, null], "vqvae": ["diffusers", "VQModel"]}"#);
+    run().fails(1, &["model_index.json", "a vqvae", "langevin apply"]);
+    index(r#"{"vae": [null, null], "mel": ["diffusers", "Mel"]}"#);
+    run().ok();
+    index("{");
+    run().fails(1, &["model_index.json", "not JSON"]);
+    index("{}");
+    let config = std::fs::read_to_string(dir.path("folder/unet/config.json")).unwrap();
+    std::fs::write(dir.path("folder/unet/config.json"), config.replace("\"sample_size\": 8", "\"sample_size\": 9"))
+        .unwrap();
+    run().fails(1, &["`folder`: `sample_size`", "9x9 does not work, 10x10 does"]);
 }

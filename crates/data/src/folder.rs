@@ -75,7 +75,8 @@ pub(crate) fn open(dir: &Path, size: Option<usize>) -> Result<Images> {
     let labels = classes(dir, &kept, &mut notes);
     skipped.sort();
     notes.extend(skipped.into_iter().map(|why| format!("skipped {why}")));
-    Ok(Images::new(&name, [channels, height, width], pixels, labels)?.with_notes(notes))
+    let files = kept.iter().map(|f| f.path.display().to_string()).collect();
+    Ok(Images::new(&name, [channels, height, width], pixels, labels)?.with_notes(notes).with_files(files))
 }
 
 /// `: the first reason` and how many more, to end an error with.

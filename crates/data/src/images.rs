@@ -15,6 +15,7 @@ pub struct Images {
     labels: Option<Vec<u32>>,
     classes: Option<usize>,
     notes: Vec<String>,
+    files: Option<Vec<String>>,
 }
 
 impl Images {
@@ -43,12 +44,17 @@ impl Images {
             }
         }
         let classes = labels.as_ref().map(|(_, classes)| *classes);
-        Ok(Self { shape, pixels, labels: labels.map(|(labels, _)| labels), classes, notes: vec![] })
+        Ok(Self { shape, pixels, labels: labels.map(|(labels, _)| labels), classes, notes: vec![], files: None })
     }
 
     /// The same images with something to tell the user.
     pub fn with_notes(self, notes: Vec<String>) -> Self {
         Self { notes, ..self }
+    }
+
+    /// The same images with the file of each.
+    pub(crate) fn with_files(self, files: Vec<String>) -> Self {
+        Self { files: Some(files), ..self }
     }
 
     /// Only the images of `range`, cut to those that are there.
@@ -58,6 +64,7 @@ impl Images {
         let start = range.start.min(end);
         self.pixels = self.pixels[start * each..end * each].to_vec();
         self.labels = self.labels.map(|labels| labels[start..end].to_vec());
+        self.files = self.files.map(|files| files[start..end].to_vec());
         self
     }
 
@@ -100,5 +107,9 @@ impl Dataset for Images {
 
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
+    }
+
+    fn files(&self) -> Option<&[String]> {
+        self.files.as_deref()
     }
 }

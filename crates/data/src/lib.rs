@@ -1,4 +1,4 @@
-//! Datasets as indexed batches of tensors: digits, MNIST, CIFAR-10, image folders, CSV tables, 2-D toys.
+//! Datasets as indexed batches of tensors: digits, MNIST, CIFAR-10, image folders, CSV tables, 2-D toys, noise.
 //!
 //! [`open`] turns what a user types into a [`Dataset`], and a [`Loader`] turns a dataset into the endless row of
 //! batches of a training run. Images are v / 127.5 - 1 in [-1, 1] for pixel values v of 0 to 255.
@@ -22,7 +22,10 @@ mod hub;
 mod idx;
 mod images;
 mod loader;
+mod noise;
 mod npz;
+mod rotate;
+mod shaped;
 mod spec;
 mod table;
 pub mod toy;
@@ -72,6 +75,10 @@ pub trait Dataset: Send + Sync {
     fn notes(&self) -> Vec<String> {
         vec![]
     }
+    /// The file of each sample, where each has one of its own.
+    fn files(&self) -> Option<&[String]> {
+        None
+    }
     /// How a table's columns were scaled, to map samples back.
     fn columns(&self) -> Option<&Columns> {
         None
@@ -88,11 +95,7 @@ pub trait Dataset: Send + Sync {
 pub fn std(data: &dyn Dataset) -> Result<f64> {
     const MOST: usize = 10_000;
     const AT_ONCE: usize = 500;
-    let taken = data.len().min(MOST);
-    // One from each of as many equal stretches, at random: every sixth image of MNIST comes from one group of writers.
-    let mut rng = generator(0x0073_7464, 0);
-    let start = |i: usize| (i as u128 * data.len() as u128 / taken as u128) as usize;
-    let idx: Vec<usize> = (0..taken).map(|i| rng.random_range(start(i) as u64..start(i + 1) as u64) as usize).collect();
+    let idx = spread(data.len(), MOST, 0x0073_7464);
     let (mut n, mut mean, mut m2) = (0f64, 0f64, 0f64); // m2 is the sum of (x - mean)^2
     for some in idx.chunks(AT_ONCE) {
         let x: Vec<f32> = data.get(some)?.x.flatten_all()?.to_vec1()?;
@@ -109,6 +112,15 @@ pub fn std(data: &dyn Dataset) -> Result<f64> {
         bail!("the data do not vary (standard deviation {std}), so there is nothing to learn; check the files");
     }
     Ok(std)
+}
+
+/// Indices of `n` samples of `len` (all of them if they are fewer), spread evenly and drawn by `seed`, in order.
+pub fn spread(len: usize, n: usize, seed: u64) -> Vec<usize> {
+    let taken = len.min(n);
+    // One from each of as many equal stretches, at random: every sixth image of MNIST comes from one group of writers.
+    let mut rng = generator(seed, 0);
+    let start = |i: usize| (i as u128 * len as u128 / taken as u128) as usize;
+    (0..taken).map(|i| rng.random_range(start(i) as u64..start(i + 1) as u64) as usize).collect()
 }
 
 /// An error for the first index that is not below `len`.

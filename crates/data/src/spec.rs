@@ -1,5 +1,9 @@
-//! From what a user types to a dataset: `NAME[:SPLIT][=DIR]`, a folder of images, `FILE.npz`, `FILE.csv`, `toy:NAME`.
+//! From what a user types to a dataset: `NAME[:SPLIT][=DIR]`, a folder of images, `FILE.npz`, `FILE.csv`, `toy:NAME`,
+//! `noise:NAME`, `rotate:90=SPEC`.
 
+use crate::noise::{self, Noise};
+use crate::rotate::Rotated;
+use crate::shaped::Shaped;
 use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
@@ -19,10 +23,12 @@ pub const ALL: &[(&str, &str)] = &[
     ("toy:checkerboard", toy::ABOUT[2].1),
     ("toy:8-gaussians", toy::ABOUT[3].1),
     ("toy:pinwheel", toy::ABOUT[4].1),
+    noise::ABOUT[0],
+    noise::ABOUT[1],
 ];
 
 /// What else [`open`] takes, for the messages.
-const OTHERS: &str = "a folder of images, FILE.npz or FILE.csv";
+const OTHERS: &str = "a folder of images, FILE.npz, FILE.csv or rotate:90=SPEC";
 
 /// How data are read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,9 @@ pub struct Options {
     /// The side to which the images of a folder are scaled and cropped. Without it: their own size where all agree
     /// and it is at most 256, else 64.
     pub size: Option<usize>,
+    /// The shape of the samples that are wanted, `[C, H, W]` or `[D]`. Images of another shape are made grey or coloured,
+    /// scaled and cropped to it, and the notes say so; other samples of another shape are an error.
+    pub shape: Option<Vec<usize>>,
 }
 
 /// A part of a dataset: `:train` (the default) or `:test`.
@@ -43,8 +52,21 @@ pub(crate) enum Split {
 /// The dataset that `spec` names.
 ///
 /// `NAME[:train|:test]`, with `=DIR` to read the files of that dataset from a folder; a folder of images; `FILE.npz`
-/// (`arr_0` uint8 [N, H, W, C], `arr_1` labels); `FILE.csv`; `toy:NAME[:train|:test]`. See [`ALL`] for the names.
+/// (`arr_0` uint8 [N, H, W, C], `arr_1` labels); `FILE.csv`; `toy:NAME[:train|:test]`; `noise:NAME[:train|:test]`; the images of any of these turned
+/// clockwise, `rotate:90=SPEC`. See [`ALL`] for the names.
 pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
+    let data = open_as_is(spec, options)?;
+    match &options.shape {
+        Some(shape) if data.shape() != shape.as_slice() => Ok(Box::new(Shaped::new(data, shape)?)),
+        _ => Ok(data),
+    }
+}
+
+/// The same in the shape that it has.
+fn open_as_is(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
+    if let Some((degrees, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
+        return Ok(Box::new(Rotated::new(open_as_is(of, options)?, degrees)?));
+    }
     let (named, dir) = match spec.split_once('=') {
         Some((named, dir)) if split_of(named).is_ok_and(|(name, _)| is_named(name)) => (named, Some(Path::new(dir))),
         _ => (spec, None),
@@ -59,6 +81,9 @@ pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
         ("cifar10", Some(dir)) => Box::new(cifar::open(dir, split)?),
         ("mnist" | "fashion-mnist" | "cifar10", None) => Box::new(hub::open(name, split)?),
         (_, Some(_)) => bail!("{name} is computed, not read from a folder; write `{name}` alone"),
+        (noise, None) if noise.starts_with("noise:") => {
+            Box::new(Noise::named(noise, options.shape.as_deref(), split == Split::Test)?)
+        }
         _ => Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?),
     })
 }
@@ -95,7 +120,11 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     let path = Path::new(spec);
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
     if path.is_dir() {
-        return Ok(Box::new(folder::open(path, options.size)?));
+        let side = match options.shape.as_deref() {
+            Some(&[_, h, w]) if h == w => Some(h),
+            _ => None,
+        };
+        return Ok(Box::new(folder::open(path, options.size.or(side))?));
     }
     match ending.as_str() {
         "npz" => return Ok(Box::new(npz::open(path)?)),
@@ -108,7 +137,9 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     if let Some((name, _)) = spec.split_once('=') {
         bail!("`{name}` in {spec:?} is no dataset that is read from a folder; use mnist, fashion-mnist or cifar10");
     }
-    if !spec.starts_with("toy:") && (spec.contains(['/', '\\']) || !ending.is_empty()) {
+    if !["toy:", "noise:"].iter().any(|kind| spec.starts_with(kind))
+        && (spec.contains(['/', '\\']) || !ending.is_empty())
+    {
         bail!("{spec} does not exist; check the path, or give {OTHERS}, or one of: {}", names());
     }
     let hint = nearest(spec).map(|name| format!(" did you mean {name}?")).unwrap_or_default();

@@ -169,7 +169,7 @@ fn folder_scales_crops_and_tells() {
     write(at("dogs/broken.jpg"), b"not a picture");
     write(at("dogs/list.txt"), b"hello");
     write(at("dogs/.hidden"), b"");
-    let data = open(dir.path().to_str().unwrap(), &Options { size: Some(10) }).unwrap();
+    let data = open(dir.path().to_str().unwrap(), &Options { size: Some(10), shape: None }).unwrap();
     assert_eq!((data.len(), data.shape(), data.classes()), (2, &[3, 10, 10][..], Some(2)));
     let batch = data.get(&[0, 1]).unwrap();
     assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [0, 1]);
@@ -182,7 +182,7 @@ fn folder_scales_crops_and_tells() {
         assert!(notes.contains(part), "{part:?} is not in: {notes}");
     }
     assert!(!notes.contains("hidden"));
-    let error = open(dir.path().to_str().unwrap(), &Options { size: Some(0) }).err().unwrap().to_string();
+    let error = open(dir.path().to_str().unwrap(), &Options { size: Some(0), shape: None }).err().unwrap().to_string();
     assert!(error.contains("size = 0"), "{error}");
 }
 

@@ -22,6 +22,11 @@
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Grathwohl19\] FFJORD: free-form continuous dynamics, 1810.01367
+//! - \[Neal01\] Annealed importance sampling, physics/9803008
+//! - \[DelMoral06\] Sequential Monte Carlo samplers, JRSS B 68(3)
+//! - \[Doucet22\] Score-based diffusion meets annealed importance sampling, 2208.07698
+//! - \[Bao22\] Analytic-DPM: the optimal reverse variance, 2201.06503
 //! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
 //! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
 //! - \[Hinton02\] Training products of experts by minimizing contrastive divergence
@@ -35,8 +40,10 @@ pub mod denoiser;
 pub mod diffusers;
 pub mod exact;
 pub mod grid;
+pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;
+mod ode;
 pub mod predict;
 pub mod process;
 pub mod sampler;

@@ -105,6 +105,10 @@ impl Denoiser for Clamped<'_> {
         let (x0, unclipped) = self.model.x0_unclipped(x, t)?;
         Ok((self.clip.apply(&x0)?, unclipped))
     }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch()
+    }
 }
 
 /// How much a model is guided, and where.
@@ -189,6 +193,10 @@ impl Denoiser for Guided<'_> {
         }
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
         combine(&w, &x0, &rest, &self.guide.x0(x, t)?)
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch() || self.guide.whole_batch()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

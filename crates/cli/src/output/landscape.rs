@@ -126,7 +126,8 @@ fn between(v: &[f64], x: f64, y: f64) -> f64 {
     row(j) * (1. - fy) + row(j + 1) * fy
 }
 
-fn viridis(v: f64) -> Rgb<u8> {
+/// The colour of a number from 0 to 1.
+pub fn viridis(v: f64) -> Rgb<u8> {
     let v = v.clamp(0., 1.) * (VIRIDIS.len() - 1) as f64;
     let i = (v as usize).min(VIRIDIS.len() - 2);
     mix(Rgb(VIRIDIS[i]), Rgb(VIRIDIS[i + 1]), v - i as f64)

@@ -34,7 +34,7 @@ impl Dir {
         let mut command = Command::cargo_bin("langevin").unwrap();
         command.current_dir(self.0.path()).args(args.split_whitespace());
         let verb = args.split_whitespace().next().unwrap_or_default();
-        if ["sample", "apply", "check", "bench"].contains(&verb) {
+        if ["sample", "apply", "check", "bench", "eval", "detect", "look"].contains(&verb) {
             command.args(["--threads", &threads.to_string()]);
         }
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("home"));

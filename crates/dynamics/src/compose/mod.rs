@@ -277,6 +277,10 @@ impl Denoiser for Composed<'_> {
     fn prior_precision(&self) -> f64 {
         self.precision
     }
+
+    fn whole_batch(&self) -> bool {
+        self.parts.iter().any(|part| part.whole_batch())
+    }
 }
 
 /// Weighed on the host: autodiff does not see through it, and its own derivatives are exact.

@@ -1,0 +1,240 @@
+//! `langevin detect`: which of some samples do not belong to the data of a model, and where in them that shows.
+
+use crate::args::Machine;
+use crate::open::{self, Opened};
+use crate::output;
+use crate::progress::Progress;
+use crate::run::usage;
+use crate::scoring::{self, Scorer, Scoring, streams};
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use clap::Parser;
+use image::{Rgb, RgbImage};
+use langevin_data::{Dataset, Kind, spread};
+use langevin_dynamics::Cond;
+use langevin_eval::HeldOut;
+use langevin_eval::maps::{Maps, maps};
+use langevin_ops::shape::to_host;
+use std::path::{Path, PathBuf};
+
+/// Of the choice of held-out samples.
+const HELD_OUT: u64 = 3;
+/// Noise level of the map of the gradient, and those of the map of the residual.
+const STEEP: f64 = 0.2;
+const LEVELS: [f64; 3] = [0.3, 0.6, 1.2];
+/// Held-out images that say how bright a map of such data is.
+const BRIGHTNESS: usize = 100;
+
+/// Find what does not belong to the data of a model: a table of scores and p-values, and maps of where it shows
+#[derive(Parser)]
+#[command(after_long_help = "\
+The scores are those of `langevin eval ood`, higher the less a sample belongs. The p-value of a score says how many of held-out \
+data have one as high, (1 + their number) / (1 + all); a sample is flagged if its least p-value is at most alpha divided by the \
+number of scores. Images of another size are scaled and cropped as in a folder to train on; files that cannot be read are told \
+and left out.
+
+A map shows the image, the size of the gradient of the energy at each pixel, and what is lost there when noise is added and \
+taken away again; bright is more than is usual for the data.
+
+Examples:
+  langevin detect runs/digits photos/                          print the table
+  langevin detect runs/digits photos/ --out odd.csv --maps odd/ --held-out digits:test
+  langevin detect runs/digits mnist:test=DIR --scores score-norms --alpha 0.001 --held-out-samples 5000")]
+pub struct Detect {
+    /// The model
+    pub model: String,
+    /// What to look at: a folder of images, or data as --data takes them
+    pub data: String,
+    /// Changes of the scores, such as reconstruction.draws=4
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    /// Data that belong and that the scores are not fitted to [default: more of --fit]
+    #[arg(long, value_name = "SPEC")]
+    pub held_out: Option<String>,
+    /// Samples of them
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub held_out_samples: usize,
+    /// The chance at which a sample that belongs may be flagged
+    #[arg(long, default_value_t = 0.01)]
+    pub alpha: f64,
+    /// Write the table as CSV
+    #[arg(long, value_name = "FILE.csv")]
+    pub out: Option<PathBuf>,
+    /// Write the maps of each image as DIR/NAME.png
+    #[arg(long, value_name = "DIR")]
+    pub maps: Option<PathBuf>,
+    #[command(flatten)]
+    pub scoring: Scoring,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Carries out `langevin detect`.
+pub fn run(args: &Detect) -> Result<()> {
+    let device = args.machine.open()?;
+    if !(args.alpha > 0. && args.alpha < 1.) {
+        return usage(format!("--alpha {}: give a number between 0 and 1", args.alpha));
+    }
+    args.out.iter().try_for_each(|path| output::writable(path))?;
+    let opened = open::open(&args.model, &device)?;
+    if args.maps.is_some() && opened.kind() != Kind::Image {
+        return usage("--maps: this model is not one of images");
+    }
+    let data = scoring::open(&opened, &args.data, "DATA")?;
+    let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, &args.changes)?;
+    let (others, kept) = held_out(args, &opened, fitted, &used)?;
+    let idx: Vec<usize> = (0..data.len()).collect();
+    let mut progress = Progress::new(scorer.steps(kept.len()) + scorer.steps(idx.len()), "batches");
+    let held_out = scorer.scores(others.as_ref(), &kept, &mut progress)?;
+    let held_out = held_out.into_iter().map(HeldOut::new).collect::<candle_core::Result<Vec<_>>>()?;
+    let most = args.alpha / held_out.len() as f64; // of the least p-value: Bonferroni
+    if let Some(least) = held_out.iter().map(HeldOut::least).find(|least| *least > most) {
+        return usage(format!(
+            "--alpha {}: {} held-out samples give no p-value below {least:.2e}, and {} scores need {most:.2e}; raise \
+             --held-out-samples or --alpha, or use fewer --scores",
+            args.alpha,
+            kept.len(),
+            scorer.names().len()
+        ));
+    }
+    let scores = scorer.scores(data.as_ref(), &idx, &mut progress)?;
+    progress.done();
+    let names: Vec<String> = match data.files() {
+        Some(files) => files.to_vec(),
+        None => idx.iter().map(usize::to_string).collect(),
+    };
+    let p_values: Vec<Vec<f64>> = scores
+        .iter()
+        .zip(&held_out)
+        .map(|(scores, held_out)| scores.iter().map(|&s| held_out.p_value(s)).collect())
+        .collect();
+    let flags: Vec<bool> = idx.iter().map(|&i| p_values.iter().any(|p| p[i] <= most)).collect();
+    write(args.out.as_deref(), &scorer.names(), &names, &scores, &p_values, &flags)?;
+    let flagged = flags.iter().filter(|flag| **flag).count();
+    crate::talk!(
+        "{flagged} of {} flagged at alpha = {}: a p-value of at most {most:.2e} among {} held-out samples",
+        names.len(),
+        args.alpha,
+        kept.len()
+    );
+    let Some(folder) = &args.maps else { return Ok(()) };
+    let images = Images { opened: &opened, batch: args.scoring.batch };
+    let bright = images.brightness(others.as_ref(), &kept)?;
+    images.write(data.as_ref(), &names, bright, folder)?;
+    crate::say!("{}", folder.display())
+}
+
+/// Held-out data and the places of the samples: of --held-out, or of --fit what was not fitted to.
+fn held_out(
+    args: &Detect,
+    opened: &Opened,
+    fitted: Box<dyn Dataset>,
+    used: &[usize],
+) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
+    if args.held_out_samples == 0 {
+        return usage("--held-out-samples 0: give at least 1");
+    }
+    if let Some(spec) = &args.held_out {
+        let data = scoring::open(opened, spec, "--held-out")?;
+        let idx = spread(data.len(), args.held_out_samples, HELD_OUT);
+        return Ok((data, idx));
+    }
+    let rest: Vec<usize> = (0..fitted.len()).filter(|i| used.binary_search(i).is_err()).collect();
+    if rest.is_empty() {
+        return usage(format!(
+            "all {} samples of --fit are fitted to, and none is held out; lower --fit-samples, or give --held-out",
+            used.len()
+        ));
+    }
+    let idx = spread(rest.len(), args.held_out_samples, HELD_OUT).into_iter().map(|i| rest[i]).collect();
+    Ok((fitted, idx))
+}
+
+/// The table: to a file, or to stdout.
+fn write(
+    out: Option<&Path>,
+    scores: &[&str],
+    names: &[String],
+    values: &[Vec<f64>],
+    p_values: &[Vec<f64>],
+    flags: &[bool],
+) -> Result<()> {
+    let mut head = vec!["sample".to_string()];
+    head.extend(scores.iter().flat_map(|name| [name.to_string(), format!("{name} p")]));
+    head.push("flag".into());
+    let row = |(i, name): (usize, &String)| {
+        let numbers = values.iter().zip(p_values).flat_map(|(v, p)| [format!("{:.5}", v[i]), format!("{:.5}", p[i])]);
+        let flag = u8::from(flags[i]).to_string();
+        std::iter::once(name.clone()).chain(numbers).chain([flag]).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(names.iter().enumerate().map(row)).collect();
+    let Some(path) = out else {
+        return output::aligned(&rows).iter().try_for_each(|line| crate::say!("{line}"));
+    };
+    let mut table = csv::Writer::from_writer(vec![]);
+    rows.iter().try_for_each(|row| table.write_record(row))?;
+    output::save(path, &table.into_inner().context("writing the table")?)?;
+    crate::say!("{}", path.display())
+}
+
+/// What makes maps.
+struct Images<'a> {
+    opened: &'a Opened,
+    batch: usize,
+}
+
+impl Images<'_> {
+    fn maps(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Maps> {
+        let denoiser = self.opened.model.denoiser(Cond::default())?;
+        let x = scoring::samples(self.opened, data, idx)?;
+        Ok(maps(&denoiser, &x, STEEP, &LEVELS, &mut streams(idx))?)
+    }
+
+    /// The largest number in a map of held-out data, the median over some of them: of both maps.
+    fn brightness(&self, data: &dyn Dataset, idx: &[usize]) -> Result<[f64; 2]> {
+        let mut tops = [vec![], vec![]];
+        for some in idx[..idx.len().min(BRIGHTNESS)].chunks(self.batch) {
+            let Maps { gradient, residual } = self.maps(data, some)?;
+            for (tops, map) in tops.iter_mut().zip([gradient, residual]) {
+                tops.extend(to_host(&map.flatten_from(1)?.max(1)?)?);
+            }
+        }
+        Ok(tops.map(|mut tops| {
+            tops.sort_by(f64::total_cmp);
+            tops.get(tops.len() / 2).copied().unwrap_or(1.)
+        }))
+    }
+
+    /// Each image beside its maps. A map is as bright as its largest number, but no brighter than that of usual data makes it.
+    fn write(&self, data: &dyn Dataset, names: &[String], bright: [f64; 2], folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let mut progress = Progress::new(names.len() as u64, "maps");
+        let mut taken = std::collections::BTreeSet::new();
+        let idx: Vec<usize> = (0..names.len()).collect();
+        for some in idx.chunks(self.batch) {
+            let Maps { gradient, residual } = self.maps(data, some)?;
+            let images = output::pictures(&data.get(some)?.x)?;
+            for ((place, &i), image) in some.iter().enumerate().zip(images) {
+                let pictures =
+                    [image, heat(&gradient.get(place)?, bright[0])?, heat(&residual.get(place)?, bright[1])?];
+                let stem =
+                    Path::new(&names[i]).file_stem().map_or(names[i].clone(), |s| s.to_string_lossy().into_owned());
+                // files of one name in different folders
+                let name = if taken.insert(stem.clone()) { stem } else { format!("{stem}-{i}") };
+                output::save_png(&folder.join(format!("{name}.png")), &output::beside(&pictures), &[])?;
+                progress.step();
+            }
+        }
+        progress.done();
+        Ok(())
+    }
+}
+
+/// A map `[H, W]` in colours, those of numbers from 0 to at least `bright`.
+fn heat(map: &Tensor, bright: f64) -> Result<RgbImage> {
+    let (h, w) = map.dims2()?;
+    let numbers = to_host(map)?;
+    let top = numbers.iter().copied().filter(|v| v.is_finite()).fold(bright, f64::max).max(1e-12);
+    let colour = |v: f64| if v.is_finite() { output::viridis(v / top) } else { Rgb([255, 255, 255]) };
+    Ok(RgbImage::from_fn(w as u32, h as u32, |x, y| colour(numbers[y as usize * w + x as usize])))
+}

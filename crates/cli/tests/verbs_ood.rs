@@ -1,0 +1,108 @@
+//! `langevin eval ood` and `langevin detect` on tiny models.
+
+mod common;
+
+use common::{Dir, ddpm, spec};
+use image::{GrayImage, Luma};
+use langevin_models::Head;
+
+const FEW: &str = "--fit-samples 40 --batch 20 --levels 0.3,1";
+
+#[test]
+fn every_score_has_a_line_for_every_set() {
+    let dir = Dir::new();
+    dir.model("energy.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    let all = format!(
+        "eval ood energy.safetensors --data digits:test --ood noise:uniform --ood rotate:90=digits:test --fit digits \
+         --by-class -n 40 --plot h.png {FEW}"
+    );
+    let ran = dir.run(&all);
+    let lines: Vec<_> = ran.ok().lines().collect();
+    assert!(lines[0].starts_with("score") && lines[0].contains("FPR95"));
+    for score in ["energy", "score-norms", "typicality", "reconstruction"] {
+        let of: Vec<_> = lines.iter().filter(|line| line.starts_with(score)).collect();
+        // noise; turned digits, all and by class, of which 40 samples have each
+        assert_eq!(of.len(), 12, "{score}\n{}", ran.stdout);
+        for line in of {
+            let numbers: Vec<f64> = line
+                .split(['[', ']', ',', ' '])
+                .filter_map(|w| w.parse().ok())
+                .filter(|v: &f64| v.fract() != 0.)
+                .collect();
+            assert!(numbers.iter().all(|v| (0. ..=1.).contains(v)), "{line}");
+        }
+    }
+    // what is reconstructed worse is what has more to lose: noise against digits is no riddle for any model
+    let line = lines.iter().find(|line| line.starts_with("reconstruction") && line.contains("noise:uniform")).unwrap();
+    assert!(line.contains("40 + 40"), "{line}");
+    assert!(ran.stderr.contains("scaled from 28x28 to 8x8") && ran.stderr.contains("turned clockwise by 90"));
+    assert!(image::open(dir.path("h.png")).unwrap().height() == 1200);
+    assert_eq!(dir.run(&all).stdout, ran.stdout);
+}
+
+#[test]
+fn a_plain_denoiser_has_the_scores_that_need_no_energy() {
+    let dir = Dir::new();
+    dir.model("plain.safetensors", &ddpm(&[1, 8, 8]), &[]);
+    let ood = format!("eval ood plain.safetensors --data digits:test --ood noise:gaussian -n 30 {FEW}");
+    dir.run(&ood).fails(2, &["--fit SPEC"]);
+    let ran = dir.run(&format!("{ood} --fit digits"));
+    assert!(ran.ok().contains("score-norms") && !ran.stdout.contains("energy"));
+    assert!(ran.stderr.contains("energy is left out"));
+    dir.run(&format!("{ood} --fit digits --scores energy")).fails(2, &["gradient of a scalar", "score-norms"]);
+    let ran = dir.run(&format!("{ood} --fit digits --scores typicality typicality.of=score-norms"));
+    assert!(ran.ok().contains("typicality"));
+    dir.run(&format!("{ood} --fit digits --scores nearest")).fails(2, &["nearest", "score-norms"]);
+    dir.run(&format!("{ood} --fit digits --scores score-norms reconstruction.draws=3"))
+        .fails(2, &["score-norms.levels"]);
+    dir.run(&format!("{ood} --fit digits score-norms.rigde=3")).fails(2, &["rigde", "ridge"]);
+    dir.run(&format!("{ood} --fit digits score-norms.levels=[1e9]")).fails(1, &["no noise level"]);
+    dir.run(&format!("{ood} --fit toy:rings")).fails(2, &["toy:rings", "[2]"]);
+    dir.model("classes.safetensors", &spec(&[1, 8, 8], Some(10), Head::Energy), &[]);
+    let ood = "eval ood classes.safetensors --data digits:test --ood noise:gaussian --fit digits";
+    dir.run(ood).fails(2, &["without classes"]);
+}
+
+#[test]
+fn points_and_tables_are_scored_too() {
+    let dir = Dir::new();
+    dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    let ran = dir.run(&format!(
+        "eval ood points.safetensors --data toy:rings:test --ood toy:two-moons --fit toy:rings -n 30 {FEW}"
+    ));
+    assert!(ran.ok().contains("toy:two-moons"));
+}
+
+#[test]
+fn what_is_detected_is_in_the_table_and_on_the_maps() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    std::fs::create_dir(dir.path("photos")).unwrap();
+    // one plain image, and one that is nothing but edges
+    GrayImage::from_pixel(16, 12, Luma([0])).save(dir.path("photos/plain.png")).unwrap();
+    GrayImage::from_fn(8, 8, |x, y| Luma([if (x + y) % 2 == 0 { 255 } else { 0 }]))
+        .save(dir.path("photos/edges.png"))
+        .unwrap();
+    std::fs::write(dir.path("photos/broken.png"), b"no image").unwrap();
+    let detect = format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 100 --alpha 0.05");
+    let ran = dir.run(&format!("{detect} --scores reconstruction,score-norms --out t.csv --maps maps"));
+    assert_eq!(ran.ok(), "t.csv\nmaps\n");
+    assert!(ran.stderr.contains("broken.png") && ran.stderr.contains("of 2 flagged"), "{}", ran.stderr);
+    let table = std::fs::read_to_string(dir.path("t.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows[0], ["sample", "reconstruction", "reconstruction p", "score-norms", "score-norms p", "flag"]);
+    assert!(rows.len() == 3 && rows[1][0].ends_with("edges.png") && rows[2][0].ends_with("plain.png"));
+    let number = |row: usize, column: usize| rows[row][column].parse::<f64>().unwrap();
+    // a model that has learnt nothing returns about c_skip x: what has more contrast loses more
+    assert!(number(1, 1) > number(2, 1) && (1. ..=101.).contains(&(number(1, 2) * 101. + 0.01)));
+    let least = number(1, 2).min(number(1, 4));
+    assert_eq!(rows[1][5] == "1", least <= 0.025, "{table}");
+    for name in ["edges", "plain"] {
+        let picture = image::open(dir.path(&format!("maps/{name}.png"))).unwrap();
+        assert!(picture.width() > 2 * picture.height());
+    }
+    assert!(dir.run(&format!("{detect} --scores energy")).ok().lines().count() == 3);
+    dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50"))
+        .fails(2, &["--alpha", "held-out"]);
+    dir.run("detect m.safetensors nowhere/ --fit digits").fails(2, &["nowhere/"]);
+}

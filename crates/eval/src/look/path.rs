@@ -1,0 +1,90 @@
+//! The energy along a path: E itself, or for a model with a score alone its line integral -int score . dx.
+//!
+//! The integral is Simpson's rule over each piece of the path, its error that against pieces twice as long. Where a score is
+//! no gradient, another path between the same ends gives another difference: then it is a property of the path.
+
+use candle_core::{DType, Result, Tensor, bail};
+use langevin_dynamics::Denoiser;
+use langevin_ops::shape::{scale, to_host};
+
+/// The energy at the points of a path, that of the first taken for 0.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// E - E at the first point, one for each.
+    pub energy: Vec<f64>,
+    /// The largest error of the integral, estimated; `None` where the energy is known.
+    pub error: Option<f64>,
+}
+
+impl Profile {
+    /// The energy of the highest point above the higher end: 0 if no hill lies between the two.
+    pub fn barrier(&self) -> f64 {
+        let (Some(first), Some(last)) = (self.energy.first(), self.energy.last()) else { return f64::NAN };
+        self.energy.iter().copied().fold(f64::NEG_INFINITY, f64::max) - first.max(*last)
+    }
+}
+
+/// `points` points of the straight line from `a` to `b`, both `[1, ...]`: `[points, ...]`.
+pub fn straight(a: &Tensor, b: &Tensor, points: usize) -> Result<Tensor> {
+    if points < 2 || a.dims() != b.dims() || a.dim(0)? != 1 {
+        bail!(
+            "path: {points} points from {:?} to {:?}; give two samples of one shape, and at least 2",
+            a.dims(),
+            b.dims()
+        );
+    }
+    let weights: Vec<f64> = (0..points).map(|i| i as f64 / (points - 1) as f64).collect();
+    let mut shape = a.dims().to_vec();
+    shape[0] = points;
+    let all = |x: &Tensor| x.broadcast_as(shape.as_slice())?.contiguous();
+    let rest: Vec<f64> = weights.iter().map(|w| 1. - w).collect();
+    scale(&all(a)?, &rest)? + scale(&all(b)?, &weights)?
+}
+
+/// The energy at time `t` along `path` `[N, ...]` of x_t, straight from point to point; `batch` points at a time.
+pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Profile> {
+    let (n, batch) = (path.dim(0)?, batch.max(1));
+    if n < 2 {
+        bail!("path: {n} points; give at least 2");
+    }
+    let pieces = |path: &Tensor| -> Result<Vec<Tensor>> {
+        let count = path.dim(0)?;
+        (0..count).step_by(batch).map(|i| path.narrow(0, i, batch.min(count - i))).collect()
+    };
+    if let Some(energy) = m.noisy_energy() {
+        let at = |x: &Tensor| to_host(&energy.energy_at(x, &[t])?.detach());
+        let all: Vec<f64> = pieces(path)?.iter().map(at).collect::<Result<Vec<_>>>()?.concat();
+        let first = all.first().copied().unwrap_or(f64::NAN);
+        return Ok(Profile { energy: all.iter().map(|e| e - first).collect(), error: None });
+    }
+    // the points, with the middle of each piece between them
+    let middle = ((path.narrow(0, 0, n - 1)? + path.narrow(0, 1, n - 1)?)? * 0.5)?;
+    let score = |x: &Tensor| {
+        let parts = pieces(x)?.iter().map(|x| Ok(m.score(x, &[t])?.detach())).collect::<Result<Vec<_>>>()?;
+        rows(&Tensor::cat(&parts, 0)?)
+    };
+    let (points, scores, halfway) = (rows(path)?, score(path)?, score(&middle)?);
+    // -1/6 d . (s_a + 4 s_m + s_b), d = b - a
+    let simpson = |a: usize, b: usize, middle: &[f64]| -> f64 {
+        let along = points[b].iter().zip(&points[a]).map(|(b, a)| b - a);
+        let slopes = scores[a].iter().zip(&scores[b]).zip(middle).map(|((a, b), m)| a + b + 4. * m);
+        -along.zip(slopes).map(|(d, s)| d * s).sum::<f64>() / 6.
+    };
+    let mut energy = vec![0.];
+    let (mut fine, mut coarse, mut error) = (0., 0., 0f64);
+    for i in 1..n {
+        fine += simpson(i - 1, i, &halfway[i - 1]);
+        energy.push(fine);
+        // two pieces as one, where they lie on one line
+        if i % 2 == 0 {
+            coarse += simpson(i - 2, i, &scores[i - 1]);
+            error = error.max((fine - coarse).abs() / 15.);
+        }
+    }
+    Ok(Profile { energy, error: Some(error) })
+}
+
+/// Each sample as a row on the host.
+fn rows(x: &Tensor) -> Result<Vec<Vec<f64>>> {
+    x.flatten_from(1)?.to_dtype(DType::F64)?.to_vec2()
+}
