@@ -82,6 +82,11 @@ pub trait Denoiser {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
     }
 
+    /// At the end of the span p_t is N(0, sigma^2 / this): 1, but for compositions of models.
+    fn prior_precision(&self) -> f64 {
+        1.
+    }
+
     /// x0 and v^T dx0/dx, both the shape of `x`; `v` has it too.
     fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
         let mut value = None;

@@ -33,8 +33,13 @@
 //! - \[Bao22\] Analytic-DPM: the optimal reverse variance, 2201.06503
 //! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
 //! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
+//! - \[Hinton02\] Training products of experts by minimizing contrastive divergence
+//! - \[Du20\] Compositional visual generation with energy based models, 2004.06030
+//! - \[DelMoral06\] Sequential Monte Carlo samplers
+//! - \[Thornton25\] Composition and control with distilled energy diffusion models and SMC, 2502.12786
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
+pub mod compose;
 pub mod denoiser;
 pub mod diffusers;
 pub mod exact;
@@ -49,6 +54,7 @@ pub mod process;
 pub mod sampler;
 pub mod wrap;
 
+pub use compose::{Composed, Expression};
 pub use denoiser::{Cond, Denoiser, Net, Potential, Preconditioned};
 pub use exact::Mixture;
 pub use grid::Grid;

@@ -4,7 +4,7 @@
 
 use crate::denoiser::each;
 use crate::noisy::{self, Jet, NoisyEnergy};
-use crate::{Denoiser, Process};
+use crate::{Denoiser, Process, process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -97,6 +97,10 @@ impl Denoiser for Clamped<'_> {
         self.clip.apply(&self.model.x0(x, t)?)
     }
 
+    fn prior_precision(&self) -> f64 {
+        self.model.prior_precision()
+    }
+
     fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
         let (x0, unclipped) = self.model.x0_unclipped(x, t)?;
         Ok((self.clip.apply(&x0)?, unclipped))
@@ -153,9 +157,7 @@ impl<'a> Guided<'a> {
     pub fn new(model: &'a dyn Denoiser, guide: &'a dyn Denoiser, guidance: Guidance) -> Result<Self> {
         guidance.check()?;
         let (a, b) = (model.process(), guide.process());
-        let (low, high) = a.span();
-        let same = [low, 0.5 * (low + high), high].iter().all(|&t| a.marginal(t) == b.marginal(t));
-        if a.span() != b.span() || !same {
+        if !process::same(a, b) {
             bail!("guidance: the model denoises {a:?}, its guide {b:?}; both must denoise the same process");
         }
         Ok(Self { model, guide, guidance })

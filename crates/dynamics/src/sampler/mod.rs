@@ -22,6 +22,7 @@ mod pndm;
 mod report;
 mod reverse_diffusion;
 mod rk45;
+mod smc;
 mod tempering;
 mod transfer;
 mod unipc;
@@ -44,6 +45,7 @@ pub use pndm::{Mixed, Pndm};
 pub use report::{AtLevel, Report};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
+pub use smc::Smc;
 pub use tempering::Tempering;
 pub(crate) use transfer::Ends;
 pub use unipc::{Bh, UniPc};
@@ -79,6 +81,11 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether the samples of a run are one population: a sample then depends on the others.
+    fn population(&self) -> bool {
+        false
+    }
+
     /// What MCMC did in the last run, for a sampler that has any.
     fn report(&self) -> Option<&Report> {
         None
@@ -89,7 +96,7 @@ registry! {
     /// Any sampler, as configurations name it.
     pub enum AnySampler: Sampler = "sampler" {
         Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
-        AnnealedLangevin, AnnealedMcmc, Tempering, EdmStochastic, Consistency
+        AnnealedLangevin, AnnealedMcmc, Tempering, Smc, EdmStochastic, Consistency
     } check Sampler::check
 }
 

@@ -2,7 +2,7 @@
 
 use crate::denoiser::each;
 use crate::mcmc::diagnostics::Trace;
-use crate::mcmc::{Level, Score, ScoreKernel, Stats};
+use crate::mcmc::{Level, Score, ScoreKernel, Stats, View};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -18,6 +18,8 @@ pub struct AtLevel {
     pub stats: Stats,
     /// Of the exchanges with the next noisier level, for replica exchange.
     pub swaps: Option<Stats>,
+    /// The effective part of all particles before any are drawn again, for weighed ones.
+    pub particles: Option<f64>,
     /// The course of the chains.
     pub trace: Trace,
 }
@@ -27,7 +29,8 @@ impl AtLevel {
     pub(super) fn new(process: &dyn Process, t: &[f64]) -> Self {
         let t = t.first().copied().unwrap_or(f64::NAN);
         let m = process.marginal(t);
-        Self { t, noise: m.sigma / m.alpha, stats: Stats::default(), swaps: None, trace: Trace::default() }
+        let (stats, trace) = (Stats::default(), Trace::default());
+        Self { t, noise: m.sigma / m.alpha, stats, swaps: None, particles: None, trace }
     }
 }
 
@@ -50,6 +53,8 @@ impl Report {
                 (Some(own), Some(other)) => *own += other,
                 (own, other) => *own = own.or(other),
             }
+            // of two populations the worse
+            own.particles = own.particles.zip(other.particles).map(|(own, other)| own.min(other));
             own.trace.append(other.trace);
         }
     }
@@ -63,15 +68,28 @@ impl Report {
         steps: usize,
         z: &mut Noise,
     ) -> Result<Tensor> {
-        let (level, length) = (Level { model: m, t }, each(m.process(), t, |m| m.sigma));
-        let (mut at, mut found) = (level.look(x)?, AtLevel::new(m.process(), t));
+        let level = Level { model: m, t };
+        let at = level.look(x)?;
+        Ok(self.steps_at((&level, AtLevel::new(m.process(), t)), kernel, at, steps, z)?.x)
+    }
+
+    /// The same from where `at` saw the chains; what happens is added to `found`, which becomes the last level.
+    pub(super) fn steps_at(
+        &mut self,
+        (level, mut found): (&Level, AtLevel),
+        kernel: &mut dyn ScoreKernel,
+        mut at: View,
+        steps: usize,
+        z: &mut Noise,
+    ) -> Result<View> {
+        let length = each(level.model.process(), level.t, |m| m.sigma);
         for _ in 0..steps {
-            let (next, stats) = kernel.advance(&level, &at, &length, z)?;
+            let (next, stats) = kernel.advance(level, &at, &length, z)?;
             at = next;
             found.stats += stats;
             found.trace.record(&at)?;
         }
         self.levels.push(found);
-        Ok(at.x)
+        Ok(at)
     }
 }

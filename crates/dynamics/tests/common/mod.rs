@@ -228,7 +228,7 @@ pub fn steps_for(name: &str) -> usize {
         "euler" | "ddim" | "euler-maruyama" | "reverse-diffusion" | "pc" => 200,
         "ddpm" => 400,
         "annealed-langevin" => 100,
-        "annealed-mcmc" => 60,
+        "annealed-mcmc" => 80,
         "tempering" => 12,
         _ => 80,
     }
@@ -258,7 +258,7 @@ pub struct Bound {
 /// The bounds for a sampler: wider for those whose bias is that of dynamics cut short at each level, and for fewer draws.
 pub fn bound_for(name: &str) -> Bound {
     match name {
-        "tempering" => Bound { occupancy: 0.03, mean: 0.04, covariance: 0.08, distance: 1.5e-3 },
+        "tempering" => Bound { occupancy: 0.03, mean: 0.04, covariance: 0.12, distance: 1.5e-3 },
         "annealed-langevin" | "annealed-mcmc" => {
             Bound { occupancy: 0.03, mean: 0.02, covariance: 0.32, distance: 3.5e-3 }
         }
