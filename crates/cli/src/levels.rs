@@ -30,12 +30,12 @@ pub fn show(report: &Report) -> Result<()> {
 /// The same as JSON: an array with an object a level; null for what cannot be said.
 pub fn json(report: &Report) -> Value {
     let one = |level: &AtLevel| {
-        let AtLevel { t, noise, stats, swaps, trace } = level;
+        let AtLevel { t, noise, stats, swaps, particles, trace } = level;
         json!({
             "t": t, "sigma": noise, "chains": trace.chains(), "steps": trace.steps(),
             "acceptance": stats.acceptance(), "diverged": stats.diverged, "lost": stats.nan,
             "energy_error": stats.mean_error(), "ess": trace.ess(), "r_hat": trace.r_hat(),
-            "swaps": swaps.map(|swaps| swaps.acceptance()),
+            "swaps": swaps.map(|swaps| swaps.acceptance()), "particles": particles,
         })
     };
     report.levels.iter().map(one).collect()
