@@ -11,7 +11,7 @@ use crate::run::{Usage, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
-use langevin_data::{Dataset, Kind};
+use langevin_data::Kind;
 use langevin_dynamics::inverse::{AnyMethod, AnyTask, Mask, MaskName, Measured, Operator};
 use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
