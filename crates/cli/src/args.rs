@@ -33,7 +33,7 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Train(Train),
-    Sample(Sample),
+    Sample(Box<Sample>),
     Inpaint(Box<crate::inverse::inpaint::Inpaint>),
     Impute(crate::inverse::impute::Impute),
     Apply(Apply),
