@@ -34,6 +34,8 @@ pub struct Args {
 enum Verb {
     Train(Train),
     Sample(Sample),
+    Inpaint(Box<crate::inverse::inpaint::Inpaint>),
+    Impute(crate::inverse::impute::Impute),
     Apply(Apply),
     Info(Info),
     List(List),
@@ -94,6 +96,7 @@ Examples:
   langevin train digits train.steps=3000 optimiser.name=adam --out runs/longer
   langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
   langevin train toy:checkerboard
+  langevin train digits model.conditional=true train.label_dropout=0.1 --out runs/classes   for classifier-free guidance
   langevin train mnist --data ~/mnist        a folder with the IDX files
   langevin train cifar10 model.from=google/ddpm-cifar10-32   start from a model of the Hub: an energy first learns its score
   langevin train --resume runs/digits        go on exactly where it stopped
@@ -141,6 +144,8 @@ Examples:
   langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
   langevin sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 --compose 'a & b' -n 16     what is both
   langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc --report
+  langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
+  langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
   langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
@@ -157,9 +162,8 @@ pub struct Sample {
     /// Seeds of the samples, as 0-63 or 1,5,7-9: sample n depends on seed n alone
     #[arg(long)]
     pub seeds: Option<String>,
-    /// Class of every sample, for a class-conditional model
-    #[arg(long)]
-    pub class: Option<u32>,
+    #[command(flatten)]
+    pub guiding: crate::guide::Guiding,
     /// Samples at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
@@ -189,7 +193,7 @@ pub struct Sample {
     pub models: Vec<String>,
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
     /// (of normalised energies, or with ratios as in a | 0.5:b), ( ) for the rest
-    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "gif", "from", "scheduler", "interpolate"])]
+    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "gif", "from", "scheduler", "interpolate"])]
     pub compose: Option<String>,
     /// What the energy of a composition is divided by [default: 1]
     #[arg(long, value_name = "T", requires = "compose")]
@@ -428,6 +432,8 @@ impl Args {
         match self.verb {
             Some(Verb::Train(args)) => crate::train::run(args),
             Some(Verb::Sample(args)) => crate::sample::run(&args),
+            Some(Verb::Inpaint(args)) => crate::inverse::inpaint::run(&args),
+            Some(Verb::Impute(args)) => crate::inverse::impute::run(&args),
             Some(Verb::Apply(args)) => crate::apply::run(&args),
             Some(Verb::Info(args)) => crate::info::run(&args),
             Some(Verb::List(args)) => crate::list::run(&args),

@@ -1,6 +1,7 @@
 //! `langevin sample --compose`: samples of several models at once, `2*a & b & !c`.
 
 use crate::args::Sample;
+use crate::guide::Guiding;
 use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
@@ -23,7 +24,7 @@ const SAMPLER: [&str; 2] = ["sampler.name=annealed-mcmc", "sampler.steps=60"];
 struct Part {
     name: String,
     opened: Opened,
-    class: Option<u32>,
+    label: Option<u32>,
 }
 
 impl Part {
@@ -37,22 +38,19 @@ impl Part {
         }
         let (model, class) = match model.rsplit_once(",class=") {
             None => (model, None),
-            Some((model, class)) => match class.trim().parse::<u32>() {
-                Ok(class) => (model, Some(class)),
-                Err(_) => return usage(format!("--let {text}: `{class}` is no class; give a number such as 3")),
-            },
+            Some((model, class)) => (model, Some(class.trim().to_string())),
         };
         let opened = open::open(model, device)?;
-        match (opened.model.spec.classes, class) {
-            (None, Some(class)) => usage(format!("--let {text}: this model has no classes; leave out class={class}")),
-            (Some(n), None) => {
-                usage(format!("--let {text}: this model has classes; add one of them, ,class=0 to ,class={}", n - 1))
-            }
-            (Some(n), Some(class)) if class as usize >= n => {
-                usage(format!("--let {text}: the classes of this model are 0 to {}", n - 1))
-            }
-            _ => Ok(Self { name: name.into(), opened, class }),
+        if let (Some(n), None) = (opened.model.spec.classes, &class) {
+            return usage(format!(
+                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}",
+                n - 1
+            ));
         }
+        let label = Guiding { class, ..Guiding::default() }.labels(&opened.model, &[0]);
+        let label =
+            label.map_err(|why| Usage(format!("--let {text}: {why}")))?.and_then(|labels| labels.first().copied());
+        Ok(Self { name: name.into(), opened, label })
     }
 
     fn spec(&self) -> &ModelSpec {
@@ -62,7 +60,7 @@ impl Part {
     /// The model for `n` samples.
     fn denoiser(&self, n: usize) -> Result<Preconditioned<'_>> {
         let model = &self.opened.model;
-        let labels = self.class.map(|class| Tensor::full(class, n, model.device())).transpose()?;
+        let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
         Ok(model.denoiser(Cond { labels, dropout: None })?)
     }
 }

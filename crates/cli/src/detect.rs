@@ -11,7 +11,6 @@ use candle_core::Tensor;
 use clap::Parser;
 use image::{Rgb, RgbImage};
 use langevin_data::{Dataset, Kind, spread};
-use langevin_dynamics::Cond;
 use langevin_eval::HeldOut;
 use langevin_eval::maps::{Maps, maps};
 use langevin_ops::shape::to_host;
@@ -80,15 +79,13 @@ pub fn run(args: &Detect) -> Result<()> {
     if args.maps.is_some() && opened.kind() != Kind::Image {
         return usage("--maps: this model is not one of images");
     }
+    let plan = args.scoring.plan(&opened, &args.changes)?;
     let data = scoring::open(&opened, &args.data, "DATA")?;
-    let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, &args.changes)?;
+    let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, plan)?;
     let (others, kept) = held_out(args, &opened, fitted, &used)?;
-    let idx: Vec<usize> = (0..data.len()).collect();
-    let mut progress = Progress::new(scorer.steps(kept.len()) + scorer.steps(idx.len()), "batches");
-    let held_out = scorer.scores(others.as_ref(), &kept, &mut progress)?;
-    let held_out = held_out.into_iter().map(HeldOut::new).collect::<candle_core::Result<Vec<_>>>()?;
-    let most = args.alpha / held_out.len() as f64; // of the least p-value: Bonferroni
-    if let Some(least) = held_out.iter().map(HeldOut::least).find(|least| *least > most) {
+    let most = args.alpha / scorer.names().len() as f64; // of the least p-value: Bonferroni
+    let least = 1. / (kept.len() + 1) as f64;
+    if least > most {
         return usage(format!(
             "--alpha {}: {} held-out samples give no p-value below {least:.2e}, and {} scores need {most:.2e}; raise \
              --held-out-samples or --alpha, or use fewer --scores",
@@ -97,6 +94,10 @@ pub fn run(args: &Detect) -> Result<()> {
             scorer.names().len()
         ));
     }
+    let idx: Vec<usize> = (0..data.len()).collect();
+    let mut progress = Progress::new(scorer.steps(kept.len()) + scorer.steps(idx.len()), "batches");
+    let held_out = scorer.scores(others.as_ref(), &kept, &mut progress)?;
+    let held_out = held_out.into_iter().map(HeldOut::new).collect::<candle_core::Result<Vec<_>>>()?;
     let scores = scorer.scores(data.as_ref(), &idx, &mut progress)?;
     progress.done();
     let names: Vec<String> = match data.files() {
@@ -185,7 +186,7 @@ struct Images<'a> {
 
 impl Images<'_> {
     fn maps(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Maps> {
-        let denoiser = self.opened.model.denoiser(Cond::default())?;
+        let denoiser = self.opened.model.denoiser(scoring::cond(&self.opened.model, idx.len())?)?;
         let x = scoring::samples(self.opened, data, idx)?;
         Ok(maps(&denoiser, &x, STEEP, &LEVELS, &mut streams(idx))?)
     }

@@ -1,6 +1,7 @@
 //! Samples of a model: where they start, the way they go, and the batches.
 
 use crate::args::Sample;
+use crate::guide::{Guide, denoising};
 use crate::open;
 use crate::progress::Progress;
 use crate::run::{NoiseSource, usage};
@@ -9,8 +10,6 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
 use langevin_dynamics::sampler::{At, Report, edit, follow};
-use langevin_dynamics::wrap::Clamped;
-use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -88,6 +87,7 @@ pub fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
 /// What is drawn, and how.
 pub struct Job<'a> {
     pub model: &'a Model,
+    pub guide: Option<Guide>,
     pub noise: NoiseSource,
     pub way: Way,
     pub start: Start,
@@ -161,17 +161,7 @@ impl Job<'_> {
         watch: impl FnMut(At) -> candle_core::Result<()>,
     ) -> Result<(Tensor, Option<Report>)> {
         let model = self.model;
-        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
-        let way = &self.way;
-        let denoiser = model.denoiser(Cond { labels, dropout: None })?.telling(way.told.clone());
-        let clamped;
-        let m: &dyn Denoiser = match &way.clip {
-            Some(clip) => {
-                clamped = Clamped::new(&denoiser, clip.clone())?;
-                &clamped
-            }
-            None => &denoiser,
-        };
+        let (way, models, told) = (&self.way, (model, self.guide.as_ref()), (labels, seeds.len()));
         let times = way.times();
         let mut noise = self.noise.of(seeds);
         let mut sampler = way.sampler.clone();
@@ -184,7 +174,7 @@ impl Job<'_> {
             Start::Image { x0, encode, .. } => {
                 let x0 = model.spec.ranged(x0)?.broadcast_as(shape.as_slice())?.contiguous()?;
                 if *encode {
-                    edit::encode(m, &mut sampler.clone(), &times, &x0)?
+                    denoising(models, way, told, |m| Ok(edit::encode(m, &mut sampler.clone(), &times, &x0)?))?
                 } else {
                     let eps = noise.normal_like(&x0)?;
                     edit::noised(model.spec.process.get(), &x0, &times[..1], &eps)?
@@ -206,7 +196,7 @@ impl Job<'_> {
                 Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
             }
         };
-        let x = follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?;
+        let x = denoising(models, way, told, |m| Ok(follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?))?;
         Ok((x, sampler.get().report().cloned()))
     }
 }

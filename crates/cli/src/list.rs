@@ -4,6 +4,7 @@ use crate::args::List;
 use crate::run::{PRESETS, usage};
 use anyhow::Result;
 use langevin_dynamics::grid::AnyGrid;
+use langevin_dynamics::inverse::{AnyMethod, AnyTask};
 use langevin_dynamics::mcmc::AnyKernel;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
@@ -25,6 +26,8 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("samplers", "sampler.name", AnySampler::ALL.to_vec()),
         ("kernels", "sampler.kernel, sampler.corrector", AnyKernel::ALL.to_vec()),
         ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
+        ("tasks", "langevin inpaint --task NAME", AnyTask::ALL.to_vec()),
+        ("methods", "langevin inpaint --method NAME", AnyMethod::ALL.to_vec()),
         ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
@@ -74,7 +77,9 @@ pub fn licences() -> Result<()> {
     crate::say!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n")?;
     crate::say!("{}\n", include_str!("../../../LICENSE-MIT").trim_end())?;
     crate::say!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end())?;
-    crate::say!("{}", langevin_data::digits::NOTICE.trim_end())?;
+    crate::say!("{}\n", langevin_data::digits::NOTICE.trim_end())?;
+    crate::say!("The letters in its charts are those of DejaVu Sans.\n")?;
+    crate::say!("{}", include_str!("../assets/dejavu.LICENSE.txt").trim_end())?;
     Ok(())
 }
 

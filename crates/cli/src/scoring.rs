@@ -9,6 +9,7 @@ use clap::Args;
 use langevin_data::{Dataset, Options, spread};
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_eval::{AnyDetector, Rule};
+use langevin_models::Model;
 use langevin_ops::noise::Noise;
 use toml::{Table, Value};
 
@@ -36,6 +37,20 @@ pub struct Scoring {
 }
 
 impl Scoring {
+    /// What is asked for: mistakes are found before anything is read.
+    pub fn plan(&self, opened: &Opened, changes: &[String]) -> Result<Plan> {
+        if self.batch == 0 || self.fit_samples < 2 {
+            return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
+        }
+        let spec = match (&self.fit, &opened.run) {
+            (Some(spec), _) => spec.clone(),
+            (None, Some(run)) => run.data.spec.clone(),
+            (None, None) => return usage("the model does not say what it was trained on; name it with --fit SPEC"),
+        };
+        let denoiser = opened.model.denoiser(cond(&opened.model, 1)?)?;
+        Ok(Plan { detectors: self.detectors(denoiser.noisy_energy().is_some(), changes)?, spec })
+    }
+
     /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value).
     fn detectors(&self, has_energy: bool, changes: &[String]) -> Result<Vec<AnyDetector>> {
         let all: Vec<String> = AnyDetector::ALL.iter().map(|(name, _)| name.to_string()).collect();
@@ -76,6 +91,12 @@ impl Scoring {
     }
 }
 
+/// Detectors, and the data that they are fitted to.
+pub struct Plan {
+    detectors: Vec<AnyDetector>,
+    spec: String,
+}
+
 /// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
 pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>> {
     let options = Options { size: None, shape: Some(opened.model.spec.shape.clone()) };
@@ -97,23 +118,10 @@ pub struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits what `args` ask for. Returns the fitted-to data and the indices of the samples that were used, too.
-    pub fn fit(opened: &'a Opened, args: &Scoring, changes: &[String]) -> Result<(Self, Box<dyn Dataset>, Vec<usize>)> {
-        if args.batch == 0 || args.fit_samples < 2 {
-            return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
-        }
-        if opened.model.spec.classes.is_some() {
-            return usage(
-                "this model is told a class, and samples that may not belong have none; give one without classes",
-            );
-        }
-        let detectors = args.detectors(opened.model.denoiser(Cond::default())?.noisy_energy().is_some(), changes)?;
-        let spec = match (&args.fit, &opened.run) {
-            (Some(spec), _) => spec,
-            (None, Some(run)) => &run.data.spec,
-            (None, None) => return usage("the model does not say what it was trained on; name it with --fit SPEC"),
-        };
-        let data = open(opened, spec, "--fit")?;
+    /// Fits what is planned. Returns the data that were fitted to and the indices of the samples that were used, too.
+    pub fn fit(opened: &'a Opened, args: &Scoring, plan: Plan) -> Result<(Self, Box<dyn Dataset>, Vec<usize>)> {
+        let Plan { detectors, spec } = plan;
+        let data = open(opened, &spec, "--fit")?;
         let idx = spread(data.len(), args.fit_samples, FITTED);
         let mut scorer = Self { opened, fitted: vec![], batch: args.batch };
         let mut progress =
@@ -163,9 +171,9 @@ impl<'a> Scorer<'a> {
         idx: &[usize],
         progress: &mut Progress,
     ) -> Result<Vec<Vec<f64>>> {
-        let denoiser = self.opened.model.denoiser(Cond::default())?;
         let mut rows = Vec::with_capacity(idx.len());
         for some in idx.chunks(self.batch) {
+            let denoiser = self.opened.model.denoiser(cond(&self.opened.model, some.len())?)?;
             let x = samples(self.opened, data, some)?;
             rows.extend(detector.get().features(&denoiser, &x, &mut streams(some))?);
             progress.step();
@@ -187,6 +195,21 @@ pub fn samples(opened: &Opened, data: &dyn Dataset, idx: &[usize]) -> Result<Ten
         x = Tensor::from_iter(theirs.restore(&x)?.into_iter().flat_map(scaled), x.device())?.reshape(x.shape())?;
     }
     Ok(model.spec.ranged(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
+}
+
+/// What `model` is told of `n` samples of which nobody knows whether they belong: nothing, or its null class.
+pub fn cond(model: &Model, n: usize) -> Result<Cond> {
+    let labels = match (model.spec.classes, model.spec.null_label()) {
+        (None, _) => None,
+        (Some(_), Some(null)) => Some(Tensor::full(null, n, model.device())?),
+        (Some(_), None) => {
+            return usage(
+                "this model must be told a class, and samples that may not belong have none; give one without classes, or \
+                 one trained with train.label_dropout",
+            );
+        }
+    };
+    Ok(Cond { labels, dropout: None })
 }
 
 /// The noise of the samples with these indices.

@@ -2,11 +2,21 @@
 
 mod common;
 
-use common::{Dir, ddpm, spec};
+use common::{Dir, Ran, ddpm, spec};
 use image::{GrayImage, Luma};
-use langevin_models::Head;
+use langevin_models::{Head, ModelSpec};
 
 const FEW: &str = "--fit-samples 40 --batch 20 --levels 0.3,1";
+
+/// It must have failed with `code` and all of `words`, whatever it said of the data before.
+#[track_caller]
+fn refused(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!((ran.code(), ran.stdout.as_str()), (code, ""), "{}", ran.stderr);
+    let error = ran.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    for word in words {
+        assert!(error.contains(word), "no {word:?} in {error}");
+    }
+}
 
 #[test]
 fn every_score_has_a_line_for_every_set() {
@@ -55,12 +65,14 @@ fn a_plain_denoiser_has_the_scores_that_need_no_energy() {
     dir.run(&format!("{ood} --fit digits --scores nearest")).fails(2, &["nearest", "score-norms"]);
     dir.run(&format!("{ood} --fit digits --scores score-norms reconstruction.draws=3"))
         .fails(2, &["score-norms.levels"]);
-    dir.run(&format!("{ood} --fit digits score-norms.rigde=3")).fails(2, &["rigde", "ridge"]);
-    dir.run(&format!("{ood} --fit digits score-norms.levels=[1e9]")).fails(1, &["no noise level"]);
-    dir.run(&format!("{ood} --fit toy:rings")).fails(2, &["toy:rings", "[2]"]);
+    refused(&dir.run(&format!("{ood} --fit digits score-norms.rigde=3")), 2, &["rigde", "ridge"]);
+    refused(&dir.run(&format!("{ood} --fit digits score-norms.levels=[1e9]")), 1, &["no noise level"]);
+    refused(&dir.run(&format!("{ood} --fit toy:rings")), 2, &["toy:rings", "[2]"]);
     dir.model("classes.safetensors", &spec(&[1, 8, 8], Some(10), Head::Energy), &[]);
     let ood = "eval ood classes.safetensors --data digits:test --ood noise:gaussian --fit digits";
-    dir.run(ood).fails(2, &["without classes"]);
+    dir.run(ood).fails(2, &["without classes", "label_dropout"]);
+    dir.model("null.safetensors", &ModelSpec { null_class: true, ..spec(&[1, 8, 8], Some(10), Head::Energy) }, &[]);
+    dir.run(&format!("{} -n 20 {FEW}", ood.replace("classes", "null"))).ok();
 }
 
 #[test]
@@ -102,7 +114,7 @@ fn what_is_detected_is_in_the_table_and_on_the_maps() {
         assert!(picture.width() > 2 * picture.height());
     }
     assert!(dir.run(&format!("{detect} --scores energy")).ok().lines().count() == 3);
-    dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50"))
-        .fails(2, &["--alpha", "held-out"]);
+    let few = dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50"));
+    refused(&few, 2, &["--alpha", "50 held-out"]);
     dir.run("detect m.safetensors nowhere/ --fit digits").fails(2, &["nowhere/"]);
 }

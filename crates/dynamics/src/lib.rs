@@ -19,7 +19,11 @@
 //! - \[Lin23\] Common diffusion noise schedules and sample steps are flawed, 2305.08891
 //! - \[Saharia22\] Imagen (dynamic thresholding), 2205.11487
 //! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
+//! - \[KarrasAuto24\] Guiding a diffusion model with a bad version of itself (autoguidance), 2406.02507
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
+//! - \[Lugmayr22\] RePaint: inpainting using denoising diffusion probabilistic models, 2201.09865
+//! - \[Chung23\] Diffusion posterior sampling for general noisy inverse problems (DPS), 2209.14687
+//! - \[Jalal21\] Robust compressed sensing MRI with deep generative priors, 2108.01368
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Grathwohl19\] FFJORD: free-form continuous dynamics, 1810.01367
@@ -40,6 +44,7 @@ pub mod denoiser;
 pub mod diffusers;
 pub mod exact;
 pub mod grid;
+pub mod inverse;
 pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;

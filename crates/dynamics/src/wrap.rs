@@ -143,7 +143,7 @@ impl Guidance {
     }
 }
 
-/// Classifier-free guidance with a second model: one without the class, or a worse one. \[HoSalimans22\]
+/// Guidance by a second model: one without the class (classifier-free guidance), or a worse one. \[HoSalimans22; KarrasAuto24\]
 ///
 /// Where the weight is 1 for the whole batch the guide is not asked.
 pub struct Guided<'a> {

@@ -15,8 +15,10 @@ pub mod bits;
 pub mod look;
 pub mod maps;
 pub mod p_value;
+pub mod psnr;
 pub mod roc;
 pub mod score;
+pub mod ssim;
 
 pub use p_value::HeldOut;
 pub use roc::{Interval, Roc};

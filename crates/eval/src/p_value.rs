@@ -24,9 +24,4 @@ impl HeldOut {
         let below = self.0.partition_point(|&held_out| held_out < score);
         (1 + self.0.len() - below) as f64 / (self.0.len() + 1) as f64
     }
-
-    /// The least p-value that a score can have.
-    pub fn least(&self) -> f64 {
-        1. / (self.0.len() + 1) as f64
-    }
 }

@@ -88,7 +88,8 @@ impl Roc {
             let here = f64::from(group.positive);
             positive += here;
             all += here + f64::from(group.negative);
-            sum += here * positive / all;
+            // a group of a resample may be empty, and then all before it
+            sum += if here > 0. { here * positive / all } else { 0. };
         }
         sum / self.positive as f64
     }

@@ -90,6 +90,10 @@ fn bootstrap_and_delong_agree() {
     // a percentile of 2000 resamples has a standard error of 2.4 of the statistic's times 0.02
     let error = roc.auroc_error();
     assert!((a.low - b.low).abs() < 0.3 * error && (a.high - b.high).abs() < 0.3 * error, "{a:?} {b:?}");
+    // the lowest scores are positive, and most resamples lack the highest, which is not
+    let low = Roc::new(&[0., 1.], &[2., 3., 4.]).unwrap();
+    let interval = low.bootstrap(Roc::average_precision, 50, &mut Noise::seeds(&[1])).unwrap();
+    assert!(interval.low > 0.2 && interval.high < 0.8, "{interval:?}");
     assert_eq!(b, roc.bootstrap(Roc::auroc, 2000, &mut Noise::seeds(&[1])).unwrap());
 }
 

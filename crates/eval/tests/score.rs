@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::{Denoiser, Mixture, Process};
 use langevin_eval::score::{Energy, Gaussian, Of, Reconstruction, ScoreNorms, Typicality, mean_z, times};
-use langevin_eval::{AnyDetector, Detector, Roc};
+use langevin_eval::{AnyDetector, Detector, HeldOut, Roc};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -137,6 +137,21 @@ fn rules_are_those_of_their_formulas() -> Result<()> {
     let flat = [[1., 2.], [1., 3.], [1., 4.]].map(|row| row.to_vec());
     assert!(Gaussian::fit(&flat, 1e-3).err().unwrap().to_string().contains("ridge"));
     assert!(mean_z(&[vec![1.], vec![f64::INFINITY]]).is_err());
+    Ok(())
+}
+
+#[test]
+fn p_values_count_the_held_out() -> Result<()> {
+    let held_out = HeldOut::new(vec![3., 1., 2., 2.])?;
+    let p = [0., 1., 1.5, 2., 2.5, 3., 4., f64::INFINITY].map(|score| held_out.p_value(score));
+    assert_eq!(p, [1., 1., 0.8, 0.8, 0.4, 0.4, 0.2, 0.2]);
+    assert!(HeldOut::new(vec![]).is_err() && HeldOut::new(vec![f64::NAN]).is_err());
+    // scores from one distribution: p <= alpha as often as floor(alpha (n + 1)) / (n + 1) says, over held-out sets too
+    let (runs, alpha) = (2000, 0.1);
+    let z = to_host(&draws(runs, 30, 1., 9))?;
+    let low = z.chunks(30).filter(|z| HeldOut::new(z[1..].to_vec()).unwrap().p_value(z[0]) <= alpha).count();
+    let share = low as f64 / runs as f64;
+    assert!((share - alpha).abs() < 5. * (alpha * (1. - alpha) / runs as f64).sqrt(), "{share}");
     Ok(())
 }
 

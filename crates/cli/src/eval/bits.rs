@@ -23,7 +23,7 @@ const METHODS: [&str; 3] = ["ode", "energy", "ais"];
 #[command(after_long_help = "\
 Three methods, at the same points:
   ode     the probability-flow ODE with its divergence: every model with a score
-  energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=1
+  energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=0.01
   ais     annealed importance sampling along the noise levels, resampled where weights grow uneven: every energy
 Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, dequantisation.
 Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 levels; points and
@@ -198,7 +198,8 @@ impl<'a> Task<'a> {
             [_, h, w] if h == w => Some(*h),
             _ => None,
         };
-        let data: Arc<dyn Dataset> = langevin_data::open(&args.data, &langevin_data::Options { size })?.into();
+        let data: Arc<dyn Dataset> =
+            langevin_data::open(&args.data, &langevin_data::Options { size, ..Default::default() })?.into();
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",

@@ -92,13 +92,14 @@ pub fn run(args: &Ood) -> Result<()> {
     }
     args.plot.iter().try_for_each(|path| output::writable(path))?;
     let opened = crate::open::open(&args.model, &device)?;
+    let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str| -> Result<Set> {
         let data = scoring::open(&opened, spec, what)?;
         Ok(Set { name: spec.clone(), idx: spread(data.len(), args.number, MEASURED), data })
     };
     let data = set(&args.data, "--data")?;
     let others = args.ood.iter().map(|spec| set(spec, "--ood")).collect::<Result<Vec<_>>>()?;
-    let (scorer, ..) = Scorer::fit(&opened, &args.scoring, &args.changes)?;
+    let (scorer, ..) = Scorer::fit(&opened, &args.scoring, plan)?;
     let steps = std::iter::once(&data).chain(&others).map(|set| scorer.steps(set.idx.len())).sum();
     let mut progress = Progress::new(steps, "batches");
     let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);

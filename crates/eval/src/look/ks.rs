@@ -19,13 +19,14 @@ pub fn ks(a: &[f64], b: &[f64]) -> Result<Ks> {
     if a.is_empty() || b.is_empty() || a.iter().chain(b).any(|v| v.is_nan()) {
         bail!("ks: samples of {} and {} numbers; give some of each, and none that is not a number", a.len(), b.len());
     }
-    let mut all: Vec<(f64, f64)> = a.iter().map(|&v| (v, 1. / a.len() as f64)).collect();
-    all.extend(b.iter().map(|&v| (v, -1. / b.len() as f64)));
+    let mut all: Vec<(f64, bool)> = a.iter().map(|&v| (v, true)).collect();
+    all.extend(b.iter().map(|&v| (v, false)));
     all.sort_by(|x, y| x.0.total_cmp(&y.0));
-    let (mut apart, mut statistic) = (0f64, 0f64);
+    let (mut below, mut statistic) = ([0usize; 2], 0f64);
     for same in all.chunk_by(|x, y| x.0 == y.0) {
-        apart += same.iter().map(|(_, step)| step).sum::<f64>();
-        statistic = statistic.max(apart.abs());
+        let of_a = same.iter().filter(|(_, of_a)| *of_a).count();
+        below = [below[0] + of_a, below[1] + same.len() - of_a];
+        statistic = statistic.max((below[0] as f64 / a.len() as f64 - below[1] as f64 / b.len() as f64).abs());
     }
     let n = ((a.len() * b.len()) as f64 / (a.len() + b.len()) as f64).sqrt();
     Ok(Ks { statistic, p_value: kolmogorov((n + 0.12 + 0.11 / n) * statistic) })
