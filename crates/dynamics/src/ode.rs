@@ -82,6 +82,11 @@ impl State {
         let beside = pairs.map(|(&mask, (a, b))| if mask { a } else { b.clone() }).collect();
         Ok(Self { y: choose(mask, &self.y, &other.y)?, beside })
     }
+
+    fn plus(&self, d: &Self) -> Result<Self> {
+        let sum = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a + b).collect();
+        Ok(Self { y: (&self.y + &d.y)?, beside: self.beside.iter().zip(&d.beside).map(sum).collect() })
+    }
 }
 
 impl Rows {
@@ -209,13 +214,6 @@ impl Solver {
         // unlike f64::max, this keeps a NaN
         let larger = |a: f64, b: f64| if a >= b || a.is_nan() { a } else { b };
         Ok(of_y.into_iter().enumerate().map(|(i, e)| beside(i).fold(e.sqrt(), larger)).collect())
-    }
-}
-
-impl State {
-    fn plus(&self, d: &Self) -> Result<Self> {
-        let sum = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a + b).collect();
-        Ok(Self { y: (&self.y + &d.y)?, beside: self.beside.iter().zip(&d.beside).map(sum).collect() })
     }
 }
 

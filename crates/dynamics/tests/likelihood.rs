@@ -131,6 +131,50 @@ fn an_energy_is_differentiated_for_its_divergence() -> Result<()> {
     Ok(())
 }
 
+/// A model that is told something of each of its two samples: asked about any other number of them, it errors.
+struct Bound<'a>(Exact<'a>);
+
+impl Denoiser for Bound<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        if x.dim(0)? != 2 {
+            candle_core::bail!("asked about {} samples", x.dim(0)?);
+        }
+        self.0.x0(x, t)
+    }
+    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.x0(x, t)?;
+        self.0.x0_vjp(x, t, v)
+    }
+    fn whole_batch(&self) -> bool {
+        true
+    }
+}
+
+/// Samples that arrive one before another do not part from their batch where the model is told of each.
+#[test]
+fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
+    use langevin_dynamics::sampler::{Rk45, Sampler};
+    use langevin_dynamics::{Clamped, Clip, Guidance, Guided};
+    let (mixture, vp) = (mixture(), Vp::default());
+    let exact = mixture.under(&vp);
+    let x = Tensor::new(&[[0.3f64, -0.2], [40., -70.]], &Device::Cpu)?;
+    let flow = |m: &dyn Denoiser| Flow::default().log_p(m, &x, &[1e-3, 0.9], &mut Noise::seeds(&[]), &mut quiet());
+    let (free, bound) = (flow(&exact)?, flow(&Bound(exact))?);
+    assert!(free.evaluations[0] != free.evaluations[1] && free.evaluations == bound.evaluations);
+    assert!(largest(&free.log_p, &bound.log_p) < 1e-12);
+    let down = |m: &dyn Denoiser| Rk45::default().step(m, &x, &[0.9], &[0., 0.5], &mut Noise::seeds(&[]));
+    assert!(largest(&to_host(&down(&exact)?)?, &to_host(&down(&Bound(exact))?)?) < 1e-12);
+    let bound = Bound(exact);
+    let clamped = Clamped::new(&bound, Clip::default())?;
+    assert!(
+        down(&clamped).is_ok() && down(&Guided::new(&exact, &bound, Guidance { scale: 2., interval: None })?).is_ok()
+    );
+    Ok(())
+}
+
 /// The exact energy with a constant of its own at each t.
 struct Shifted<'a> {
     exact: Exact<'a>,

@@ -334,7 +334,12 @@ impl<'a> Task<'a> {
     }
 
     fn of_constants(&self, constants: &Constants) -> Result<Likelihoods> {
-        let log_p = self.points.log_p(&density::minus_energy(self.model, &self.points, self.args.batch)?, constants);
+        let minus_energy = density::minus_energy(self.model, &self.points, self.args.batch)?;
+        let rounding = minus_energy.iter().fold(0f64, |top, e| top.max(e.abs())) * f64::from(f32::EPSILON);
+        if self.model.dtype() == DType::F32 && rounding * self.unit.nat(self.d) > 1e-3 {
+            crate::talk!("energies here are so large that f32 rounds them by {rounding:.2} nats; --dtype f64 does not");
+        }
+        let log_p = self.points.log_p(&minus_energy, constants);
         let shared = self.points.shared(constants);
         Ok(Likelihoods { log_p, own: shared, shared })
     }

@@ -11,7 +11,7 @@ use crate::run::{Usage, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
-use langevin_data::{Dataset, Kind};
+use langevin_data::Kind;
 use langevin_dynamics::inverse::{AnyMethod, AnyTask, Mask, MaskName, Measured, Operator};
 use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
@@ -310,7 +310,7 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
 /// The first `n` images of a data set, which must be as the model's are.
 fn pictures(name: &str, n: usize, opened: &Opened) -> Result<Pictures> {
     let shape = &opened.model.spec.shape;
-    let data = langevin_data::open(name, &langevin_data::Options { size: shape.last().copied() })?;
+    let data = langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
     if data.shape() != shape {
         return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
     }
