@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 /// Prints the table, noisiest level first.
 pub fn show(report: &Report) -> Result<()> {
     let swaps = report.levels.iter().any(|level| level.swaps.is_some());
-    let last = if swaps { "  swapped" } else { "" };
+    let particles = report.levels.iter().any(|level| level.particles.is_some());
+    let last = [(swaps, "  swapped"), (particles, "  particles")];
+    let last: String = last.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     crate::say!("level     sigma  accepted  diverged  lost  error of dE       ESS      of   R-hat{last}")?;
     for (i, level) in report.levels.iter().enumerate() {
-        let AtLevel { noise, stats, swaps, trace, .. } = level;
+        let AtLevel { noise, stats, swaps, particles, trace, .. } = level;
         let swaps = swaps.map(|swaps| format!("    {:.3}", swaps.acceptance())).unwrap_or_default();
+        let particles = particles.map(|share| format!("      {share:.3}")).unwrap_or_default();
         crate::say!(
-            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8.0}  {:>6}  {:>6.3}{swaps}",
+            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8.0}  {:>6}  {:>6.3}{swaps}{particles}",
             i + 1,
             stats.acceptance(),
             stats.diverged,

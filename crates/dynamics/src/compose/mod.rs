@@ -157,7 +157,8 @@ impl<'a> Composed<'a> {
             bail!("compose: the model `{idle}` is not in \"{expression}\"; leave it out, or name it there");
         }
         let parts: Vec<&dyn Denoiser> = models.iter().map(|(_, model)| *model).collect();
-        for ((name, model), (first, one)) in models.iter().zip(std::iter::repeat(&models[0])) {
+        let Some((first, one)) = models.first() else { bail!("compose: there are no models") };
+        for (name, model) in models {
             let (a, b) = (one.process(), model.process());
             if !process::same(a, b) {
                 bail!("compose: `{first}` denoises {a:?}, `{name}` {b:?}; all must denoise the same process");
