@@ -83,7 +83,7 @@ pub fn run(args: &Spectrum) -> Result<()> {
             format!("{:.1} of {d}", part * d as f64)
         };
         let [least, least_error] = end(pairs().next());
-        let [largest, largest_error] = end(pairs().last());
+        let [largest, largest_error] = end(pairs().next_back());
         table.push(vec![i.to_string(), least, least_error, largest, largest_error, below(0.), below(stiff)]);
     }
     output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;
