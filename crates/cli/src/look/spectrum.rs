@@ -78,8 +78,8 @@ pub fn run(args: &Spectrum) -> Result<()> {
         };
         let pairs = || spectrum.values.iter().zip(&spectrum.errors);
         let below = |limit: f64| {
-            let part: f64 =
-                spectrum.values.iter().zip(&spectrum.weights).filter(|(v, _)| **v < limit).map(|(_, w)| w).sum();
+            let low = spectrum.values.iter().zip(&spectrum.weights).filter(|(v, _)| **v < limit);
+            let part = low.fold(0., |part, (_, weight)| part + weight);
             format!("{:.1} of {d}", part * d as f64)
         };
         let [least, least_error] = end(pairs().next());
