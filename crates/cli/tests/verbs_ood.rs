@@ -42,7 +42,6 @@ fn every_score_has_a_line_for_every_set() {
             assert!(numbers.iter().all(|v| (0. ..=1.).contains(v)), "{line}");
         }
     }
-    // what is reconstructed worse is what has more to lose: noise against digits is no riddle for any model
     let line = lines.iter().find(|line| line.starts_with("reconstruction") && line.contains("noise:uniform")).unwrap();
     assert!(line.contains("40 + 40"), "{line}");
     assert!(ran.stderr.contains("scaled from 28x28 to 8x8") && ran.stderr.contains("turned clockwise by 90"));

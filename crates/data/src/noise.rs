@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 /// Images of `train`; as many of `test` come after them.
 const IMAGES: usize = 10_000;
-const SEED: u64 = 0x6e6f_6973_65; // "noise"
+const SEED: u64 = 0x6e_6f69_7365; // "noise"
 /// The shape where nobody asks for another: that of the digits.
 const SHAPE: [usize; 3] = [1, 28, 28];
 

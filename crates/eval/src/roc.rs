@@ -78,7 +78,15 @@ impl Roc {
 
     /// The chance that a positive sample has a higher score than a negative one; an equal score counts half.
     pub fn auroc(&self) -> f64 {
-        self.parts().map(|(_, [_, above], [here, equal])| here * (1. - above - equal / 2.)).sum()
+        // twice the number of pairs in order, as whole numbers: sets that do not overlap give exactly 1
+        let (mut above, mut twice) = (0u64, 0u64);
+        for group in &self.groups {
+            let (positive, negative) = (u64::from(group.positive), u64::from(group.negative));
+            let below = self.negative as u64 - above - negative;
+            twice += positive * (2 * below + negative);
+            above += negative;
+        }
+        twice as f64 / (2. * self.positive as f64 * self.negative as f64)
     }
 
     /// Average precision, without interpolation: equal scores enter together.
@@ -153,6 +161,18 @@ impl Roc {
                 Interval { low: (auroc - reach).max(0.), high: (auroc + reach).min(1.) }
             }
         }
+    }
+
+    /// The interval of [`Roc::fpr_at`] by [`Roc::bootstrap`]; where no resample differs from 0 or 1, that of a share of
+    /// which n_neg draws showed nothing.
+    pub fn fpr_interval(&self, tpr: f64, times: usize, noise: &mut Noise) -> Result<Interval> {
+        let interval = self.bootstrap(|roc| roc.fpr_at(tpr), times, noise)?;
+        let least = TAIL.powf(1. / self.negative as f64);
+        Ok(match (interval.low, interval.high) {
+            (0., 0.) => Interval { low: 0., high: 1. - least },
+            (1., 1.) => Interval { low: least, high: 1. },
+            _ => interval,
+        })
     }
 
     /// The interval of any `statistic`: between the percentiles 2.5 and 97.5 of `times` resamples of each set, drawn with

@@ -71,7 +71,7 @@ fn intervals_hold_the_truth_95_times_of_100() {
         let (positive, negative) = shifted(150, 1., seed);
         let roc = Roc::new(&positive, &negative).unwrap();
         let mut noise = Noise::seeds(&[seed]);
-        let intervals = [roc.auroc_interval(), roc.bootstrap(|roc| roc.fpr_at(0.95), 200, &mut noise).unwrap()];
+        let intervals = [roc.auroc_interval(), roc.fpr_interval(0.95, 200, &mut noise).unwrap()];
         for (held, (interval, truth)) in held.iter_mut().zip(intervals.iter().zip([auroc, fpr])) {
             *held += u32::from(interval.low <= truth && truth <= interval.high);
         }
@@ -105,6 +105,13 @@ fn sets_that_do_not_overlap_are_not_taken_for_certain() {
     assert!((interval.low - 0.025f64.sqrt()).abs() < 1e-12);
     let reversed = Roc::new(&[0., 1.], &[2., 3., f64::INFINITY]).unwrap().auroc_interval();
     assert!(reversed.low == 0. && (reversed.high - 1. + 0.025f64.sqrt()).abs() < 1e-12);
+    // 300 against 300 in thirds, which no sum of parts adds up to 1
+    let (high, low): (Vec<f64>, Vec<f64>) =
+        ((1..=300).map(f64::from).collect(), (1..=300).map(|v| -f64::from(v)).collect());
+    let roc = Roc::new(&high, &low).unwrap();
+    assert!(roc.auroc() == 1. && (roc.auroc_interval().low - 0.025f64.powf(1. / 300.)).abs() < 1e-12);
+    let fpr = roc.fpr_interval(0.95, 50, &mut Noise::seeds(&[1])).unwrap();
+    assert!(fpr.low == 0. && (fpr.high - 1. + 0.025f64.powf(1. / 300.)).abs() < 1e-12);
     for (positive, negative) in [(&[][..], &[1.][..]), (&[1.], &[]), (&[f64::NAN], &[1.])] {
         assert!(Roc::new(positive, negative).is_err());
     }

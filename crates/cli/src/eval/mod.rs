@@ -16,7 +16,7 @@ pub struct Eval {
 #[derive(Subcommand)]
 enum Metric {
     Bits(Box<bits::Bits>),
-    Ood(ood::Ood),
+    Ood(Box<ood::Ood>),
 }
 
 /// Carries out `langevin eval`.

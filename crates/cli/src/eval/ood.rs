@@ -95,7 +95,7 @@ pub fn run(args: &Ood) -> Result<()> {
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str| -> Result<Set> {
         let data = scoring::open(&opened, spec, what)?;
-        Ok(Set { name: spec.clone(), idx: spread(data.len(), args.number, MEASURED), data })
+        Ok(Set { name: short(spec), idx: spread(data.len(), args.number, MEASURED), data })
     };
     let data = set(&args.data, "--data")?;
     let others = args.ood.iter().map(|spec| set(spec, "--ood")).collect::<Result<Vec<_>>>()?;
@@ -132,12 +132,20 @@ pub fn run(args: &Ood) -> Result<()> {
     crate::say!("{}", path.display())
 }
 
+/// A data set's name without the folder of its files.
+fn short(spec: &str) -> String {
+    match (spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')), spec.split_once('=')) {
+        (Some((degrees, of)), _) => format!("rotate:{degrees}={}", short(of)),
+        (None, Some((name, _))) => name.into(),
+        (None, None) => spec.into(),
+    }
+}
+
 /// A line of the table.
 fn line(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -> Result<Vec<String>> {
     let roc = Roc::new(odd, belonging)?;
     let mut noise = Noise::seeds(&[seed]);
     let range = |Interval { low, high }: Interval| format!("[{low:.4}, {high:.4}]");
-    let fpr: fn(&Roc) -> f64 = |roc| roc.fpr_at(0.95);
     Ok(vec![
         score.into(),
         against.into(),
@@ -145,8 +153,8 @@ fn line(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -
         range(roc.auroc_interval()),
         format!("{:.4}", roc.average_precision()),
         range(roc.bootstrap(Roc::average_precision, RESAMPLES, &mut noise)?),
-        format!("{:.4}", fpr(&roc)),
-        range(roc.bootstrap(fpr, RESAMPLES, &mut noise)?),
+        format!("{:.4}", roc.fpr_at(0.95)),
+        range(roc.fpr_interval(0.95, RESAMPLES, &mut noise)?),
         format!("{} + {}", odd.len(), belonging.len()),
     ])
 }

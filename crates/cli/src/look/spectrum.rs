@@ -78,12 +78,12 @@ pub fn run(args: &Spectrum) -> Result<()> {
         };
         let pairs = || spectrum.values.iter().zip(&spectrum.errors);
         let below = |limit: f64| {
-            let part: f64 =
-                spectrum.values.iter().zip(&spectrum.weights).filter(|(v, _)| **v < limit).map(|(_, w)| w).sum();
+            let low = spectrum.values.iter().zip(&spectrum.weights).filter(|(v, _)| **v < limit);
+            let part = low.fold(0., |part, (_, weight)| part + weight);
             format!("{:.1} of {d}", part * d as f64)
         };
         let [least, least_error] = end(pairs().next());
-        let [largest, largest_error] = end(pairs().last());
+        let [largest, largest_error] = end(pairs().next_back());
         table.push(vec![i.to_string(), least, least_error, largest, largest_error, below(0.), below(stiff)]);
     }
     output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;

@@ -52,7 +52,8 @@ registry! {
 pub fn time(process: &dyn Process, level: f64) -> Result<f64> {
     let t = process.t_at(-2. * level.ln());
     let of = |t: f64| process.marginal(t).sigma / process.marginal(t).alpha;
-    if !((of(t) / level).ln().abs() < 0.05) {
+    let off = (of(t) / level).ln().abs();
+    if off.is_nan() || off > 0.05 {
         let (low, high) = process.span();
         bail!("levels: {level} is no noise level of the process, which has {:.2e} to {:.2e}", of(low), of(high));
     }
