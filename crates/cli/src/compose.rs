@@ -17,8 +17,14 @@ use langevin_models::ModelSpec;
 use langevin_ops::shape::to_host;
 use std::path::Path;
 
-/// What draws unless sampler.name says otherwise: no reverse process leads through compositions.
-const SAMPLER: [&str; 2] = ["sampler.name=annealed-mcmc", "sampler.steps=60"];
+/// What draws unless sampler.name says otherwise: no reverse process leads through compositions, but corrected it does.
+const SAMPLER: [&str; 5] = [
+    "sampler.name=pc",
+    "sampler.corrector.name=hmc",
+    "sampler.corrector.leapfrogs=2",
+    "sampler.corrector_steps=4",
+    "sampler.steps=40",
+];
 
 /// A model under the name that the composition calls it by.
 struct Part {
@@ -202,7 +208,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     let drawing = Drawing::of(None, &changes)?;
     let sampler = drawing.sampler.sampler.get();
     if sampler.wants_consistency() {
-        return usage("--compose: consistency functions cannot be composed; use sampler.name=annealed-mcmc or smc");
+        return usage("--compose: consistency functions cannot be composed; leave sampler.name out, or use smc");
     }
     crate::sample::reports(args, &drawing.sampler.sampler)?;
     let all = seeds(args)?;
@@ -212,7 +218,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
     if sampler.wants_energy() && !has_energy {
         return usage(format!(
-            "sampler.name={}: it weighs samples by their energy, and not every model here has one; use annealed-mcmc",
+            "sampler.name={}: it weighs samples by their energy, and not every model here has one; leave it out",
             drawing.sampler.sampler.name()
         ));
     }

@@ -16,18 +16,23 @@ pub fn show(report: &Report) -> Result<()> {
         let swaps = swaps.map(|swaps| format!("    {:.3}", swaps.acceptance())).unwrap_or_default();
         let particles = particles.map(|share| format!("      {share:.3}")).unwrap_or_default();
         crate::say!(
-            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8.0}  {:>6}  {:>6.3}{swaps}{particles}",
+            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8}  {:>6}  {:>6}{swaps}{particles}",
             i + 1,
             stats.acceptance(),
             stats.diverged,
             stats.nan,
             stats.mean_error(),
-            trace.ess(),
+            known(trace.ess(), 0),
             trace.chains() * trace.steps(),
-            trace.r_hat(),
+            known(trace.r_hat(), 3),
         )?;
     }
     Ok(())
+}
+
+/// A number with so many decimals, where there is one: too few steps tell neither ESS nor R-hat.
+fn known(v: f64, decimals: usize) -> String {
+    if v.is_nan() { "-".into() } else { format!("{v:.decimals$}") }
 }
 
 /// The same as JSON: an array with an object a level; null for what cannot be said.

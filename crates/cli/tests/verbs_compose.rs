@@ -15,7 +15,9 @@ fn array(dir: &Dir, name: &str) -> Tensor {
 fn a_power_is_as_narrow_as_it_should_be() {
     let dir = Dir::new();
     let args = "sample --let a=exact:8-gaussians --compose 4*a -n 400 --batch 400 --npz";
-    for sampler in ["annealed-mcmc sampler.kernel.name=hmc sampler.kernel.step=0.5", "smc"] {
+    for sampler in
+        ["pc sampler.corrector.name=hmc", "annealed-mcmc sampler.kernel.name=hmc sampler.kernel.step=0.5", "smc"]
+    {
         dir.run(&format!("{args} a.npz sampler.steps=40 sampler.name={sampler}")).ok();
         let x = numbers(&array(&dir, "a.npz"));
         let far = |p: &[f64]| {
@@ -97,7 +99,7 @@ fn what_cannot_be_composed_is_refused() {
     of("--compose !d").fails(2, &["add up to -1"]);
     of("--compose d|d").fails(2, &["`d` has a score alone"]);
     of("--compose d --temperature 0").fails(2, &["temperature is 0"]);
-    of("--compose d sampler.name=smc").fails(2, &["smc", "annealed-mcmc"]);
+    of("--compose d sampler.name=smc").fails(2, &["sampler.name=smc", "leave it out"]);
     of("--compose d sampler.name=consistency").fails(2, &["consistency"]);
     of("--compose d d.safetensors").fails(2, &["--let a=d.safetensors"]);
     of("--let d=d.safetensors --compose d").fails(2, &["two models of this name"]);

@@ -1,11 +1,12 @@
-//! The product of two densities, less a third, drawn by annealed MCMC and by weighed particles.
+//! The product of two densities, less a third, drawn by a corrected reverse process and by weighed particles.
 //!
 //! `cargo run --release -p langevin-dynamics --example compose`
 
 #![allow(clippy::print_stdout)] // an example talks
 
+use langevin_dynamics::mcmc::Hmc;
 use langevin_dynamics::process::Edm;
-use langevin_dynamics::sampler::{AnnealedMcmc, AnySampler, Smc, prior, run};
+use langevin_dynamics::sampler::{AnySampler, Pc, Smc, prior, run};
 use langevin_dynamics::{Composed, Denoiser, Expression, Grid, Mixture, grid::Karras};
 use langevin_ops::noise::Noise;
 use langevin_ops::{DType, Device, Result};
@@ -18,9 +19,10 @@ fn main() -> Result<()> {
     let expression = Expression::parse("2*a & b & !c")?;
     let model = Composed::new(&expression, &[("a", &a), ("b", &b), ("c", &c)], 1.)?;
 
+    let corrected = Pc { corrector: Some(Hmc::default().into()), corrector_steps: 4, ..Pc::default() };
     // precisions add up: 2 + 1 - 1/4, and so do means times precisions: 0 + 2 + 1/4
     let (precision, mean) = (2.75, 2.25 / 2.75);
-    for mut sampler in [AnySampler::from(AnnealedMcmc::default()), Smc::default().into()] {
+    for mut sampler in [AnySampler::from(corrected), Smc::default().into()] {
         let times = Karras::default().times(&process, 60)?;
         let seeds: Vec<u64> = (0..4000).collect();
         let mut noise = Noise::seeds(&seeds);

@@ -8,7 +8,7 @@ use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, Mixture, Noisy
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
-const N: usize = 2000;
+const N: usize = 1000;
 
 fn models() -> [(&'static str, Mixture); 3] {
     let a = Mixture::isotropic(&[0.5, 0.3, 0.2], &[vec![-1., 0.], vec![0.6, 0.9], vec![0.7, -0.8]], &[0.3, 0.2, 0.25]);
@@ -92,9 +92,10 @@ fn agrees(name: &str, x: &[f64], log_p: impl Fn(&[f64]) -> f64, effective: f64) 
 
 const ANNEAL: &str =
     r#"{"name": "annealed-mcmc", "kernel": {"name": "hmc", "step": 0.5, "leapfrogs": 4}, "steps_per_level": 3}"#;
+const PC: &str = r#"{"name": "pc", "corrector": {"name": "hmc", "step": 0.5, "leapfrogs": 4}, "corrector_steps": 3}"#;
 const SMC: &str = r#"{"name": "smc", "kernel": {"name": "mala", "step": 0.4}, "steps_per_level": 3}"#;
 
-/// Products, powers, quotients, mixtures and temperatures, by both ways, under processes that scale the data and do not.
+/// Products, powers, quotients, mixtures and temperatures, by every way, under processes that scale the data and do not.
 #[test]
 fn compositions_are_drawn_as_they_are() {
     type Log = fn([f64; 3]) -> f64;
@@ -108,7 +109,9 @@ fn compositions_are_drawn_as_they_are() {
     ];
     let mixtures = models();
     for (text, temperature, name, log) in cases {
-        for (how, sampler, effective) in [("annealed", ANNEAL, N as f64), ("smc", SMC, 0.5 * N as f64)] {
+        for (how, sampler, effective) in
+            [("annealed", ANNEAL, N as f64), ("corrected", PC, N as f64), ("smc", SMC, 0.5 * N as f64)]
+        {
             let x = draw(text, temperature, &process(name), sampler, 40);
             agrees(&format!("{how} {text} at {temperature} under {name}"), &x, |x| log(logs(&mixtures, x)), effective);
         }

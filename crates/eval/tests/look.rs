@@ -47,7 +47,6 @@ fn model(head: Head, shape: usize) -> Model {
         predict: langevin_dynamics::predict::AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.7,
         normalised: false,
-        null_class: false,
         from_zero: false,
     };
     let model = Model::new(spec, 5, DType::F64, &Device::Cpu).unwrap();

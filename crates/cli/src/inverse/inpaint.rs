@@ -310,7 +310,8 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
 /// The first `n` images of a data set, which must be as the model's are.
 fn pictures(name: &str, n: usize, opened: &Opened) -> Result<Pictures> {
     let shape = &opened.model.spec.shape;
-    let data = langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
+    let data =
+        langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
     if data.shape() != shape {
         return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
     }

@@ -3,7 +3,7 @@
 //! `a & b` has the energy E_a + E_b, `w*a` w E_a, `!a` -E_a, all of it divided by a temperature; `a | r:b` has
 //! -ln(exp(-E_a) + r exp(-E_b)) and asks for normalised energies. At noise level t these are compositions of noisy
 //! densities, which are not the noisy composition: no reverse process leads from one to the next, and samplers need MCMC at
-//! each level (`annealed-mcmc`), or weights (`smc`).
+//! each level (`pc` with a corrector, as \[Du23\]; `annealed-mcmc`, in small steps), or weights (`smc`).
 //!
 //! A negated part must leave the whole integrable: `a & !b` where b is the wider of the two. With weights that add up to 0
 //! or less the composition is refused; where tails make it diverge, chains run away, which their reports show.
