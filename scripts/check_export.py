@@ -26,12 +26,14 @@ parser.add_argument("samples", help="the .npz, of seeds 0, 1, 2, ...")
 parser.add_argument("--steps", type=int, default=10, help="steps of a pipeline of diffusers")
 args = parser.parse_args()
 
-ours = numpy.load(args.samples)["arr_0"].astype(float)
+samples = numpy.load(args.samples)
+ours = samples["arr_0"].astype(float)
 generator = [torch.Generator().manual_seed(seed) for seed in range(len(ours))]
 folder = str(args.folder.resolve())
 if isinstance(json.loads((args.folder / "model_index.json").read_text())["_class_name"], list):
     pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
-    theirs = pipe(batch_size=len(ours), generator=generator, output_type="np").images
+    labels = samples["arr_1"] if "arr_1" in samples else None
+    theirs = pipe(batch_size=len(ours), generator=generator, class_labels=labels, output_type="np").images
 else:
     pipe = DiffusionPipeline.from_pretrained(folder)
     theirs = pipe(batch_size=len(ours), generator=generator, num_inference_steps=args.steps, output_type="np").images

@@ -16,15 +16,25 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 
+def noise_norm(x, y, ratio):
+    """The h for which the energy is |c x - s y|^2 / 2, with s^2 = 1 / (1 + ratio^2) and c = ratio s."""
+    s = 1 / math.hypot(1, ratio)
+    c = ratio * s
+    return c * (0.5 * s * (x * x - y * y) + c * x * y)
+
+
 class LangevinPipeline(DiffusionPipeline):
-    def __init__(self, unet, levels=None, form=None, second_order=True, from_zero=False):
+    def __init__(
+        self, unet, levels=None, form=None, second_order=True, angle_above=1e3, clip=False, from_zero=False
+    ):
         super().__init__()
         self.register_modules(unet=unet)
-        self.register_to_config(levels=levels, form=form, second_order=second_order, from_zero=from_zero)
+        self.register_to_config(levels=levels, form=form, second_order=second_order, angle_above=angle_above)
+        self.register_to_config(clip=clip, from_zero=from_zero)
 
-    def network(self, x, c_noise, labels):
+    def network(self, x, level, labels):
         """F(x, c_noise)."""
-        time = torch.full((len(x),), c_noise, dtype=x.dtype, device=x.device)
+        time = torch.full((len(x),), level["c_noise"], dtype=x.dtype, device=x.device)
         f = lambda x: self.unet(x, time, class_labels=labels).sample
         if self.config.form is None:
             with torch.no_grad():
@@ -37,13 +47,15 @@ class LangevinPipeline(DiffusionPipeline):
                 "inner-product": lambda: x * y,
                 "squared-norm": lambda: 0.5 * y * y,
                 "scalar": lambda: y,
+                "noise-norm": lambda: noise_norm(x, y, level["ratio"]),
             }[self.config.form]()
             return torch.autograd.grad(h.sum(), x)[0]
 
     def x0(self, x, level, labels):
         """The estimate of the clean data at a level."""
-        f = self.network(level["c_in"] * x, level["c_noise"], labels)
-        return level["c_skip"] * x + level["c_out"] * f
+        f = self.network(level["c_in"] * x, level, labels)
+        x0 = level["c_skip"] * x + level["c_out"] * f
+        return x0.clamp(-1, 1) if self.config.clip else x0
 
     def __call__(self, batch_size=1, generator=None, class_labels=None, output_type="pil", return_dict=True):
         size = self.unet.config.sample_size
@@ -64,7 +76,7 @@ class LangevinPipeline(DiffusionPipeline):
                 x = y
                 continue
             next_x0 = self.x0(y, s, labels)
-            if max(t["sigma"] / max(t["alpha"], 1e-300), s["sigma"] / s["alpha"]) < 1e3:
+            if max(t["sigma"] / max(t["alpha"], 1e-300), s["sigma"] / s["alpha"]) < self.config.angle_above:
                 x = y + 0.5 * gain * s["alpha"] / (t["alpha"] * keep) * (next_x0 - x0)
                 continue
             # near pure noise: the same step in the angle atan(sigma / alpha), where every slope is finite

@@ -4,11 +4,13 @@
 //! score and the energy of a model with a process take x_t and t.
 
 use crate::args::Apply;
+use crate::density::{self, DRAWS, FEW, Points};
 use crate::open;
 use crate::output;
 use crate::run::usage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
+use langevin_dynamics::likelihood::{Divergence, Flow, Probe};
 use langevin_dynamics::{Cond, Denoiser, Net};
 use langevin_models::{Form, Model, diffusers, energy::raw_energy, unet::ClassInput};
 use langevin_ops::grad;
@@ -17,6 +19,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 const WHAT: [&str; 6] = ["output", "x0", "eps", "score", "energy", "logp"];
+/// Samples at a time, for log p.
+const BATCH: usize = 64;
+/// Probes of the divergence, for log p.
+const PROBES: usize = 4;
 
 /// Carries out `langevin apply`.
 pub fn run(args: &Apply) -> Result<()> {
@@ -24,9 +30,6 @@ pub fn run(args: &Apply) -> Result<()> {
     for what in &args.what {
         if !WHAT.contains(&what.as_str()) {
             return usage(format!("--what {what}: use {}", WHAT.join(", ")));
-        }
-        if what == "logp" {
-            return usage("--what logp: likelihoods come later; energy is log p up to its sign and a constant");
         }
     }
     let form = args.energy.as_deref().map(form).transpose()?;
@@ -210,11 +213,53 @@ fn of_network(net: &dyn Net, form: Option<Form>, what: &str, input: &Input) -> R
     })
 }
 
+/// log p_t(x): by the energy where it is normalised, else along the probability-flow ODE. Without `timestep`, t is the
+/// least noisy time of the process.
+fn log_p(model: &Model, input: &Input) -> Result<Tensor> {
+    density::refuse(model)?;
+    let (low, high) = model.spec.process.get().span();
+    let t = input.t.clone().unwrap_or(vec![low]);
+    if let Some(t) = t.iter().find(|&&t| !(t >= low * (1. - 1e-6) && t < high)) {
+        bail!("{}: time {t} has no log p here; give times of the process, from {low} to below {high}", input.file);
+    }
+    let t: Vec<f64> = t.into_iter().map(|t| t.max(low)).collect();
+    let labels = match &input.cond.labels {
+        Some(labels) => Some(to_host(labels)?.into_iter().map(|label| label as u32).collect()),
+        None => None,
+    };
+    let points = Points { x: input.x.clone(), labels, t };
+    let (n, d) = (points.len(), input.x.elem_count() / points.len());
+    if density::needs_energy(model, true).is_ok() {
+        let classes = points.classes();
+        let found = density::normalisers(model, &classes, DRAWS, 0)?;
+        let error = found.iter().map(|c| c.error).fold(0., f64::max);
+        crate::talk!("logp: by the energy, its constant known to {error:.4} nats from {DRAWS} draws of the prior");
+        let constants = classes.into_iter().zip(found).map(|(class, c)| (class, (c.value, c.error))).collect();
+        return density::column(points.log_p(&density::minus_energy(model, &points, BATCH)?, &constants), &input.x);
+    }
+    let exact = d <= FEW;
+    let probes = Divergence::Hutchinson { probes: PROBES, probe: Probe::Rademacher };
+    let flow = Flow { divergence: if exact { Divergence::Exact } else { probes }, ..Flow::default() };
+    let found = density::flow(model, &flow, &points, &(0..n as u64).collect::<Vec<_>>(), BATCH)?;
+    let divergence = match &found.error {
+        Some(error) => {
+            let worst = error.iter().copied().fold(0., f64::max);
+            format!("{PROBES} random probes of the divergence, standard error at most {worst:.3} nats")
+        }
+        None => "exact divergence".into(),
+    };
+    crate::talk!("logp: along the probability-flow ODE, {divergence}, rtol {:e}, atol {:e}", flow.rtol, flow.atol);
+    density::column(found.log_p, &input.x)
+}
+
 /// A model with a process, at x_t and t; `output` in the network's own inputs.
 fn of_model(model: &Model, denoiser: &dyn Denoiser, what: &str, input: &Input) -> Result<Tensor> {
     if what == "output" {
         let c_noise = Tensor::new(input.times()?, input.x.device())?.to_dtype(input.x.dtype())?;
         return Ok(model.net().forward(&input.x, &c_noise, &input.cond)?.detach());
+    }
+    if what == "logp" {
+        return log_p(model, input);
     }
     let (t, (low, high)) = (input.times()?, model.spec.process.get().span());
     if let Some(t) = t.iter().find(|&&t| !(t > 0. && t <= high * (1. + 1e-6))) {

@@ -34,6 +34,8 @@ pub struct Args {
 enum Verb {
     Train(Train),
     Sample(Sample),
+    Inpaint(Box<crate::inverse::inpaint::Inpaint>),
+    Impute(crate::inverse::impute::Impute),
     Apply(Apply),
     Info(Info),
     List(List),
@@ -94,6 +96,7 @@ Examples:
   langevin train digits train.steps=3000 optimiser.name=adam --out runs/longer
   langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
   langevin train toy:checkerboard
+  langevin train digits model.conditional=true train.label_dropout=0.1 --out runs/classes   for classifier-free guidance
   langevin train mnist --data ~/mnist        a folder with the IDX files
   langevin train cifar10 model.from=google/ddpm-cifar10-32   start from a model of the Hub: an energy first learns its score
   langevin train --resume runs/digits        go on exactly where it stopped
@@ -128,7 +131,7 @@ pub struct Train {
 #[derive(Parser)]
 #[command(after_long_help = "\
 MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or OWNER/NAME[@REVISION] of \
-the Hugging Face Hub. A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
+the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
 
 Examples:
   langevin sample runs/digits -n 64 --out digits.png
@@ -137,6 +140,10 @@ Examples:
   langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
   langevin sample runs/digits --interpolate 3,8 -n 10
+  langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report     acceptance, ESS and R-hat by noise level
+  langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
+  langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
+  langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
   langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
@@ -152,9 +159,8 @@ pub struct Sample {
     /// Seeds of the samples, as 0-63 or 1,5,7-9: sample n depends on seed n alone
     #[arg(long)]
     pub seeds: Option<String>,
-    /// Class of every sample, for a class-conditional model
-    #[arg(long)]
-    pub class: Option<u32>,
+    #[command(flatten)]
+    pub guiding: crate::guide::Guiding,
     /// Samples at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
@@ -179,6 +185,9 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
+    /// Show what MCMC did at each noise level, for a sampler with MCMC steps; with =FILE.json write it there too
+    #[arg(long, value_name = "FILE.json", num_args = 0..=1, require_equals = true)]
+    pub report: Option<Option<PathBuf>>,
     /// Another scheduler for a model of diffusers: a class such as DDIMScheduler, with the keys of its own, or a scheduler_config.json
     #[arg(long, value_name = "CLASS|FILE")]
     pub scheduler: Option<String>,
@@ -193,11 +202,13 @@ pub struct Sample {
 #[derive(Parser)]
 #[command(after_long_help = "\
 The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them.
-For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score and energy of a
-model with a process they are the unscaled x_t and the process's time t.
+For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy and logp of
+a model with a process they are the unscaled x_t and the process's time t. logp, in nats, is by the energy where this is
+normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
 
 Examples:
   langevin apply runs/digits --input x.safetensors --output y.safetensors --what x0,score,energy
+  langevin apply exact:8-gaussians --input points.safetensors --output y.safetensors --what logp
   langevin apply unet-folder --input io.safetensors --output y.safetensors --what output
   langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score --energy residual")]
 pub struct Apply {
@@ -408,6 +419,8 @@ impl Args {
         match self.verb {
             Some(Verb::Train(args)) => crate::train::run(args),
             Some(Verb::Sample(args)) => crate::sample::run(&args),
+            Some(Verb::Inpaint(args)) => crate::inverse::inpaint::run(&args),
+            Some(Verb::Impute(args)) => crate::inverse::impute::run(&args),
             Some(Verb::Apply(args)) => crate::apply::run(&args),
             Some(Verb::Info(args)) => crate::info::run(&args),
             Some(Verb::List(args)) => crate::list::run(&args),

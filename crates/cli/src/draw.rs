@@ -1,6 +1,7 @@
 //! Samples of a model: where they start, the way they go, and the batches.
 
 use crate::args::Sample;
+use crate::guide::{Guide, denoising};
 use crate::open;
 use crate::progress::Progress;
 use crate::run::{NoiseSource, usage};
@@ -8,9 +9,7 @@ use crate::way::Way;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::sampler::{At, edit, follow};
-use langevin_dynamics::wrap::Clamped;
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::sampler::{At, Report, edit, follow};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -88,16 +87,18 @@ pub fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
 /// What is drawn, and how.
 pub struct Job<'a> {
     pub model: &'a Model,
+    pub guide: Option<Guide>,
     pub noise: NoiseSource,
     pub way: Way,
     pub start: Start,
     pub batch: usize,
 }
 
-/// Samples `[N, ...]` on the CPU, and the way to them: (time, x_t `[N, ...]`).
+/// Samples `[N, ...]` on the CPU, the way to them: (time, x_t `[N, ...]`), and what MCMC did on it, if there was any.
 pub struct Drawn {
     pub x: Tensor,
     pub path: Vec<(f64, Tensor)>,
+    pub report: Option<Report>,
 }
 
 impl Job<'_> {
@@ -105,6 +106,7 @@ impl Job<'_> {
     pub fn draw(&self, seeds: &[u64], labels: Option<&[u32]>, path: bool) -> Result<Drawn> {
         let (mut parts, mut frames): (Vec<Tensor>, Vec<(f64, Vec<Tensor>)>) = (vec![], vec![]);
         let batches = seeds.len().div_ceil(self.batch);
+        let mut report: Option<Report> = None;
         let mut progress = Progress::new((batches * self.way.steps.len()) as u64, "steps");
         for (i, some) in seeds.chunks(self.batch).enumerate() {
             let first = i * self.batch;
@@ -119,7 +121,7 @@ impl Job<'_> {
                     }
                     Ok(())
                 };
-            let x = self.one(some, first, seeds.len(), labels, |at| {
+            let (x, own) = self.one(some, first, seeds.len(), labels, |at| {
                 progress.step();
                 let every = at.steps.div_ceil(FRAMES).max(1);
                 if path && (at.step == at.steps || at.step % every == 0) {
@@ -129,6 +131,9 @@ impl Job<'_> {
                 Ok(())
             })?;
             parts.push(x.to_device(&Device::Cpu)?);
+            if let Some(own) = own {
+                report.get_or_insert_default().append(own);
+            }
         }
         progress.done();
         let x = Tensor::cat(&parts, 0)?;
@@ -143,7 +148,7 @@ impl Job<'_> {
         }
         let spec = &self.model.spec;
         let path = frames.into_iter().map(|(t, parts)| Ok((t, spec.unranged(&Tensor::cat(&parts, 0)?)?)));
-        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()? })
+        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()?, report })
     }
 
     /// One batch: the samples `first` and on of `all`.
@@ -154,19 +159,9 @@ impl Job<'_> {
         all: usize,
         labels: Option<&[u32]>,
         watch: impl FnMut(At) -> candle_core::Result<()>,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Report>)> {
         let model = self.model;
-        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
-        let way = &self.way;
-        let denoiser = model.denoiser(Cond { labels, dropout: None })?.telling(way.told.clone());
-        let clamped;
-        let m: &dyn Denoiser = match &way.clip {
-            Some(clip) => {
-                clamped = Clamped::new(&denoiser, clip.clone())?;
-                &clamped
-            }
-            None => &denoiser,
-        };
+        let (way, models, told) = (&self.way, (model, self.guide.as_ref()), (labels, seeds.len()));
         let times = way.times();
         let mut noise = self.noise.of(seeds);
         let mut sampler = way.sampler.clone();
@@ -179,7 +174,7 @@ impl Job<'_> {
             Start::Image { x0, encode, .. } => {
                 let x0 = model.spec.ranged(x0)?.broadcast_as(shape.as_slice())?.contiguous()?;
                 if *encode {
-                    edit::encode(m, &mut sampler.clone(), &times, &x0)?
+                    denoising(models, way, told, |m| Ok(edit::encode(m, &mut sampler.clone(), &times, &x0)?))?
                 } else {
                     let eps = noise.normal_like(&x0)?;
                     edit::noised(model.spec.process.get(), &x0, &times[..1], &eps)?
@@ -201,6 +196,7 @@ impl Job<'_> {
                 Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
             }
         };
-        Ok(follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?)
+        let x = denoising(models, way, told, |m| Ok(follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?))?;
+        Ok((x, sampler.get().report().cloned()))
     }
 }

@@ -1,14 +1,14 @@
 //! `langevin export`: a model as a folder that diffusers opens.
 //!
-//! A denoiser under a table of betas is a `DDPMPipeline`. Everything else has no scheduler there that means the same: it
-//! comes with a short pipeline of its own, and the levels of noise of the run's sampler.
+//! A denoiser under a table of betas, told no class, is a `DDPMPipeline`. Everything else has no pipeline there that means
+//! the same: it comes with a short one of its own, and the levels of noise of the run's sampler.
 
 use crate::args::Export;
 use crate::open::{EXPORTED, Opened, RUN, STEP, open};
 use crate::run::{Drawing, usage};
 use anyhow::{Context, Result, bail};
 use langevin_dynamics::{Cond, Denoiser};
-use langevin_models::{Head, checkpoint, export};
+use langevin_models::{Form, Head, ModelSpec, checkpoint, export};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -52,14 +52,15 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
     }
     checkpoint::save(&dir.join(EXPORTED), &model.spec, &weights, &notes)?;
     let mut index = json!({ "unet": ["diffusers", "UNet2DModel"] });
-    let scheduler = export::scheduler(&model.spec);
-    match &scheduler {
+    let mut scheduler = export::scheduler(&model.spec);
+    match &mut scheduler {
         Some(config) => {
             if !changes.is_empty() {
                 return usage(
                     "sampler.KEY=value: this model has a scheduler of diffusers, whose steps are chosen there",
                 );
             }
+            config["clip_sample"] = json!(opened.run.as_ref().is_some_and(|run| run.sampler.clip));
             fs::create_dir_all(dir.join("scheduler"))?;
             save(&dir.join("scheduler/scheduler_config.json"), &pretty(config)?)?;
             index["_class_name"] = json!("DDPMPipeline");
@@ -69,17 +70,23 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
             index["_class_name"] = json!(["pipeline", "LangevinPipeline"]);
             let drawing = Drawing::of(opened.run.as_ref(), changes)?;
             index["levels"] = levels(opened, &drawing)?;
+            index["clip"] = json!(drawing.sampler.clip);
             index["from_zero"] = json!(model.spec.from_zero);
             index["form"] = if model.spec.head == Head::Energy { json!(model.spec.form) } else { Value::Null };
-            index["second_order"] = json!(match drawing.sampler.sampler.name() {
-                "heun" => true,
-                "euler" => false,
-                other =>
+            let sampler = serde_json::to_value(&drawing.sampler.sampler)?;
+            match drawing.sampler.sampler.name() {
+                "heun" => {
+                    index["second_order"] = json!(true);
+                    index["angle_above"] = sampler["angle_above"].clone();
+                }
+                "euler" => index["second_order"] = json!(false),
+                other => {
                     return usage(format!(
                         "sampler.name = {other}: the exported pipeline takes the steps of heun or euler; choose one, \
                          such as sampler.name=heun sampler.steps=18"
-                    )),
-            });
+                    ));
+                }
+            }
             save(&dir.join("pipeline.py"), PIPELINE)?;
         }
     }
@@ -92,12 +99,17 @@ fn levels(opened: &Opened, drawing: &Drawing) -> Result<Value> {
     let denoiser = opened.model.denoiser(Cond::default())?;
     let process = denoiser.process();
     let times = drawing.sampler.grid.get().times(process, drawing.sampler.steps)?;
+    let spec = &opened.model.spec;
     let level = |&t: &f64| {
         let (m, c) = (process.marginal(t), denoiser.coefficients(t));
-        json!({
+        let mut level = json!({
             "alpha": m.alpha, "sigma": m.sigma,
             "c_skip": c.c_skip, "c_out": c.c_out, "c_in": c.c_in, "c_noise": c.c_noise,
-        })
+        });
+        if spec.head == Head::Energy && spec.form == Form::NoiseNorm {
+            level["ratio"] = json!((4. * c.c_noise).exp() / spec.sigma_data); // as the form has it
+        }
+        level
     };
     let levels: Vec<Value> = times[..times.len() - 1].iter().map(level).collect();
     if levels.iter().any(|level| level.as_object().is_some_and(|level| level.values().any(Value::is_null))) {
@@ -133,14 +145,24 @@ fn card(opened: &Opened, plain: bool) -> Result<String> {
     };
     let why = if plain {
         ""
+    } else if export::scheduler(&ModelSpec { classes: None, ..spec.clone() }).is_some() {
+        "\nThe pipeline of diffusers that means the same process tells its network no class, so samples come from \
+         `pipeline.py`, which is in this folder: read it before you trust it.\n"
     } else {
         "\nNo scheduler of diffusers means the same process and prediction, so samples come from `pipeline.py`, which is in \
          this folder: read it before you trust it. Any other scheduler with this network paints garbage.\n"
     };
+    let left = if spec.normalised {
+        "\ndiffusers says that it does not use the weights `log_normaliser`: they are what the energy's values need and \
+         samples do not.\n"
+    } else {
+        ""
+    };
+    let labels = spec.classes.map_or(String::new(), |n| format!(", class_labels={:?}", [0, 1, 2, 3].map(|i| i % n)));
     Ok(format!(
         "---\nlibrary_name: diffusers\ntags: [unconditional-image-generation, langevin]\n---\n\n# A model trained with \
          Langevin\n\nThis is {what}. The network has {} parameters, samples are of shape {:?}; process `{}`, prediction \
-         `{}`.\n{data}{why}\n```python\n{use_it}\nimages = pipe(batch_size=4).images\n```\n\n`langevin sample THIS_FOLDER` \
+         `{}`.\n{data}{why}{left}\n```python\n{use_it}\nimages = pipe(batch_size=4{labels}).images\n```\n\n`langevin sample THIS_FOLDER` \
          draws from it too.\n{run}",
         opened.model.parameters(),
         spec.shape,

@@ -34,7 +34,13 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
         line("file", &opened.what),
         line("samples", shape.join(" x ")),
         line("network", format!("{}, {} parameters", spec.net.name(), thousands(opened.model.parameters()))),
-        line("head", head(spec.head, spec.form)),
+        line(
+            "head",
+            match opened.model.inner().potential() {
+                Some(_) => "energy, known exactly".into(),
+                None => head(spec.head, spec.form),
+            },
+        ),
         line("process", spec.process.name()),
         line("predicts", spec.predict.name()),
         line("sigma_data", format!("{:.4}", spec.sigma_data)),

@@ -4,6 +4,8 @@ use crate::args::List;
 use crate::run::{PRESETS, usage};
 use anyhow::Result;
 use langevin_dynamics::grid::AnyGrid;
+use langevin_dynamics::inverse::{AnyMethod, AnyTask};
+use langevin_dynamics::mcmc::AnyKernel;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
@@ -22,13 +24,17 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("processes", "process.name", AnyProcess::ALL.to_vec()),
         ("parametrisations", "model.predict", AnyParametrisation::ALL.to_vec()),
         ("samplers", "sampler.name", AnySampler::ALL.to_vec()),
+        ("kernels", "sampler.kernel, sampler.corrector", AnyKernel::ALL.to_vec()),
         ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
+        ("tasks", "langevin inpaint --task NAME", AnyTask::ALL.to_vec()),
+        ("methods", "langevin inpaint --method NAME", AnyMethod::ALL.to_vec()),
         ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
         ("emas", "ema.name", AnyEma::ALL.to_vec()),
         ("scores", "langevin eval ood --scores, langevin detect --scores", AnyDetector::ALL.to_vec()),
         ("networks", "model.net.name", AnyNet::ALL.to_vec()),
+        ("models", "MODEL or MODEL:PROCESS, everywhere", langevin_models::mixture::EXACT.to_vec()),
         ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
     ]
 }

@@ -1,12 +1,13 @@
 //! A model by the name that a user types: a run folder, RUN@STEP, a weights file, a folder of diffusers, an id of the
-//! Hugging Face Hub; a network alone for `apply`.
+//! Hugging Face Hub, exact:NAME; a network alone for `apply`.
 
-use crate::run::{Run, usage};
+use crate::run::{Run, Usage, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::diffusers::Scheduler;
-use langevin_models::{Model, checkpoint, diffusers, pipeline};
+use langevin_dynamics::process::AnyProcess;
+use langevin_models::{Model, ModelSpec, checkpoint, diffusers, mixture, pipeline};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,13 @@ pub fn open(name: &str, device: &Device) -> Result<Opened> {
 /// The model called `name`, its weights converted to `dtype`; one of diffusers with another scheduler than its own if one is
 /// `chosen`: a class or a file.
 pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) -> Result<Opened> {
+    if let Some(spec) = exact(name)? {
+        if let Some(chosen) = chosen {
+            return usage(format!("--scheduler {chosen}: {name} is no model of diffusers; choose with sampler.name"));
+        }
+        let model = Model::new(spec, 0, dtype, device)?;
+        return Ok(Opened { model, run: None, scheduler: None, what: name.into(), notes: BTreeMap::new() });
+    }
     let found = find(name)?;
     let what = found.display().to_string();
     if found.is_dir() || !checkpoint::is_ours(&found) && found.with_file_name("config.json").is_file() {
@@ -82,6 +90,20 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
     let read = |text: String| Run::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));
     let run = notes.remove(RUN).map(read).transpose()?;
     Ok(Opened { model, run, scheduler: None, what, notes })
+}
+
+/// The model that `name` means if it is exact:NAME, or exact:NAME:PROCESS for another process than edm.
+fn exact(name: &str) -> Result<Option<ModelSpec>> {
+    let Some(rest) = name.strip_prefix("exact:").filter(|_| !Path::new(name).exists()) else { return Ok(None) };
+    let (of, process) = rest.split_once(':').unwrap_or((rest, "edm"));
+    let process = AnyProcess::named(process).map_err(|why| Usage(format!("{name}: {why}")))?;
+    match mixture::exact(&format!("exact:{of}"), process) {
+        Some(spec) => Ok(Some(spec)),
+        None => {
+            let names: Vec<_> = mixture::EXACT.iter().map(|(name, _)| *name).collect();
+            usage(format!("no exact model {name}; one of: {}, each with :PROCESS if not edm", names.join(", ")))
+        }
+    }
 }
 
 /// The weights file, or the folder of diffusers, that `name` means.
@@ -174,7 +196,9 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     if is_network(folder) {
         return Ok(folder.to_path_buf());
     }
-    usage(format!("{name} is not a run folder: it has neither model.safetensors nor config.toml"))
+    usage(format!(
+        "{name} is not a run folder, nor one of diffusers: it has neither model.safetensors, config.toml nor config.json"
+    ))
 }
 
 /// The snapshot at `step` of a run.
@@ -224,6 +248,9 @@ pub fn tracks(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The folder or weights file that `name` means, if what it holds is a network of diffusers and no model of ours.
 pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(name);
+    if exact(name)?.is_some() {
+        return Ok(None);
+    }
     let folder = if !path.exists() && is_id(name) { download(name)? } else { path.to_path_buf() };
     let theirs = match folder.is_dir() {
         true => {

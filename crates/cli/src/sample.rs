@@ -4,6 +4,8 @@
 
 use crate::args::Sample;
 use crate::draw::{Drawn, Job, Start};
+use crate::guide::Guiding;
+use crate::levels;
 use crate::open::{self, Opened};
 use crate::output;
 use crate::run::{Drawing, NoiseSource, usage};
@@ -13,6 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::Cond;
+use langevin_dynamics::sampler::Report;
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
@@ -30,19 +33,28 @@ pub fn run(args: &Sample) -> Result<()> {
     if args.batch == 0 {
         return usage("--batch 0: give at least 1");
     }
-    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten() {
+    let levels = args.report.iter().flatten();
+    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten().chain(levels) {
         output::writable(path)?;
     }
     let opened = open::open_as(&args.model, args.scheduler.as_deref(), DType::F32, &device)?;
     suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;
-    let labels = labels(&opened.model, args.class, &seeds)?;
+    let labels = args.guiding.labels(&opened.model, &seeds)?;
+    let guide = args.guiding.open(&opened.model, &device)?;
     let way = match &opened.scheduler {
         Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
-    let job = Job { model: &opened.model, noise: drawing.noise, way: start.cut(way)?, start, batch: args.batch };
+    if args.report.is_some() && way.sampler.get().report().is_none() {
+        return usage(format!(
+            "--report: {} has no steps of MCMC; use sampler.name=annealed-mcmc or tempering, or pc with sampler.corrector=mala",
+            way.sampler.name()
+        ));
+    }
+    let (model, noise, batch) = (&opened.model, drawing.noise, args.batch);
+    let job = Job { model, guide, noise, way: start.cut(way)?, start, batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
     write(args, &opened, how, &seeds, labels.as_deref(), &drawn)
@@ -74,9 +86,9 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
-    let labels = labels(model, None, seeds)?;
+    let labels = Guiding::default().labels(model, seeds)?;
     let way = Way::of_sampler(model, sampler)?;
-    let job = Job { model, noise: NoiseSource::default(), way, start: Start::Noise, batch: NUMBER };
+    let job = Job { model, guide: None, noise: NoiseSource::default(), way, start: Start::Noise, batch: NUMBER };
     let drawn = job.draw(seeds, labels.as_deref(), false)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -112,21 +124,6 @@ fn seeds(args: &Sample) -> Result<Vec<u64>> {
         all.extend(first..=last);
     }
     Ok(all)
-}
-
-/// The class of each sample: the one asked for, or for seed n class n modulo their number.
-fn labels(model: &Model, class: Option<u32>, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
-    match (model.spec.classes, class) {
-        (None, None) => Ok(None),
-        (None, Some(class)) => {
-            usage(format!("--class {class}: this model was trained without classes (model.conditional = false)"))
-        }
-        (Some(n), Some(class)) if class as usize >= n => {
-            usage(format!("--class {class}: the classes of this model are 0 to {}", n - 1))
-        }
-        (Some(_), Some(class)) => Ok(Some(vec![class; seeds.len()])),
-        (Some(n), None) => Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect())),
-    }
 }
 
 /// Writes everything that was asked for, and says so.
@@ -168,7 +165,19 @@ fn write(
         output::save_gif(path, frames)?;
         crate::say!("{}", path.display())?;
     }
-    Ok(())
+    match (&args.report, &drawn.report) {
+        (Some(file), Some(report)) => levels(report, file.as_deref()),
+        _ => Ok(()),
+    }
+}
+
+/// What MCMC did at each noise level: the table, and JSON in `file`.
+fn levels(report: &Report, file: Option<&Path>) -> Result<()> {
+    if let Some(path) = file {
+        output::save(path, serde_json::to_string_pretty(&levels::json(report))?.as_bytes())?;
+        crate::say!("{}", path.display())?;
+    }
+    levels::show(report)
 }
 
 /// The samples as one file to look at: a grid of images, points over the energy, a table.

@@ -19,7 +19,7 @@ const FITTED: u64 = 1;
 /// Which scores, and what they are fitted to
 #[derive(Args, Clone, Debug)]
 pub struct Scoring {
-    /// Scores to use (see `langevin list scores`) [default: all that the model can give]
+    /// Scores to use (see `langevin list scores`) [default: all that the model can give, but for likelihood, which is slow]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub scores: Vec<String>,
     /// Noise levels sigma/alpha of every score, in units of the data, such as 0.2,1 [default: each score's own]
@@ -53,7 +53,8 @@ impl Scoring {
 
     /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value).
     fn detectors(&self, has_energy: bool, changes: &[String]) -> Result<Vec<AnyDetector>> {
-        let all: Vec<String> = AnyDetector::ALL.iter().map(|(name, _)| name.to_string()).collect();
+        let quick = AnyDetector::defaults().into_iter().filter(|detector| !detector.get().slow());
+        let all: Vec<String> = quick.map(|detector| detector.name().to_string()).collect();
         let names = if self.scores.is_empty() { &all } else { &self.scores };
         if let Some(change) = changes.iter().find(|c| !names.iter().any(|name| c.starts_with(&format!("{name}.")))) {
             let example = names.first().map_or("energy", String::as_str);

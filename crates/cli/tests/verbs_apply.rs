@@ -74,7 +74,6 @@ fn each_mistake_is_one_sentence() {
     apply("m", "x0").fails(1, &["1000000000", "process"]);
     give(&[("sample", x.clone()), ("timestep", t.clone())]);
     apply("m", "energy").fails(1, &["denoiser", "energy"]);
-    apply("m", "logp").fails(2, &["logp", "later"]);
     apply("m", "colour").fails(2, &["colour", "x0"]);
     apply("m", "score --energy cubic").fails(2, &["cubic", "residual"]);
     apply("m", "x0 --energy residual").fails(2, &["x0"]);

@@ -4,7 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, ddpm, numbers, spec};
-use langevin_models::{Head, checkpoint};
+use langevin_models::{Form, Head, ModelSpec, checkpoint};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 #[test]
@@ -173,6 +174,38 @@ fn an_export_is_a_folder_of_diffusers() {
     let card = std::fs::read_to_string(dir.path("e/README.md")).unwrap();
     assert!(card.contains("`digits` for 123 steps of 32 samples") && card.contains("name = \"euler\""), "{card}");
     assert_eq!(index("e")["levels"].as_array().unwrap().len(), 4);
+    // what the run's sampler does, the exported pipeline does
+    let config = dir.run("train digits sampler.clip=true sampler.angle_above=7 --dry-run").ok().to_string();
+    let clips = [("langevin.run", config)];
+    dir.model("clips.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &clips);
+    dir.run("export clips.safetensors f").ok();
+    assert_eq!((&index("f")["clip"], &index("f")["angle_above"]), (&json!(true), &json!(7.)));
+    assert_eq!((&index("a")["clip"], &index("a")["angle_above"]), (&json!(false), &json!(1000.)));
+    assert_eq!((&index("a")["second_order"], &index("e")["second_order"]), (&json!(true), &json!(false)));
+    dir.model("clipped.safetensors", &ddpm(&[1, 8, 8]), &clips);
+    dir.run("export clipped.safetensors g").ok();
+    let clips = |name: &str| {
+        let text = std::fs::read_to_string(dir.path(name).join("scheduler/scheduler_config.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["clip_sample"].clone()
+    };
+    assert_eq!((clips("b"), clips("g")), (json!(false), json!(true)));
+    // no pipeline of diffusers tells a class, and a form in the noise level is told it
+    dir.model("told.safetensors", &ModelSpec { classes: Some(3), ..ddpm(&[1, 8, 8]) }, &[]);
+    dir.run("export told.safetensors h").ok();
+    assert_eq!(index("h")["_class_name"], json!(["pipeline", "LangevinPipeline"]));
+    let card = std::fs::read_to_string(dir.path("h/README.md")).unwrap();
+    assert!(card.contains("batch_size=4, class_labels=[0, 1, 2, 0]") && card.contains("no class"), "{card}");
+    let by_noise = ModelSpec { form: Form::NoiseNorm, ..spec(&[1, 8, 8], None, Head::Energy) };
+    dir.model("noise-norm.safetensors", &by_noise, &[]);
+    dir.run("export noise-norm.safetensors i sampler.steps=3").ok();
+    for level in index("i")["levels"].as_array().unwrap() {
+        let [alpha, sigma, ratio] = ["alpha", "sigma", "ratio"].map(|key| level[key].as_f64().unwrap());
+        assert!((ratio * 0.5 * alpha / sigma - 1.).abs() < 1e-12, "{level}");
+    }
+    let pipeline = std::fs::read_to_string(dir.path("i/pipeline.py")).unwrap();
+    for (form, _) in Form::ALL {
+        assert!(pipeline.contains(&format!("\"{form}\": lambda")), "{form}");
+    }
     dir.run("sample b/unet/diffusion_pytorch_model.safetensors -n 1 sampler.steps=2").ok();
     dir.run("export table.safetensors b").fails(2, &["b is there already"]);
     dir.run("export energy.safetensors c sampler.name=ddpm").fails(2, &["ddpm", "heun"]);

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
-use langevin_models::Head;
+use langevin_models::{Head, ModelSpec};
 
 /// `arr_0` of an .npz.
 fn array(dir: &Dir, name: &str) -> Tensor {
@@ -84,6 +84,54 @@ fn classes_are_told_to_the_model() {
     assert_ne!(levels(&a.get(1).unwrap()), levels(&b.get(1).unwrap()));
     dir.run("sample c.safetensors --class 3").fails(2, &["--class 3", "0 to 2"]);
     dir.run("sample m.safetensors --class 0").fails(2, &["without classes"]);
+}
+
+#[test]
+fn guidance_goes_away_from_no_class_or_from_another_model() {
+    let dir = Dir::new();
+    let plain = spec(&[1, 8, 8], Some(3), Head::Energy);
+    let null = ModelSpec { null_class: true, ..plain.clone() };
+    dir.model("m.safetensors", &null, &[]);
+    dir.model("classes.safetensors", &plain, &[]);
+    dir.model("bare.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    let drawn = |args: &str| {
+        dir.run(&format!("sample m.safetensors sampler.steps=3 -n 2 --npz a.npz {args}")).ok();
+        levels(&array(&dir, "a.npz"))
+    };
+    let near = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
+    let (one, none) = (drawn("--class 1"), drawn("--class none"));
+    assert!(!near(&one, &none));
+    // a weight of 1 is the model, of 0 its guide; between them in score, not in samples
+    assert_eq!(drawn("--class 1 --guidance 1"), one);
+    assert!(near(&drawn("--class 1 --guidance 0"), &none));
+    let guided = drawn("--class 1 --guidance 4");
+    assert!(!near(&guided, &one) && !near(&guided, &none));
+    assert_eq!(drawn("--class 1 --guidance 4 --guidance-interval 1e6,1e7"), one);
+    assert_eq!(drawn("--class 1 --guidance 4 --guidance-interval 0,1e7"), guided);
+    // a second model, told the same class: the model itself guides nowhere
+    assert_eq!(drawn("--class 1 --guidance 4 --guide m.safetensors"), one);
+    let away = drawn("--class 1 --guidance 4 --guide bare.safetensors");
+    assert!(!near(&away, &one) && !near(&away, &guided));
+    drawn("--class none --guidance 2 --guide m.safetensors");
+    drawn("--class 2 --guidance 2 --guide classes.safetensors");
+
+    let fails = |args: &str, words: &[&str]| dir.run(&format!("sample {args}")).fails(2, words);
+    fails("m.safetensors --class 3", &["--class 3", "0 to 2, or none"]);
+    fails("m.safetensors --class none --guidance 2", &["--class none", "--guide"]);
+    fails("m.safetensors --class 1 --guidance nan", &["scale", "NaN"]);
+    fails("m.safetensors --class 1 --guidance 2 --guidance-interval 5,1", &["interval", "rise"]);
+    fails("m.safetensors --class 1 --guidance 2 --guidance-interval 5", &["--guidance-interval 5", "two noise levels"]);
+    fails("classes.safetensors --class none", &["--class none", "train.label_dropout=0.1"]);
+    fails("classes.safetensors --guidance 2", &["train.label_dropout=0.1", "--guide"]);
+    fails("bare.safetensors --guidance 2", &["model.conditional=true", "--guide"]);
+    fails("bare.safetensors --guidance 2 --guide classes.safetensors", &["--guide", "3 classes"]);
+    fails("m.safetensors --class none --guidance 2 --guide classes.safetensors", &["--class none", "label_dropout"]);
+    dir.model("four.safetensors", &spec(&[1, 8, 8], Some(4), Head::Denoiser), &[]);
+    dir.model("small.safetensors", &spec(&[1, 4, 4], Some(3), Head::Denoiser), &[]);
+    dir.model("vp.safetensors", &ddpm(&[1, 8, 8]), &[]);
+    fails("m.safetensors --guidance 2 --guide four.safetensors", &["4 classes", "the model 3"]);
+    fails("m.safetensors --guidance 2 --guide small.safetensors", &["[1, 4, 4]", "[1, 8, 8]"]);
+    fails("m.safetensors --guidance 2 --guide vp.safetensors", &["--guide", "same process"]);
 }
 
 #[test]
@@ -261,4 +309,17 @@ fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     let clipped = drawn("folder --scheduler DDPMScheduler sampler.steps=5"); // as its signature has it
     assert!(off(&clipped, &theirs) > 0);
     dir.run("sample folder").fails(1, &["scheduler_config.json", "langevin apply"]);
+    let index = |text: &str| std::fs::write(dir.path("folder/model_index.json"), text).unwrap();
+    let run = || dir.run("sample folder --scheduler mine.json sampler.steps=5 -n 1");
+    index(r#"{"vae": [null, null], "vqvae": ["diffusers", "VQModel"]}"#);
+    run().fails(1, &["model_index.json", "a vqvae", "langevin apply"]);
+    index(r#"{"vae": [null, null], "mel": ["diffusers", "Mel"]}"#);
+    run().ok();
+    index("{");
+    run().fails(1, &["model_index.json", "not JSON"]);
+    index("{}");
+    let config = std::fs::read_to_string(dir.path("folder/unet/config.json")).unwrap();
+    std::fs::write(dir.path("folder/unet/config.json"), config.replace("\"sample_size\": 8", "\"sample_size\": 9"))
+        .unwrap();
+    run().fails(1, &["`folder`: `sample_size`", "9x9 does not work, 10x10 does"]);
 }

@@ -85,6 +85,22 @@ fn a_variance_exploding_model_keeps_its_range() {
 }
 
 #[test]
+fn label_dropout_makes_a_null_class() {
+    let dir = Dir::new();
+    let small = "train.batch=8 model.net.width=8 model.net.layers=1 train.steps=2";
+    dir.run(&format!("train toy:two-moons --out run model.conditional=true train.label_dropout=0.2 {small}")).ok();
+    assert!(dir.run("info run").ok().contains("2, and none"));
+    dir.run("sample run --class none -n 2 sampler.steps=2").ok();
+    dir.run("sample run --class 1 --guidance 2 -n 2 sampler.steps=2").ok();
+    // what starts from it hides classes as often
+    let more = dir.run(&format!("train toy:two-moons --out more model.from=run {small}"));
+    assert!(!more.ok().contains("relative error") && !more.stderr.contains("start fresh"), "{}", more.stderr);
+    assert!(fs::read_to_string(dir.path("more/config.toml")).unwrap().contains("label_dropout = 0.2"));
+    dir.run("train toy:two-moons --out no train.label_dropout=0.1").fails(2, &["label_dropout", "conditional = true"]);
+    dir.run("train toy:two-moons --out no model.conditional=true train.label_dropout=1").fails(2, &["below 1"]);
+}
+
+#[test]
 fn changes_have_the_last_word() {
     let dir = folder();
     let inside = "process={name=\"edm\",sigma_min=0.02,sigma_max=100.0}";

@@ -33,7 +33,7 @@ pub mod toy;
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch};
 pub use spec::{ALL, Options, has_files, open};
-pub use table::{Columns, Table};
+pub use table::{Columns, Partial, Table, partial};
 
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::generator;

@@ -114,8 +114,31 @@ pub(crate) fn open(path: &Path) -> Result<Table> {
     parse(&bytes, &name)
 }
 
-/// The table in `bytes`. The first line is names if none of its cells is a number.
+/// A table in which cells may be missing, as it stands: nothing is scaled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partial {
+    /// From the header, or `1`, `2`, ... where there is none.
+    pub names: Vec<String>,
+    /// Row by row, [N, D]; NaN where a cell is empty, NaN or NA.
+    pub values: Vec<f64>,
+}
+
+/// A CSV file as of [`crate::open`], but cells may be missing: empty, NaN or NA.
+pub fn partial(path: &Path) -> Result<Partial> {
+    let name = path.display().to_string();
+    let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
+    let (names, values) = cells(&bytes, &name, true)?;
+    Ok(Partial { names, values })
+}
+
+/// The table in `bytes`.
 pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Table> {
+    let (names, values) = cells(bytes, name, false)?;
+    Table::new(name, names, &values)
+}
+
+/// Names and cells, [N, D]. The first line is names if none of its cells is a number. With `missing`, cells may be: NaN.
+fn cells(bytes: &[u8], name: &str, missing: bool) -> Result<(Vec<String>, Vec<f64>)> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // the mark that some spreadsheets put first
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
@@ -150,7 +173,12 @@ pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Table> {
         for (cell, column) in record.iter().zip(&names) {
             match number(cell) {
                 Some(x) if x.is_finite() => values.push(x),
-                _ if cell.is_empty() => bail!("{name}, line {line}, column {column}: the cell is empty; fill it"),
+                _ if missing && is_missing(cell) => values.push(f64::NAN),
+                _ if is_missing(cell) => bail!(
+                    "{name}, line {line}, column {column}: the cell is {}; train on the rows that are whole, and fill in the \
+                     others with langevin impute",
+                    if cell.is_empty() { "empty" } else { "missing" }
+                ),
                 _ => bail!("{name}, line {line}, column {column}: {:?} is not a finite number", text(cell)),
             }
         }
@@ -159,7 +187,11 @@ pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Table> {
     if rows == 0 {
         bail!("{name} has no rows of numbers; give a table with at least two");
     }
-    Table::new(name, names, &values)
+    Ok((names, values))
+}
+
+fn is_missing(cell: &[u8]) -> bool {
+    cell.is_empty() || [&b"nan"[..], b"na"].contains(&&cell.to_ascii_lowercase()[..])
 }
 
 fn number(cell: &[u8]) -> Option<f64> {

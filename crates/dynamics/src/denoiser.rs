@@ -82,6 +82,31 @@ pub trait Denoiser {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
     }
 
+    /// At the end of the span p_t is N(0, sigma^2 / this): 1, but for compositions of models.
+    fn prior_precision(&self) -> f64 {
+        1.
+    }
+
+    /// x0 and v^T dx0/dx, both the shape of `x`; `v` has it too.
+    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut value = None;
+        let vjp = grad::vjp(x, v, |x| {
+            let x0 = self.x0(x, t)?;
+            value = Some(x0.detach());
+            Ok(x0)
+        })?;
+        match value {
+            Some(x0) => Ok((x0, vjp)),
+            None => bail!("x0_vjp: the model was not asked"),
+        }
+    }
+
+    /// Whether it is told something of each sample of its batch, such as a class: then it can be asked about the whole
+    /// batch alone, in order.
+    fn whole_batch(&self) -> bool {
+        false
+    }
+
     /// The energy whose score this is; `None` for a model that has a score alone.
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
         None
@@ -216,6 +241,10 @@ impl Denoiser for Preconditioned<'_> {
         let (c_skip, c_out): (Vec<_>, Vec<_>) =
             t.iter().map(|&t| self.coefficients(t)).map(|c| (c.c_skip, c.c_out)).unzip();
         combine(&c_skip, x, &c_out, &self.output(x, t)?)
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.cond.labels.is_some()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

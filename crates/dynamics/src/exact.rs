@@ -156,6 +156,28 @@ impl Mixture {
         Point { log_p, score, laplacian, x0, responsibilities }
     }
 
+    /// [`Mixture::at`], and v^T dE[x_0 | x_t]/dx for `v` `[D]`: with r_k the responsibilities, x0_k and g_k the posterior
+    /// mean and score of component k and s the score, sum_k r_k (v^T dx0_k/dx + (v . x0_k) (g_k - s)).
+    pub fn x0_vjp(&self, m: &Marginal, x: &[f64], v: &[f64]) -> (Point, Vec<f64>) {
+        let (alpha, noise) = (m.alpha, m.sigma * m.sigma);
+        let point = self.at(m, x);
+        let mut vjp = vec![0.; self.dim()];
+        for (r, part) in point.responsibilities.iter().zip(&self.parts) {
+            let (y, w) = (part.coordinates(alpha, x), part.along(v));
+            let of = |y: &[f64], f: &dyn Fn(f64) -> f64| {
+                part.rotate(&y.iter().zip(&part.variances).map(|(y, &v)| y * f(v)).collect::<Vec<_>>())
+            };
+            let gain = |v: f64| alpha * v / (alpha * alpha * v + noise);
+            let (own, shift) = (of(&w, &gain), of(&y, &gain));
+            let score = of(&y, &|v| -1. / (alpha * alpha * v + noise));
+            let x0: f64 = part.mean.iter().zip(&shift).zip(v).map(|((mean, shift), v)| (mean + shift) * v).sum();
+            for (i, vjp) in vjp.iter_mut().enumerate() {
+                *vjp += r * (own[i] + x0 * (score[i] - point.score[i]));
+            }
+        }
+        (point, vjp)
+    }
+
     /// The mixture as a model of the data that `process` noises.
     pub fn under<'a>(&'a self, process: &'a dyn Process) -> Exact<'a> {
         Exact { mixture: self, process }
@@ -171,10 +193,14 @@ impl Part {
 
     /// x - alpha mean, along the axes.
     fn coordinates(&self, alpha: f64, x: &[f64]) -> Vec<f64> {
-        let centred: Vec<f64> = x.iter().zip(&self.mean).map(|(x, m)| x - alpha * m).collect();
+        self.along(&x.iter().zip(&self.mean).map(|(x, m)| x - alpha * m).collect::<Vec<_>>())
+    }
+
+    /// `v` along the axes.
+    fn along(&self, v: &[f64]) -> Vec<f64> {
         match &self.axes {
-            None => centred,
-            Some(axes) => axes.chunks(x.len()).map(|a| a.iter().zip(&centred).map(|(a, c)| a * c).sum()).collect(),
+            None => v.to_vec(),
+            Some(axes) => axes.chunks(v.len()).map(|a| a.iter().zip(v).map(|(a, v)| a * v).sum()).collect(),
         }
     }
 
@@ -204,6 +230,11 @@ impl Exact<'_> {
 
     /// Everything about each sample of `x`; times are one for all or one a sample.
     pub fn points(&self, x: &Tensor, t: &[f64]) -> Result<Vec<Point>> {
+        self.each(x, t, |_, m, x| self.mixture.at(m, x))
+    }
+
+    /// `f` of the index, the marginal and the numbers of each sample.
+    fn each<R: Send>(&self, x: &Tensor, t: &[f64], f: impl Fn(usize, &Marginal, &[f64]) -> R + Sync) -> Result<Vec<R>> {
         let (batch, d) = (x.dim(0)?, self.mixture.dim());
         if x.elem_count() != batch * d {
             bail!("mixture: samples of shape {:?}, but it has {d} dimensions", &x.dims()[1..]);
@@ -212,7 +243,7 @@ impl Exact<'_> {
             bail!("mixture: {} times for a batch of {batch}; give one, or one a sample", t.len());
         }
         let marginals: Vec<Marginal> = t.iter().map(|&t| self.process.marginal(t)).collect();
-        let at = |(i, x): (usize, &[f64])| self.mixture.at(&marginals[if t.len() == 1 { 0 } else { i }], x);
+        let at = |(i, x): (usize, &[f64])| f(i, &marginals[if t.len() == 1 { 0 } else { i }], x);
         Ok(to_host(x)?.par_chunks(d).with_min_len(64).enumerate().map(at).collect())
     }
 
@@ -282,6 +313,17 @@ impl Denoiser for Exact<'_> {
 
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         rows(self.points(x, t)?, x, |p| p.score)
+    }
+
+    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
+        if v.dims() != x.dims() {
+            bail!("x0_vjp: v has shape {:?} and x {:?}; they must agree", v.dims(), x.dims());
+        }
+        let (d, v) = (self.mixture.dim(), to_host(v)?);
+        let of = self.each(x, t, |i, m, x| self.mixture.x0_vjp(m, x, &v[i * d..][..d]))?;
+        let (points, vjps): (Vec<_>, Vec<_>) = of.into_iter().unzip();
+        let vjps = Tensor::from_iter(vjps.into_iter().flatten(), x.device())?.to_dtype(x.dtype())?;
+        Ok((rows(points, x, |p| p.x0)?, vjps.reshape(x.shape())?))
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

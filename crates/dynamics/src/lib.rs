@@ -19,22 +19,42 @@
 //! - \[Lin23\] Common diffusion noise schedules and sample steps are flawed, 2305.08891
 //! - \[Saharia22\] Imagen (dynamic thresholding), 2205.11487
 //! - \[HoSalimans22\] Classifier-free diffusion guidance, 2207.12598
+//! - \[KarrasAuto24\] Guiding a diffusion model with a bad version of itself (autoguidance), 2406.02507
 //! - \[Kynkaanniemi24\] Applying guidance in a limited interval, 2404.07724
+//! - \[Lugmayr22\] RePaint: inpainting using denoising diffusion probabilistic models, 2201.09865
+//! - \[Chung23\] Diffusion posterior sampling for general noisy inverse problems (DPS), 2209.14687
+//! - \[Jalal21\] Robust compressed sensing MRI with deep generative priors, 2108.01368
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Grathwohl19\] FFJORD: free-form continuous dynamics, 1810.01367
+//! - \[Neal01\] Annealed importance sampling, physics/9803008
+//! - \[DelMoral06\] Sequential Monte Carlo samplers, JRSS B 68(3)
+//! - \[Doucet22\] Score-based diffusion meets annealed importance sampling, 2208.07698
+//! - \[Bao22\] Analytic-DPM: the optimal reverse variance, 2201.06503
+//! - \[Sjoberg23\] MCMC-correction of score-based diffusion models for model composition, 2307.14012
+//! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
+//! - \[Hinton02\] Training products of experts by minimizing contrastive divergence
+//! - \[Du20\] Compositional visual generation with energy based models, 2004.06030
+//! - \[DelMoral06\] Sequential Monte Carlo samplers
+//! - \[Thornton25\] Composition and control with distilled energy diffusion models and SMC, 2502.12786
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
+pub mod compose;
 pub mod denoiser;
 pub mod diffusers;
 pub mod exact;
 pub mod grid;
+pub mod inverse;
+pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;
+mod ode;
 pub mod predict;
 pub mod process;
 pub mod sampler;
 pub mod wrap;
 
+pub use compose::{Composed, Expression};
 pub use denoiser::{Cond, Denoiser, Net, Potential, Preconditioned};
 pub use exact::Mixture;
 pub use grid::Grid;

@@ -4,7 +4,7 @@
 
 use crate::denoiser::each;
 use crate::noisy::{self, Jet, NoisyEnergy};
-use crate::{Denoiser, Process};
+use crate::{Denoiser, Process, process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -97,9 +97,17 @@ impl Denoiser for Clamped<'_> {
         self.clip.apply(&self.model.x0(x, t)?)
     }
 
+    fn prior_precision(&self) -> f64 {
+        self.model.prior_precision()
+    }
+
     fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
         let (x0, unclipped) = self.model.x0_unclipped(x, t)?;
         Ok((self.clip.apply(&x0)?, unclipped))
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch()
     }
 }
 
@@ -135,7 +143,7 @@ impl Guidance {
     }
 }
 
-/// Classifier-free guidance with a second model: one without the class, or a worse one. \[HoSalimans22\]
+/// Guidance by a second model: one without the class (classifier-free guidance), or a worse one. \[HoSalimans22; KarrasAuto24\]
 ///
 /// Where the weight is 1 for the whole batch the guide is not asked.
 pub struct Guided<'a> {
@@ -149,9 +157,7 @@ impl<'a> Guided<'a> {
     pub fn new(model: &'a dyn Denoiser, guide: &'a dyn Denoiser, guidance: Guidance) -> Result<Self> {
         guidance.check()?;
         let (a, b) = (model.process(), guide.process());
-        let (low, high) = a.span();
-        let same = [low, 0.5 * (low + high), high].iter().all(|&t| a.marginal(t) == b.marginal(t));
-        if a.span() != b.span() || !same {
+        if !process::same(a, b) {
             bail!("guidance: the model denoises {a:?}, its guide {b:?}; both must denoise the same process");
         }
         Ok(Self { model, guide, guidance })
@@ -187,6 +193,10 @@ impl Denoiser for Guided<'_> {
         }
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
         combine(&w, &x0, &rest, &self.guide.x0(x, t)?)
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch() || self.guide.whole_batch()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)] // errors of the reference cases
 
 use candle_core::{DType, Device, Tensor, safetensors};
+use langevin_dynamics::likelihood::Flow;
 use langevin_dynamics::process::{AnyProcess, Vp};
 use langevin_dynamics::{Denoiser, Marginal, Mixture};
 use langevin_ops::noise::Noise;
@@ -69,6 +70,29 @@ fn case(dir: &Path) -> Anyhow<f64> {
     Ok(worst)
 }
 
+/// The largest error of our probability-flow ODE against that of the case in `dir`, and how large theirs is: the same
+/// process, least time and prior.
+fn ode(dir: &Path) -> Anyhow<(f64, f64)> {
+    let tensors = safetensors::load(dir.join("tensors.safetensors"), &Device::Cpu)?;
+    let case: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(dir.join("case.json"))?)?;
+    let number = |v: &serde_json::Value| v.as_f64().ok_or("a number is missing in case.json");
+    let get = |name: &str| to_host(&tensors[name]);
+    let d = tensors["x0"].dim(1)?;
+    let split = |v: Vec<f64>, n: usize| v.chunks(n).map(<[f64]>::to_vec).collect::<Vec<_>>();
+    let mixture = Mixture::full(&get("weights")?, &split(get("means")?, d), &split(get("covariances")?, d * d))?;
+    let (name, from) = (case["process"].as_str().unwrap_or_default(), number(&case["ode_interval"][0])?);
+    let least = if name == "edm" { "sigma_min" } else { "t_min" };
+    let process: AnyProcess = serde_json::from_value(serde_json::json!({ "name": name, least: from }))?;
+    let flow = Flow { atol: 1e-9, rtol: 1e-9, prior_std: Some(number(&case["prior_std"])?), ..Flow::default() };
+    let m = mixture.under(process.get());
+    let found = flow.log_p(&m, &tensors["ode_x0"], &[from], &mut Noise::seeds(&[]), &mut |_| Ok(()))?;
+    let worst = error(&found.log_p, &get("ode_log_likelihood")?).max(error(&found.volume, &get("ode_delta")?));
+    let theirs = error(&get("ode_log_likelihood_exact_prior")?, &get("ode_log_p_t0")?);
+    let end = to_host(&m.log_p(&found.latent, &[process.get().span().1])?)?;
+    let own: Vec<f64> = end.iter().zip(&found.volume).map(|(end, volume)| end + volume).collect();
+    Ok((worst.max(error(&to_host(&found.latent)?, &get("ode_z")?)).max(error(&own, &get("ode_log_p_t0")?)), theirs))
+}
+
 #[test]
 fn reference_metrics_likelihood() -> Anyhow<()> {
     let mut cases: Vec<PathBuf> =
@@ -82,12 +106,18 @@ fn reference_metrics_likelihood() -> Anyhow<()> {
             println!("{}: not supported: {why}", dir.display());
             f64::NAN
         });
-        println!("{}: largest error {worst:.1e}", dir.display());
-        if worst.is_nan() || worst > 1e-9 {
+        let (by_ode, theirs) = ode(&dir).unwrap_or_else(|why| {
+            println!("{}: ODE not supported: {why}", dir.display());
+            (f64::NAN, f64::NAN)
+        });
+        let name = dir.display();
+        println!("{name}: largest error {worst:.1e}, by the ODE {by_ode:.1e} (that of the case itself: {theirs:.1e})");
+        // the ODE of the case is solved to its own error
+        if worst.is_nan() || worst > 1e-9 || by_ode.is_nan() || by_ode > 1e-7 + 3. * theirs {
             failed.push(dir);
         }
     }
-    assert!(failed.is_empty(), "off by more than 1e-9: {failed:?}");
+    assert!(failed.is_empty(), "off by more than 1e-9, or 1e-7 by the ODE: {failed:?}");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
-//! Langevin dynamics against what theory says of it.
+//! Kernels against what theory says of them.
 
 use candle_core::{DType, Device, Result, Tensor};
-use langevin_dynamics::Mixture;
-use langevin_dynamics::mcmc::{Chain, Energy, Kernel, Langevin, Level, Score};
+use langevin_dynamics::mcmc::{
+    AnyKernel, Chain, Energy, Hmc, Kernel, Langevin, Level, Mala, Score, View, mala, tempering,
+};
 use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::{Denoiser, Mixture, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 
@@ -50,12 +52,15 @@ fn langevin_has_the_variance_that_its_step_gives() {
 fn a_chain_that_is_lost_stays_where_it_was() {
     // beyond 2 the energy has no gradient: the root of a negative number
     let edge = |x: &Tensor| sum_per_sample(&x.affine(-1., 2.)?.powf(1.5)?);
-    let start = Tensor::new(&[[0f64], [3.]], &Device::Cpu).unwrap();
-    let mut chain = Chain { x: start.clone() };
-    let stats = Langevin { step: 1e-4 }.run(&edge, &mut chain, 1, &mut Noise::seeds(&[0, 1])).unwrap();
-    assert_eq!((stats.proposed, stats.nan), (2, 1));
-    let (before, after) = (to_host(&start).unwrap(), to_host(&chain.x).unwrap());
-    assert!(after[0] != before[0] && after[0].is_finite() && after[1] == before[1], "{after:?}");
+    let start = Tensor::new(&[[-200f64], [3.]], &Device::Cpu).unwrap();
+    for mut kernel in AnyKernel::defaults() {
+        let mut chain = Chain { x: start.clone() };
+        let stats = kernel.get_mut().run(&edge, &mut chain, 1, &mut Noise::seeds(&[0, 1])).unwrap();
+        assert_eq!((stats.proposed, stats.nan), (2, 1), "{kernel:?}");
+        let (before, after) = (to_host(&start).unwrap(), to_host(&chain.x).unwrap());
+        let moved = stats.accepted == 1 && after[0] != before[0];
+        assert!(moved && after[0].is_finite() && after[1] == before[1], "{kernel:?} {after:?}");
+    }
 }
 
 /// At one noise level of a mixture, Langevin leaves exact draws of p_t what they are.
@@ -87,4 +92,159 @@ fn langevin_leaves_a_level_as_it_is() {
     let after = moments(&chain.x);
     assert!((before.0 - after.0).abs() < 0.05 && (before.1 - after.1).abs() < 0.08, "{before:?} {after:?}");
     assert!((before.2 - after.2).abs() < 0.03, "{before:?} {after:?}");
+}
+
+/// A step that leaves Langevin dynamics with a third too much variance: the test of acceptance puts it right, and so it does
+/// with any mass. Within 5 standard errors of n independent chains.
+#[test]
+fn a_test_of_acceptance_leaves_no_bias() {
+    let n = 20_000;
+    let masses = Hmc { step: 0.8, leapfrogs: 3, inverse_mass: vec![1., 4.], ..Hmc::default() };
+    let kernels: [AnyKernel; 3] = [
+        Mala { step: 0.5, ..Mala::default() }.into(),
+        Hmc { step: 0.8, leapfrogs: 3, ..Hmc::default() }.into(),
+        masses.into(),
+    ];
+    for mut kernel in kernels {
+        let z = &mut Noise::seeds(&seeds(n));
+        let mut chain = Chain { x: Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap() };
+        let stats = kernel.get_mut().run(&bowl, &mut chain, 60, z).unwrap();
+        assert!((0.5..0.999).contains(&stats.acceptance()), "{kernel:?} {stats:?}");
+        let x = to_host(&chain.x).unwrap();
+        for (i, variance) in [1., 4.].into_iter().enumerate() {
+            let mean = x.iter().skip(i).step_by(2).map(|x| x - 3.).sum::<f64>() / n as f64;
+            let square = x.iter().skip(i).step_by(2).map(|x| (x - 3.).powi(2)).sum::<f64>() / n as f64;
+            let (mean_error, square_error) = ((variance / n as f64).sqrt(), variance * (2. / n as f64).sqrt());
+            assert!(mean.abs() < 5. * mean_error, "{kernel:?}: mean {mean}");
+            assert!((square - variance).abs() < 5. * square_error, "{kernel:?}: variance {square}, exact {variance}");
+        }
+    }
+}
+
+/// The model without its energy.
+struct Plain<'a>(&'a dyn Denoiser);
+
+impl Denoiser for Plain<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.0.x0(x, t)
+    }
+}
+
+/// The line integral of a score: exact for what the quadrature is exact for, and elsewhere within the error that it tells.
+#[test]
+fn a_score_alone_tells_differences_of_energy() {
+    struct Power(i32);
+    impl Score for Power {
+        fn score(&self, x: &Tensor) -> Result<Tensor> {
+            x.powf(f64::from(self.0 - 1))?.affine(-f64::from(self.0), 0.) // of E = x^n
+        }
+    }
+    let (from, to) = (-0.7f64, 1.2f64);
+    let at = |x: f64| Tensor::new(&[[x]], &Device::Cpu).unwrap();
+    let difference = |n: i32| {
+        let (a, b) = (Power(n).look(&at(from)).unwrap(), Power(n).look(&at(to)).unwrap());
+        let found = Power(n).delta_energy(&a, &b).unwrap();
+        ((found.value[0] - (to.powi(n) - from.powi(n))).abs(), found.error[0])
+    };
+    assert!(difference(6).0 < 1e-12 && difference(6).1 < 1e-12, "{:?}", difference(6));
+    assert!(difference(10).0 < 1e-12 && difference(10).1 > 1e-3, "{:?}", difference(10));
+    assert!(difference(14).0 > 1e-6 && difference(14).0 < difference(14).1, "{:?}", difference(14));
+
+    let n = 500;
+    let mixture = Mixture::isotropic(&[0.6, 0.4], &[vec![-1.5, 0.], vec![1.5, 0.5]], &[0.1, 0.2]).unwrap();
+    let process = AnyProcess::named("vp").unwrap();
+    let exact = mixture.under(process.get());
+    let (t, z) = ([0.2], &mut Noise::seeds(&seeds(n)));
+    let x = mixture.sample(n, z).unwrap();
+    let xi = z.normal_like(&x).unwrap();
+    let propose = |model: &dyn Denoiser| {
+        let level = Level { model, t: &t };
+        mala::propose(&level, &level.look(&x).unwrap(), &[0.05], &xi).unwrap()
+    };
+    let (truth, line) = (propose(&exact), propose(&Plain(&exact)));
+    assert!(truth.to.energy.is_some() && line.to.energy.is_none());
+    let mut off = 0f64;
+    for ((a, b), error) in truth.log_ratio.iter().zip(&line.log_ratio).zip(&line.error) {
+        assert!((a - b).abs() < error + 1e-9, "{a} {b} {error}");
+        off = off.max((a - b).abs());
+    }
+    assert!(off > 1e-9 && off < 1e-2, "{off}");
+}
+
+/// The same chains whether the model tells its energy in f32 or f64, or a score alone.
+#[test]
+fn the_error_of_energies_is_their_rounding() {
+    let far = |x: &Tensor| sum_per_sample(&(x.sqr()? * 0.5)?)? + 1e6;
+    for (dtype, most) in [(DType::F64, 1e-9), (DType::F32, 0.2)] {
+        let at = |v: f64| far.look(&Tensor::new(&[[v]], &Device::Cpu).unwrap().to_dtype(dtype).unwrap()).unwrap();
+        let found = far.delta_energy(&at(1.), &at(2.)).unwrap();
+        assert!((found.value[0] - 1.5).abs() <= found.error[0] && found.error[0] < most, "{found:?}");
+    }
+}
+
+/// Constants of the two densities cancel, and the swap of two equal densities is always accepted.
+#[test]
+fn swaps_need_no_normaliser() {
+    let shifted = |by: f64| move |x: &Tensor| (bowl(x)? * 0.3)? + by;
+    let n = 300;
+    let z = &mut Noise::seeds(&seeds(n));
+    let x = z.normal((2 * n, 2), DType::F64, &Device::Cpu);
+    assert!(x.is_err(), "noise is one stream a chain");
+    let (a, b) = (Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap(), z.normal((n, 2), DType::F64, &Device::Cpu));
+    let (a, b) = ((a + 3.).unwrap(), (b.unwrap() + 3.).unwrap());
+    let of = |by: f64| {
+        let hot = shifted(by);
+        let z = &mut Noise::seeds(&seeds(n));
+        let (at_a, at_b) = (bowl.look(&a).unwrap(), hot.look(&b).unwrap());
+        let (low, high, stats) = tempering::swap(&bowl, &hot, &at_a, &at_b, z).unwrap();
+        (to_host(&low.x).unwrap(), to_host(&high.x).unwrap(), low.energy.unwrap(), stats.accepted)
+    };
+    let (low, high, energy, accepted) = of(0.);
+    assert_eq!((&low, &high, accepted), (&of(1e3).0, &of(1e3).1, of(1e3).3));
+    assert!(accepted > 0 && accepted < n as u64, "{accepted}");
+    let fresh: View = bowl.look(&Tensor::from_vec(low.clone(), (n, 2), &Device::Cpu).unwrap()).unwrap();
+    assert_eq!(energy, fresh.energy.unwrap());
+    // what is at one is what was at either
+    let pairs = low.iter().zip(&high).zip(to_host(&a).unwrap().into_iter().zip(to_host(&b).unwrap()));
+    pairs.for_each(|((low, high), (a, b))| assert!((*low, *high) == (a, b) || (*low, *high) == (b, a)));
+    let (at_a, at_b) = (bowl.look(&a).unwrap(), bowl.look(&b).unwrap());
+    assert_eq!(tempering::swap(&bowl, &bowl, &at_a, &at_b, z).unwrap().2.acceptance(), 1.);
+}
+
+/// Step sizes adapt chain by chain: a chain is its seed's own, whatever runs beside it.
+#[test]
+fn chains_adapt_by_themselves() {
+    let go = |kernel: &AnyKernel, seeds: &[u64]| {
+        let mut chain = Chain { x: Tensor::zeros((seeds.len(), 2), DType::F64, &Device::Cpu).unwrap() };
+        kernel.clone().get_mut().run(&bowl, &mut chain, 60, &mut Noise::seeds(seeds)).unwrap();
+        to_host(&chain.x).unwrap()
+    };
+    for kernel in [Mala { adapt: 50, ..Mala::default() }.into(), Hmc { adapt: 50, ..Hmc::default() }.into()] {
+        let (all, parts) = (go(&kernel, &[0, 1, 2]), [go(&kernel, &[0]), go(&kernel, &[1, 2])].concat());
+        assert_eq!(all, parts, "{kernel:?}");
+    }
+}
+
+#[test]
+fn wrong_options_are_named() {
+    for (text, word) in [
+        (r#"{"name": "hmc", "leapfrogs": 0}"#, "leapfrogs"),
+        (r#"{"name": "hmc", "jitter": 1.5}"#, "jitter"),
+        (r#"{"name": "hmc", "inverse_mass": [1, -1]}"#, "inverse_mass"),
+        (r#"{"name": "mala", "step": 0}"#, "step"),
+        (r#"{"name": "mala", "target": 1}"#, "target"),
+        (r#"{"name": "langevin", "step": -1}"#, "step"),
+        (r#"{"name": "langevin", "adapt": 1}"#, "adapt"),
+    ] {
+        let why = serde_json::from_str::<AnyKernel>(text).unwrap_err().to_string();
+        assert!(why.contains(word), "{text}: {why}");
+    }
+    let mut chain = Chain { x: Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap() };
+    let three = Hmc { inverse_mass: vec![1.; 3], ..Hmc::default() };
+    let why = { three }.run(&bowl, &mut chain, 1, &mut Noise::seeds(&[0])).unwrap_err().to_string();
+    assert!(why.contains("inverse_mass has 3 numbers and a sample 2"), "{why}");
 }

@@ -127,6 +127,51 @@ fn guided() -> Result<()> {
     Ok(())
 }
 
+/// Two normal densities guide each other to a third: p^w q^(1-w) has the precision w/a + (1-w)/b. Both a score and an energy,
+/// with its dE/dt, are those of that density.
+#[test]
+fn guided_energies_are_the_weighted_sum() -> Result<()> {
+    let (v, u, w) = (0.3, 0.8, 1.6);
+    let near = Mixture::isotropic(&[1.], &[vec![0.7; 2]], &[v])?;
+    let wide = Mixture::isotropic(&[1.], &[vec![-0.2; 2]], &[u])?;
+    for process in [AnyProcess::from(Vp::default()), Edm::default().into(), Flow::default().into()] {
+        let process = process.get();
+        let (model, guide) = (near.under(process), wide.under(process));
+        let guided = Guided::new(&model, &guide, Guidance { scale: w, interval: None })?;
+        let energies = guided.noisy_energy().unwrap();
+        assert!(!energies.normalised());
+        let x = normal(&[6, 2]);
+        let (low, high) = process.span();
+        for t in [0.1, 0.4, 0.7].map(|part| low + part * (high - low)) {
+            let m = process.marginal(t);
+            let (a, b) = (m.alpha * m.alpha * v + m.sigma * m.sigma, m.alpha * m.alpha * u + m.sigma * m.sigma);
+            let precision = w / a + (1. - w) / b;
+            let mean = m.alpha * (0.7 * w / a - 0.2 * (1. - w) / b) / precision;
+            let centred = x.affine(1., -mean)?;
+            let score = centred.affine(-precision, 0.)?;
+            let (energy, gradient) = energies.energy_grad(&x, &[t])?;
+            let size = to_host(&score)?.iter().fold(0., |top, v| f64::max(top, v.abs()));
+            assert!(
+                largest(&gradient.neg()?, &score) < 1e-10 * size
+                    && largest(&guided.score(&x, &[t])?, &score) < 1e-8 * size
+            );
+            // up to a constant
+            let free = (&energy - sum_per_sample(&centred.sqr()?.affine(0.5 * precision, 0.)?)?)?;
+            let free = to_host(&free)?;
+            assert!(free.iter().all(|e| (e - free[0]).abs() < 1e-10 * (1. + size * size)), "{free:?}");
+            assert_eq!(to_host(&energies.energy_at(&x, &[t])?)?, to_host(&energy)?);
+            let jet = energies.jet(&x, &[t])?;
+            let h = 1e-4 * t;
+            let rise = ((energies.energy_at(&x, &[t + h])? - energies.energy_at(&x, &[t - h])?)? / (2. * h))?;
+            let top = to_host(&rise)?.iter().fold(0., |top, v| f64::max(top, v.abs()));
+            assert!(largest(&jet.dt, &rise) < 1e-5 * top && largest(&jet.gradient, &gradient) < 1e-12 * size);
+        }
+        let plain = Counted(&guide, Cell::new(0));
+        assert!(Guided::new(&model, &plain, Guidance::default())?.noisy_energy().is_none());
+    }
+    Ok(())
+}
+
 /// The energy of N(0.3, 0.49 I), written with tensors, gives the exact x0, eps, score and velocity.
 #[test]
 fn from_energy() -> Result<()> {

@@ -1,4 +1,4 @@
-//! What models are measured by: detection of what does not belong, the shape of energies.
+//! What models are measured by: likelihoods, detection of what does not belong, the shape of energies.
 //!
 //! Sources, by the keys that the files use:
 //! - \[DeLong88\] Comparing the areas under two or more correlated receiver operating characteristic curves, Biometrics 44
@@ -11,11 +11,14 @@
 //! - \[Vovk05\] Algorithmic learning in a random world
 //! - \[Bates21\] Testing for outliers with conformal p-values, 2104.08279
 
+pub mod bits;
 pub mod look;
 pub mod maps;
 pub mod p_value;
+pub mod psnr;
 pub mod roc;
 pub mod score;
+pub mod ssim;
 
 pub use p_value::HeldOut;
 pub use roc::{Interval, Roc};

@@ -39,6 +39,7 @@ fn model(head: Head, shape: usize) -> Model {
     let spec = ModelSpec {
         shape: vec![shape],
         classes: None,
+        null_class: false,
         head,
         form: Form::Residual,
         net: MlpConfig { width: 16, layers: 2, dropout: 0. }.into(),
@@ -46,7 +47,6 @@ fn model(head: Head, shape: usize) -> Model {
         predict: langevin_dynamics::predict::AnyParametrisation::named("edm").unwrap(),
         sigma_data: 0.7,
         normalised: false,
-        null_class: false,
         from_zero: false,
     };
     let model = Model::new(spec, 5, DType::F64, &Device::Cpu).unwrap();

@@ -3,10 +3,10 @@
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::{Denoiser, Mixture, Process};
-use langevin_eval::score::{Energy, Gaussian, Of, Reconstruction, ScoreNorms, Typicality, mean_z, times};
+use langevin_eval::score::{Energy, Gaussian, Likelihood, Of, Reconstruction, ScoreNorms, Typicality, mean_z, times};
 use langevin_eval::{AnyDetector, Detector, HeldOut, Roc};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{scale, to_host};
 
 /// N(0, variance I) in `d` dimensions.
 fn round(d: usize, variance: f64) -> Mixture {
@@ -137,6 +137,32 @@ fn rules_are_those_of_their_formulas() -> Result<()> {
     let flat = [[1., 2.], [1., 3.], [1., 4.]].map(|row| row.to_vec());
     assert!(Gaussian::fit(&flat, 1e-3).err().unwrap().to_string().contains("ridge"));
     assert!(mean_z(&[vec![1.], vec![f64::INFINITY]]).is_err());
+    Ok(())
+}
+
+#[test]
+fn likelihoods_by_the_ode_are_those_of_the_formula() -> Result<()> {
+    /// N(0, v I), in operations that can be differentiated.
+    struct Round(Edm, f64);
+    impl Denoiser for Round {
+        fn process(&self) -> &dyn Process {
+            &self.0
+        }
+        fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+            scale(x, &t.iter().map(|t| self.1 / (self.1 + t * t)).collect::<Vec<_>>())
+        }
+    }
+    let (v, level, x) = (0.6, 0.3, draws(4, 3, 1., 3));
+    // the prior N(0, 80^2 I) stands for N(0, (80^2 + v) I): some 1e-4 of log p
+    for probes in [0, 1] {
+        let detector = Likelihood { levels: vec![level], tolerance: 1e-6, probes };
+        let rows = detector.features(&Round(Edm::default(), v), &x, &mut streams(4))?;
+        for (row, square) in rows.iter().zip(squares(&x)) {
+            let variance = v + level * level;
+            let expected = square / (2. * variance) + 1.5 * (2. * std::f64::consts::PI * variance).ln();
+            assert!((row[0] - expected).abs() < 1e-3, "{row:?} {expected}");
+        }
+    }
     Ok(())
 }
 

@@ -24,6 +24,11 @@ pub fn network(spec: &ModelSpec) -> Result<Value> {
              with model.net.groups=8 can be exported"
         );
     }
+    if !net.sines.is_empty() {
+        bail!(
+            "the network sees sines of its input (`sines`), which UNet2DModel does not; train with model.net.sines=[]"
+        );
+    }
     let up_attention = net.up_attention.as_ref().unwrap_or(&net.attention);
     let downsample = resampling(&down, &net.attention, alike)?;
     let upsample = resampling(&up, up_attention, alike)?;
@@ -99,7 +104,7 @@ fn resampling(kinds: &[Kind], attention: &[usize], alike: Kind) -> Result<&'stat
     Ok(if residual || with.is_empty() && alike == Kind::Residual { "resnet" } else { "conv" })
 }
 
-/// The configuration of the `DDPMScheduler` that means the same process and prediction, if there is one.
+/// The configuration of the `DDPMScheduler` with which a `DDPMPipeline` draws from the model, if there is one.
 pub fn scheduler(spec: &ModelSpec) -> Option<Value> {
     let (AnyProcess::Table(table), Head::Denoiser) = (&spec.process, spec.head) else { return None };
     let prediction = match spec.predict {
@@ -111,6 +116,9 @@ pub fn scheduler(spec: &ModelSpec) -> Option<Value> {
     let options = table.options();
     if spec.sigma_data != 1. || options.last_alpha_bar != 0. {
         return None; // the network is then given x at another scale, or the table is one of another class
+    }
+    if spec.classes.is_some() || spec.from_zero {
+        return None; // its pipeline tells no class, and takes the data to lie in [-1, 1]
     }
     let schedule = match options.beta_schedule {
         Betas::Linear => "linear",

@@ -10,6 +10,7 @@ mod embed;
 pub mod energy;
 pub mod export;
 mod level;
+pub mod mixture;
 pub mod mlp;
 pub mod model;
 pub mod net;

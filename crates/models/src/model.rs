@@ -86,7 +86,7 @@ impl ModelSpec {
         if by_noise && !matches!(self.predict, AnyParametrisation::Edm(_)) {
             bail!("form noise-norm goes with predict = \"edm\", not {}; change one of them", self.predict.name());
         }
-        Ok(())
+        self.net.get().suits(self)
     }
 
     /// Number of labels that the network takes: of the classes, and of the null class if it has one.
@@ -119,7 +119,9 @@ impl ModelSpec {
         let net = self.net.get().build(&self.shape, outputs, self.labels(), vb.clone());
         let net = net.map_err(|e| candle_core::Error::Msg(format!("net \"{}\": {}", self.net.name(), plain(&e))))?;
         let numbers = self.shape.iter().product();
-        let normaliser = self.normalised.then(|| LogNormaliser::new(numbers, vb.pp("log_normaliser")));
+        // a network that is a gradient by itself knows its normaliser too
+        let own = net.potential().is_some();
+        let normaliser = (self.normalised && !own).then(|| LogNormaliser::new(numbers, vb.pp("log_normaliser")));
         Ok((net, normaliser.transpose()?))
     }
 
@@ -142,7 +144,8 @@ pub fn plain(e: &candle_core::Error) -> String {
 
 enum Body {
     Energy(GradNet<Shaped>),
-    Denoiser(Box<dyn Net>),
+    /// A plain network, or one that is a gradient by itself.
+    Plain(Box<dyn Net>),
 }
 
 /// A network with its weights, its process and its parametrisation.
@@ -169,8 +172,9 @@ impl Model {
         let (net, normaliser) = spec.build(params, dtype, device)?;
         let (form, sigma_data) = (spec.form, spec.sigma_data);
         let body = match spec.head {
+            Head::Energy if net.potential().is_some() => Body::Plain(net),
             Head::Energy => Body::Energy(GradNet::new(Shaped { net, form, sigma_data, normaliser })),
-            Head::Denoiser => Body::Denoiser(net),
+            Head::Denoiser => Body::Plain(net),
         };
         let model = Self { spec, body, vars: params.vars(), dtype, device: device.clone() };
         model.denoiser(Cond::default())?;
@@ -188,7 +192,7 @@ impl Model {
         device: &Device,
     ) -> Result<Self> {
         spec.validate()?;
-        let model = Self { spec, body: Body::Denoiser(net), vars, dtype, device: device.clone() };
+        let model = Self { spec, body: Body::Plain(net), vars, dtype, device: device.clone() };
         model.denoiser(Cond::default())?;
         Ok(model)
     }
@@ -198,7 +202,7 @@ impl Model {
     pub fn net(&self) -> &dyn Net {
         match &self.body {
             Body::Energy(net) => net,
-            Body::Denoiser(net) => net.as_ref(),
+            Body::Plain(net) => net.as_ref(),
         }
     }
 
@@ -206,7 +210,7 @@ impl Model {
     pub fn inner(&self) -> &dyn Net {
         match &self.body {
             Body::Energy(net) => net.inner().net.as_ref(),
-            Body::Denoiser(net) => net.as_ref(),
+            Body::Plain(net) => net.as_ref(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The family of networks, as configurations name them.
 
+pub use crate::mixture::MixtureConfig;
 pub use crate::mlp::MlpConfig;
+use crate::model::ModelSpec;
 pub use crate::unet::UNetConfig;
 use candle_core::Result;
 use candle_nn::VarBuilder;
@@ -14,9 +16,14 @@ pub trait NetConfig: Send + Sync + std::fmt::Debug {
     ///
     /// Errors in one sentence that names the option.
     fn build(&self, shape: &[usize], outputs: usize, classes: Option<usize>, vb: VarBuilder) -> Result<Box<dyn Net>>;
+
+    /// Errors, naming the key, if it cannot be the network of such a model.
+    fn suits(&self, _spec: &ModelSpec) -> Result<()> {
+        Ok(())
+    }
 }
 
 registry! {
     /// Any network, as configurations name it.
-    pub enum AnyNet: NetConfig = "net" { UNetConfig, MlpConfig }
+    pub enum AnyNet: NetConfig = "net" { UNetConfig, MlpConfig, MixtureConfig }
 }

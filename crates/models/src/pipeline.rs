@@ -5,6 +5,7 @@ use crate::energy::Form;
 use crate::model::{Head, Model, ModelSpec, plain};
 use candle_core::{DType, Device, Error, Result, bail};
 use langevin_dynamics::diffusers::Scheduler;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,17 +19,13 @@ pub struct Pipeline {
     pub note: Option<String>,
 }
 
-/// Where the scheduler that goes with `path`, a folder or a weights file, is described, if it is.
-fn scheduler_file(path: &Path) -> Option<PathBuf> {
+/// The first of `files` that is in the folder of the pipeline of `path`, a folder or a weights file.
+fn beside(path: &Path, files: &[&str]) -> Option<PathBuf> {
     let folder = if path.is_dir() { path } else { path.parent()? };
     // of a pipeline's own network, its pipeline's
     let above = folder.file_name().filter(|name| *name == "unet").and(folder.parent());
-    let places = ["scheduler/scheduler_config.json", "scheduler_config.json"];
-    [Some(folder), above]
-        .into_iter()
-        .flatten()
-        .flat_map(|at| places.map(|file| at.join(file)))
-        .find(|file| file.is_file())
+    let places = [Some(folder), above].into_iter().flatten();
+    places.flat_map(|at| files.iter().map(|file| at.join(file))).find(|file| file.is_file())
 }
 
 /// The scheduler of the pipeline in `path`, as [`open`] takes it, if it has one; with `chosen` the one in that file, or the
@@ -40,7 +37,8 @@ pub fn scheduler(path: &Path, chosen: Option<&str>) -> Result<Option<Scheduler>>
     if let Some(file) = chosen.filter(|chosen| given.is_none() && chosen.ends_with(".json")) {
         bail!("there is no scheduler `{file}`: no such file");
     }
-    let Some(file) = given.map(Path::to_path_buf).or_else(|| scheduler_file(path)) else {
+    let its = || beside(path, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
+    let Some(file) = given.map(Path::to_path_buf).or_else(its) else {
         return chosen.map(|class| Scheduler::from_json_as("{}", class)).transpose();
     };
     let named = |e: String| Error::Msg(format!("`{}`: {e}", file.display()));
@@ -52,11 +50,30 @@ pub fn scheduler(path: &Path, chosen: Option<&str>) -> Result<Option<Scheduler>>
     scheduler.map(Some).map_err(|e| named(plain(&e)))
 }
 
+/// Errors if the pipeline in `path` has an autoencoder: its network then paints codes and no pictures, as that of a latent
+/// diffusion does.
+fn refuse_latent(path: &Path) -> Result<()> {
+    let Some(file) = beside(path, &["model_index.json"]) else { return Ok(()) };
+    let named = |e: String| Error::Msg(format!("`{}`: {e}", file.display()));
+    let text = fs::read_to_string(&file).map_err(|e| named(e.to_string()))?;
+    let index: Value = serde_json::from_str(&text).map_err(|e| named(format!("this is not JSON: {e}")))?;
+    // a part is the pair of its library and its class, of nulls where it is left out
+    let has = |part: &&&str| index.pointer(&format!("/{part}/1")).is_some_and(Value::is_string);
+    match ["vae", "vqvae"].iter().find(has) {
+        Some(part) => Err(named(format!(
+            "it has a {part}, so that its network paints codes and no pictures; latent diffusion is not supported, but \
+             langevin apply evaluates the network alone"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The pipeline in `path`: a folder with `unet/` and `scheduler/`, or with both at its root; or the weights file of its
 /// network, beside its `config.json`. Its scheduler is the `chosen` one, as [`scheduler`] says. Weights are converted to `dtype`.
 ///
 /// Errors in one sentence that names the file, and the key or tensor that is wrong.
 pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) -> Result<Pipeline> {
+    refuse_latent(path)?;
     let Some(scheduler) = scheduler(path, chosen)? else {
         bail!(
             "`{}` has no scheduler/scheduler_config.json, which would say what process its network denoises; \
@@ -65,9 +82,11 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
         );
     };
     let diffusers::Network { config, net, vars, note } = diffusers::open(path, dtype, device)?;
+    let within = |e: Error| Error::Msg(format!("`{}`: {}", path.display(), plain(&e)));
     let Some([height, width]) = config.size else {
         bail!("`{}`: its network has no `sample_size`, which is needed to draw samples", path.display());
     };
+    config.unet.fits(height, width).map_err(|e| Error::Msg(format!("`sample_size`: {e}"))).map_err(within)?;
     if config.inputs != config.outputs {
         bail!(
             "`{}`: `in_channels` is {} and `out_channels` {}; networks that predict their variance too, or are given a \
@@ -90,6 +109,6 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
         normalised: false,
         from_zero: scheduler.from_zero(),
     };
-    let model = Model::of_network(spec, Box::new(net), vars, dtype, device)?;
+    let model = Model::of_network(spec, Box::new(net), vars, dtype, device).map_err(within)?;
     Ok(Pipeline { model, scheduler, note })
 }

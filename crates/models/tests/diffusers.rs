@@ -83,6 +83,7 @@ fn what_is_not_supported_or_absurd_is_named() {
         (r#"{"act_fn": "tanh"}"#, "`act_fn` is \"tanh\""),
         (r#"{"downsample_padding": 2}"#, "`downsample_padding` is 2"),
         (r#"{"sample_size": [1, 2, 3]}"#, "`sample_size`"),
+        (r#"{"sample_size": 1000000000}"#, "`sample_size` is [1000000000, 1000000000]"),
         (r#"{"downsample_type": "kernel"}"#, "`downsample_type` is \"kernel\", which is not supported"),
         (r#"{"down_block_types": ["KDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]}"#, "\"KDownBlock2D\""),
     ] {

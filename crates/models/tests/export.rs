@@ -93,13 +93,17 @@ fn what_diffusers_has_not_is_an_error() {
 #[test]
 fn only_the_same_process_has_a_scheduler() {
     let net = UNetConfig { groups: Some(8), ..UNetConfig::default() };
-    let denoiser = spec(net.clone(), Head::Denoiser);
+    let denoiser = ModelSpec { classes: None, ..spec(net.clone(), Head::Denoiser) };
     let config = export::scheduler(&denoiser).unwrap();
     assert_eq!(config["prediction_type"], "v_prediction");
     assert_eq!(config["beta_schedule"], "linear");
     assert_eq!(config["num_train_timesteps"], 1000);
     assert!(config.get("single_precision").is_none(), "what diffusers does not know");
-    assert!(export::scheduler(&spec(net, Head::Energy)).is_none());
+    assert!(export::scheduler(&ModelSpec { head: Head::Energy, ..denoiser.clone() }).is_none());
+    let told = ModelSpec { classes: Some(5), ..denoiser.clone() };
+    assert!(export::scheduler(&told).is_none(), "its pipeline tells no class");
+    let from_zero = ModelSpec { from_zero: true, ..denoiser.clone() };
+    assert!(export::scheduler(&from_zero).is_none(), "its pipeline takes the data from -1 to 1");
     for (process, predict, sigma_data) in [("vp", "eps", 1.), ("table", "edm", 1.), ("table", "eps", 0.5)] {
         let other = ModelSpec {
             process: AnyProcess::named(process).unwrap(),

@@ -76,7 +76,7 @@ fn derivatives_are_those_of_the_energy() -> Result<()> {
     }
     assert!(cases >= 50);
     let images = Noise::seeds(&[1, 2]).normal((2, 1, 8, 8), DType::F64, &Device::Cpu)?;
-    let unet = UNetConfig { channels: vec![8, 8], attention: vec![1], ..UNetConfig::default() };
+    let unet = UNetConfig { channels: vec![8, 8], attention: vec![1], sines: vec![0, 2], ..UNetConfig::default() };
     let model = stirred(spec(Form::NoiseNorm, AnyProcess::named("edm").unwrap(), unet.into(), &[1, 8, 8]))?;
     let error = check(&model, &images, &[0.3])?;
     assert!(error < 1e-7, "U-Net: {error:.1e}");

@@ -27,6 +27,11 @@ pub fn gelu<T: Operand>(x: &T) -> Result<T> {
     value(x, Curve::Gelu)
 }
 
+/// The sine; the cosine is that of x + pi/2.
+pub fn sin<T: Operand>(x: &T) -> Result<T> {
+    value(x, Curve::Sin)
+}
+
 fn value<T: Operand>(x: &T, curve: Curve) -> Result<T> {
     T::from_value(apply(Derivative { curve, k: 0 }, &[&x.value()])?)
 }
@@ -87,6 +92,10 @@ fn composed(curve: Curve, k: usize, x: &Tensor) -> Result<Tensor> {
         // ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))
         (Curve::Softplus, 0) => x.relu()? + (x.abs()?.neg()?.exp()? + 1.)?.log()?,
         (Curve::Softplus, k) => sigmoid_derivative(x, k - 1),
+        (Curve::Sin, 1) => x.cos(),
+        (Curve::Sin, 2) => x.sin()?.neg(),
+        (Curve::Sin, 3) => x.cos()?.neg(),
+        (Curve::Sin, _) => x.sin(),
         (Curve::Gelu, k) => {
             // candle's own gelu has a derivative good to 1e-7 only
             let below = (((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.)? * 0.5)?;

@@ -107,6 +107,27 @@ impl Value {
     }
 }
 
+/// Gradients of one pass as tensors of candle's. Those that will be differentiated are one node of its graph, cut apart
+/// there: as a node each, the pass through all that they have in common would be made once for each of them.
+fn tensors(grads: tape::Gradients) -> Result<Vec<(TensorId, Tensor)>> {
+    let (mut again, once): (Vec<_>, Vec<_>) = grads.into_iter().partition(|(_, g)| g.tracked());
+    let alike = again.windows(2).all(|pair| pair[0].1.dtype() == pair[1].1.dtype());
+    if again.len() < 2 || !alike {
+        return again.into_iter().chain(once).map(|(id, g)| Ok((id, g.tensor()?))).collect();
+    }
+    again.sort_by_key(|(_, g)| g.shape().elem_count());
+    let flat: Vec<Value> = again.iter().map(|(_, g)| g.reshape(g.shape().elem_count())).collect::<Result<_>>()?;
+    let all = Value::cat(&flat.iter().collect::<Vec<_>>(), 0)?.tensor()?;
+    let mut found: Vec<_> = once.into_iter().map(|(id, g)| Ok((id, g.tensor()?))).collect::<Result<_>>()?;
+    let mut start = 0;
+    for (id, g) in again {
+        let numbers = g.shape().elem_count();
+        found.push((id, all.narrow(0, start, numbers)?.reshape(g.shape())?));
+        start += numbers;
+    }
+    Ok(found)
+}
+
 /// An op of candle's with `arguments`, the first repeated where there are fewer than three.
 fn apply(arguments: &[Tensor], op: Tied) -> Result<Tensor> {
     let at = |i: usize| arguments.get(i).unwrap_or(&arguments[0]);
@@ -148,8 +169,7 @@ impl Tied {
         let wanted = |t: &Tensor| !t.is_variable() || mode.only.is_none_or(|leaf| leaf == t.id());
         let g = if mode.keep_graph { Value::of(g) } else { Value::of(&g.detach()) };
         let grads = tape::backward(y, g, wanted, mode.keep_graph)?;
-        for (id, g) in grads {
-            let g = g.tensor()?;
+        for (id, g) in tensors(grads)? {
             FOUND.with_borrow_mut(|found| found.insert((self.root.id, id), g));
         }
         Ok(())

@@ -139,11 +139,12 @@ fn norms(all: &mut Vec<Case>) -> Result<()> {
 type Unary = fn(&Tensor) -> Result<Tensor>;
 
 fn activations(all: &mut Vec<Case>) -> Result<()> {
-    let ops: [(&str, Unary); 5] = [
+    let ops: [(&str, Unary); 6] = [
         ("silu", act::silu),
         ("sigmoid", act::sigmoid),
         ("softplus", act::softplus),
         ("gelu", act::gelu),
+        ("sin", act::sin),
         ("softmax", attend::softmax),
     ];
     for (name, op) in ops {

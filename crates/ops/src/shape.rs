@@ -44,6 +44,11 @@ pub fn mean_per_sample(x: &Tensor) -> Result<Tensor> {
     x.flatten_from(1)?.mean(1)
 }
 
+/// Scalar product of each sample of `x` and `y`, on the host, summed in f64: `[B, ...] -> B` numbers.
+pub fn dot_per_sample(x: &Tensor, y: &Tensor) -> Result<Vec<f64>> {
+    to_host(&sum_per_sample(&(x.to_dtype(DType::F64)? * y.to_dtype(DType::F64)?)?)?)
+}
+
 /// Euclidean norm of each sample, on the host: `[B, ...] -> B` numbers.
 pub fn norm_per_sample(x: &Tensor) -> Result<Vec<f64>> {
     to_host(&sum_per_sample(&x.to_dtype(DType::F64)?.sqr()?)?).map(|v| v.into_iter().map(f64::sqrt).collect())

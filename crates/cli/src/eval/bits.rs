@@ -1,18 +1,422 @@
-//! `langevin eval bits`.
+//! `langevin eval bits`: the likelihood of data under a model, in up to three ways that must agree.
 
 use crate::args::Machine;
+use crate::density::{self, Constants, DRAWS, FEW, Points, Populations};
+use crate::open::{self, Opened};
+use crate::output;
+use crate::run::usage;
 use anyhow::{Result, bail};
+use candle_core::{DType, Tensor};
 use clap::Parser;
+use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
+use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, Probe};
+use langevin_eval::bits::{Likelihoods, Unit};
+use langevin_models::Model;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// to be written
+const METHODS: [&str; 3] = ["ode", "energy", "ais"];
+
+/// Measure the likelihood of data under a model: bits per dimension of images, nats of points and tables
 #[derive(Parser)]
+#[command(after_long_help = "\
+Three methods, at the same points:
+  ode     the probability-flow ODE with its divergence: every model with a score
+  energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=0.01
+  ais     annealed importance sampling along the noise levels, resampled where weights grow uneven: every energy
+Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, dequantisation.
+Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 levels; points and
+tables are told in nats a sample. `+- data` is the standard error over the points, `+- method` that of the method at these
+points; differences are paired.
+
+Examples:
+  langevin eval bits runs/digits --data digits:test
+  langevin eval bits runs/digits --data digits:test -n 1000 --method ode --probes 4 --rtol 1e-4 --atol 1e-4
+  langevin eval bits exact:8-gaussians --data toy:8-gaussians:test       a model whose answers are known
+  langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
+  langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]
 pub struct Bits {
+    /// The model
+    pub model: String,
+    /// Data to evaluate on, as `train --data` takes them: digits:test, a folder, FILE.csv, toy:NAME:test
+    #[arg(long, value_name = "SPEC")]
+    pub data: String,
+    /// Number of points, a random part of the data that depends on --seed
+    #[arg(short = 'n', value_name = "N", default_value_t = 256)]
+    pub number: usize,
+    /// Methods: ode, energy, ais [default: all that the model allows]
+    #[arg(long, value_delimiter = ',', value_parser = METHODS)]
+    pub method: Vec<String>,
+    /// The divergence of the ODE, exact or by random probes [default: exact up to 16 numbers a sample]
+    #[arg(long, value_parser = ["exact", "hutchinson"])]
+    pub divergence: Option<String>,
+    /// Random probes a sample; two or more tell their own error
+    #[arg(long, default_value_t = 1)]
+    pub probes: usize,
+    /// What probes are drawn from
+    #[arg(long, default_value = "rademacher", value_parser = ["rademacher", "normal"])]
+    pub probe: String,
+    /// Relative error of a step of the ODE
+    #[arg(long, default_value_t = 1e-5)]
+    pub rtol: f64,
+    /// Absolute error of a step of the ODE, of a number of the scaled x and of log p a dimension
+    #[arg(long, default_value_t = 1e-5)]
+    pub atol: f64,
+    /// The time whose density it is [default: the least noisy of the process]
+    #[arg(long, value_name = "T")]
+    pub t_min: Option<f64>,
+    /// Noise levels of ais
+    #[arg(long, default_value_t = 200)]
+    pub levels: usize,
+    /// Particles of a run of ais
+    #[arg(long, default_value_t = 128)]
+    pub particles: usize,
+    /// Independent runs of ais, whose spread is its error
+    #[arg(long, default_value_t = 8)]
+    pub runs: usize,
+    /// Points at a time
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Seed of the choice of points, their dequantisation, the probes and the particles
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Class of every point, for a class-conditional model [default: the labels of the data]
+    #[arg(long)]
+    pub class: Option<u32>,
+    /// Type of numbers [default: f32 for images, f64 for points and tables]
+    #[arg(long, value_parser = ["f32", "f64"])]
+    pub dtype: Option<String>,
+    /// Write all figures, with log p of each point, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
 }
 
 /// Carries out `langevin eval bits`.
 pub fn run(args: &Bits) -> Result<()> {
-    args.machine.open()?;
-    bail!("not there yet")
+    let device = args.machine.open()?;
+    args.check()?;
+    let dtype = args.dtype.as_deref().map(|name| if name == "f32" { DType::F32 } else { DType::F64 });
+    let mut opened = open::open_as(&args.model, None, dtype.unwrap_or(DType::F32), &device)?;
+    if dtype.is_none() && opened.kind() != Kind::Image {
+        opened = open::open_as(&args.model, None, DType::F64, &device)?;
+    }
+    density::refuse(&opened.model)?;
+    let methods = args.methods(&opened.model)?;
+    let task = Task::of(args, &opened)?;
+    let found = methods.iter().map(|method| task.measure(method)).collect::<Result<Vec<_>>>()?;
+    task.tell(&found)?;
+    match &args.json {
+        Some(path) => output::save(path, &serde_json::to_vec_pretty(&task.json(&found))?),
+        None => Ok(()),
+    }
+}
+
+impl Bits {
+    fn check(&self) -> Result<()> {
+        for (name, value, least) in [
+            ("-n", self.number, 2),
+            ("--probes", self.probes, 1),
+            ("--batch", self.batch, 1),
+            ("--runs", self.runs, 2),
+            ("--particles", self.particles, 2),
+        ] {
+            if value < least || value > 1_000_000 {
+                return usage(format!("{name} {value}: give {least} to 1000000"));
+            }
+        }
+        if let Err(why) = self.flow(1).check().and_then(|()| self.annealing().check()) {
+            return usage(why.to_string());
+        }
+        self.json.as_deref().map_or(Ok(()), output::writable)
+    }
+
+    fn flow(&self, d: usize) -> Flow {
+        let exact = self.divergence.as_ref().map_or(d <= FEW, |divergence| divergence == "exact");
+        let probe = if self.probe == "normal" { Probe::Normal } else { Probe::Rademacher };
+        let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson { probes: self.probes, probe } };
+        Flow { rtol: self.rtol, atol: self.atol, divergence, ..Flow::default() }
+    }
+
+    fn annealing(&self) -> Annealing {
+        Annealing { levels: self.levels, ..Annealing::default() }
+    }
+
+    /// The methods asked for; without any, those that the model allows, and on stderr why not the others.
+    fn methods(&self, model: &Model) -> Result<Vec<String>> {
+        let allowed = |method: &str| match method {
+            "ode" => Ok(()),
+            method => density::needs_energy(model, method == "energy"),
+        };
+        let mut chosen: Vec<String> = vec![];
+        for method in METHODS {
+            match allowed(method) {
+                Err(why) if self.method.iter().any(|asked| asked == method) => {
+                    return usage(format!("--method {method}: {why}"));
+                }
+                Err(why) if self.method.is_empty() => crate::talk!("not by {method}: {why}"),
+                Ok(()) if self.method.is_empty() || self.method.iter().any(|asked| asked == method) => {
+                    chosen.push(method.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+/// What is measured, and on what.
+struct Task<'a> {
+    args: &'a Bits,
+    model: &'a Model,
+    points: Points,
+    unit: Unit,
+    d: usize,
+    /// What the user should know of the data.
+    data: String,
+    /// What the units of the columns of a table add to a figure in nats.
+    columns: Option<f64>,
+}
+
+/// What one method found.
+struct Found {
+    method: String,
+    likelihoods: Likelihoods,
+    /// How, in words.
+    how: String,
+    /// How, in figures.
+    figures: Value,
+}
+
+impl<'a> Task<'a> {
+    fn of(args: &'a Bits, opened: &'a Opened) -> Result<Self> {
+        let model = &opened.model;
+        let spec = &model.spec;
+        let size = match spec.shape.as_slice() {
+            [_, h, w] if h == w => Some(*h),
+            _ => None,
+        };
+        let data: Arc<dyn Dataset> =
+            langevin_data::open(&args.data, &langevin_data::Options { size, ..Default::default() })?.into();
+        if data.shape() != spec.shape {
+            return usage(format!(
+                "--data {}: samples of shape {:?}, and the model has {:?}",
+                args.data,
+                data.shape(),
+                spec.shape
+            ));
+        }
+        let t = args.t_min.unwrap_or(spec.process.get().span().0);
+        let (low, high) = spec.process.get().span();
+        if !(t >= low && t < high) {
+            return usage(format!("--t-min {t}: the process {} goes from {low} to {high}", spec.process.name()));
+        }
+        let n = args.number.min(data.len());
+        let (x, labels) = take(&data, n, args)?;
+        let (x, columns) = match (opened.columns()?, data.columns()) {
+            (Some(own), Some(theirs)) => {
+                if own.names.len() != theirs.names.len() {
+                    return usage(format!("--data {}: its columns are not those of the model", args.data));
+                }
+                // the model's columns were scaled by the table that it learnt
+                let scaled = theirs.restore(&x)?.into_iter().flatten().enumerate();
+                let scaled = scaled.map(|(i, v)| (v - own.mean[i % own.mean.len()]) / own.std[i % own.std.len()]);
+                let x = Tensor::from_iter(scaled, x.device())?.reshape(x.shape())?;
+                (x, Some(own.std.iter().map(|std| std.ln()).sum()))
+            }
+            _ => (x, None),
+        };
+        let labels = match (spec.labels(), args.class) {
+            (None, None) => None,
+            (None, Some(class)) => return usage(format!("--class {class}: this model was trained without classes")),
+            (Some(all), Some(class)) if class as usize >= all => {
+                return usage(format!("--class {class}: the classes of this model are 0 to {}", all - 1));
+            }
+            (Some(_), Some(class)) => Some(vec![class; n]),
+            (Some(all), None) => match labels.filter(|labels| labels.iter().all(|&label| (label as usize) < all)) {
+                Some(labels) => Some(labels),
+                None => {
+                    return usage(format!("--data {}: it has no labels that the model knows; give --class", args.data));
+                }
+            },
+        };
+        let x = spec.ranged(&x.to_dtype(model.dtype())?)?.to_device(model.device())?;
+        let (unit, of) = match data.kind() {
+            Kind::Image => {
+                let (range, of) = if spec.from_zero { (1., "[0, 1]") } else { (2., "[-1, 1]") };
+                let unit = Unit::BitsPerDim { range };
+                (unit, format!("in {of}, +{} bits/dim; uniform noise within each of 256 levels", unit.offset()))
+            }
+            Kind::Table => (Unit::Nats, "rows of standardised columns, as they are".into()),
+            Kind::Points => (Unit::Nats, "points as they are".into()),
+        };
+        let points = Points { x, labels, t: vec![t] };
+        Ok(Self { args, model, d: spec.shape.iter().product(), points, unit, data: of, columns })
+    }
+
+    fn measure(&self, method: &str) -> Result<Found> {
+        let (likelihoods, how, figures) = match method {
+            "ode" => self.by_flow()?,
+            "energy" => self.by_energy()?,
+            _ => self.by_annealing()?,
+        };
+        let lost = likelihoods.log_p.iter().filter(|l| !l.is_finite()).count();
+        if lost > 0 {
+            bail!(
+                "{method}: log p of {lost} of {} points is not finite: the model says nothing of them",
+                self.points.len()
+            );
+        }
+        Ok(Found { method: method.into(), likelihoods, how, figures })
+    }
+
+    fn by_flow(&self) -> Result<(Likelihoods, String, Value)> {
+        let (args, flow, n) = (self.args, self.args.flow(self.d), self.points.len());
+        let seeds: Vec<u64> = (0..n as u64).map(|i| args.seed.wrapping_shl(32).wrapping_add(i)).collect();
+        let found = density::flow(self.model, &flow, &self.points, &seeds, args.batch)?;
+        let evaluations = found.evaluations.iter().sum::<usize>() as f64 / n as f64;
+        let (divergence, own) = match flow.divergence {
+            Divergence::Exact => ("exact divergence".into(), 0.),
+            Divergence::Hutchinson { probes, .. } => {
+                let own = found.error.map_or(f64::NAN, |e| e.iter().map(|e| e * e).sum::<f64>().sqrt() / n as f64);
+                (format!("hutchinson, {probes} {} probes", args.probe), own)
+            }
+        };
+        let how =
+            format!("{divergence}, rtol {:e}, atol {:e}, {evaluations:.1} evaluations a sample", args.rtol, args.atol);
+        let figures =
+            json!({ "divergence": flow.divergence, "rtol": args.rtol, "atol": args.atol, "evaluations": evaluations });
+        Ok((Likelihoods { log_p: found.log_p, own, shared: 0. }, how, figures))
+    }
+
+    fn by_energy(&self) -> Result<(Likelihoods, String, Value)> {
+        let classes = self.points.classes();
+        let found = density::normalisers(self.model, &classes, DRAWS, self.args.seed)?;
+        let constants: Constants =
+            classes.into_iter().zip(&found).map(|(class, c)| (class, (c.value, c.error))).collect();
+        let values: Vec<_> = found.iter().map(|c| format!("{:.4} +- {:.4}", c.value, c.error)).collect();
+        let spread = found.iter().map(|c| c.spread).fold(0., f64::max);
+        let how = format!(
+            "one pass; constant {} nats, spread {spread:.4} over {DRAWS} draws of the prior",
+            values.join(", ")
+        );
+        Ok((self.of_constants(&constants)?, how, json!({ "constants": found })))
+    }
+
+    fn by_annealing(&self) -> Result<(Likelihoods, String, Value)> {
+        let (args, classes) = (self.args, self.points.classes());
+        let populations =
+            Populations { annealing: args.annealing(), particles: args.particles, runs: args.runs, seed: args.seed };
+        let found = populations.log_z(self.model, &classes, self.points.t[0])?;
+        let constants: Constants =
+            classes.into_iter().zip(&found).map(|(class, (log_z, _))| (class, (-log_z.value, log_z.error))).collect();
+        let values: Vec<_> = found.iter().map(|(z, _)| format!("{:.4} +- {:.4}", z.value, z.error)).collect();
+        let levels = || found.iter().flat_map(|(_, levels)| levels);
+        let ess = levels().map(|level| level.ess).fold(1., f64::min);
+        let resampled = levels().filter(|level| level.resampled).count() as f64 / (found.len() * args.runs) as f64;
+        let how = format!(
+            "log Z {} nats; {} runs of {} particles, {} levels; effective particles at least {:.0} %, drawn again \
+             {resampled:.1} times a run",
+            values.join(", "),
+            args.runs,
+            args.particles,
+            args.levels,
+            100. * ess
+        );
+        let figures = json!({
+            "log_z": found.iter().map(|(log_z, _)| log_z).collect::<Vec<_>>(),
+            "runs": args.runs, "particles": args.particles, "levels": args.levels,
+            "by_level": found.iter().map(|(_, levels)| &levels[..args.levels]).collect::<Vec<_>>(),
+        });
+        Ok((self.of_constants(&constants)?, how, figures))
+    }
+
+    fn of_constants(&self, constants: &Constants) -> Result<Likelihoods> {
+        let minus_energy = density::minus_energy(self.model, &self.points, self.args.batch)?;
+        let rounding = minus_energy.iter().fold(0f64, |top, e| top.max(e.abs())) * f64::from(f32::EPSILON);
+        if self.model.dtype() == DType::F32 && rounding * self.unit.nat(self.d) > 1e-3 {
+            crate::talk!("energies here are so large that f32 rounds them by {rounding:.2} nats; --dtype f64 does not");
+        }
+        let log_p = self.points.log_p(&minus_energy, constants);
+        let shared = self.points.shared(constants);
+        Ok(Likelihoods { log_p, own: shared, shared })
+    }
+
+    /// Every pair of methods, with the difference of their figures and its error.
+    fn differences<'b>(&self, found: &'b [Found]) -> Vec<(&'b str, &'b str, f64, f64)> {
+        let pairs = found.iter().enumerate().flat_map(|(i, a)| found[i + 1..].iter().map(move |b| (a, b)));
+        pairs
+            .map(|(a, b)| {
+                let (mean, error) = a.likelihoods.more_than(&b.likelihoods, self.unit, self.d);
+                (a.method.as_str(), b.method.as_str(), mean, error)
+            })
+            .collect()
+    }
+
+    fn tell(&self, found: &[Found]) -> Result<()> {
+        crate::say!("{:<14} {:>10} {:>10} {:>10}", "method", self.unit.name(), "+- data", "+- method")?;
+        for Found { method, likelihoods, .. } in found {
+            let figure = likelihoods.figure(self.unit, self.d);
+            let own = if figure.own.is_nan() { "-".into() } else { format!("{:.4}", figure.own) };
+            crate::say!("{method:<14} {:>10.4} {:>10.4} {own:>10}", figure.mean, figure.error)?;
+        }
+        for (a, b, mean, error) in self.differences(found) {
+            crate::say!("{:<14} {mean:>+10.4} {error:>10.4}", format!("{a} - {b}"))?;
+        }
+        let process = self.model.spec.process.get();
+        let (t, end) = (self.points.t[0], process.span().1);
+        let (m, prior) = (process.marginal(t), process.marginal(end));
+        let n = self.points.len();
+        crate::say!("\n{:<14} {n} of {}, seed {}, {:?}", "points", self.args.data, self.args.seed, self.model.dtype())?;
+        crate::say!("{:<14} {}", "data", self.data)?;
+        if let Some(columns) = self.columns {
+            crate::say!("{:<14} {columns:+.4} nats give the figures of the columns' own units", "columns")?;
+        }
+        crate::say!("{:<14} {t}, where alpha is {:.5} and sigma {:.5}", "t", m.alpha, m.sigma)?;
+        crate::say!("{:<14} N(0, {:.5}^2) at t = {end}, where alpha is {:.5}", "prior", prior.sigma, prior.alpha)?;
+        for Found { method, how, .. } in found {
+            crate::say!("{method:<14} {how}")?;
+        }
+        Ok(())
+    }
+
+    fn json(&self, found: &[Found]) -> Value {
+        let process = self.model.spec.process.get();
+        let methods: serde_json::Map<String, Value> = found
+            .iter()
+            .map(|f| {
+                let figure = f.likelihoods.figure(self.unit, self.d);
+                let all = json!({ "figure": figure, "how": f.figures, "log_p": f.likelihoods.log_p });
+                (f.method.clone(), all)
+            })
+            .collect();
+        let differences = self
+            .differences(found)
+            .into_iter()
+            .map(|(a, b, mean, error)| json!({ "of": [a, b], "mean": mean, "error": error }));
+        json!({
+            "model": self.args.model, "data": self.args.data, "n": self.points.len(), "seed": self.args.seed,
+            "unit": self.unit, "dimensions": self.d, "t": self.points.t[0],
+            "prior": { "t": process.span().1, "std": process.marginal(process.span().1).sigma },
+            "dequantised": matches!(self.unit, Unit::BitsPerDim { .. }), "columns": self.columns,
+            "methods": methods, "differences": differences.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; and their labels.
+fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Option<Vec<u32>>)> {
+    let batch = n.min(512);
+    let dequantise = data.kind() == Kind::Image;
+    let loader = Loader::new(data.clone(), LoaderOptions { batch, seed: args.seed, flip: false, dequantise })?;
+    let batches = (0..n.div_ceil(batch) as u64).map(|i| loader.batch(i)).collect::<candle_core::Result<Vec<_>>>()?;
+    let x = Tensor::cat(&batches.iter().map(|batch| &batch.x).collect::<Vec<_>>(), 0)?.narrow(0, 0, n)?;
+    let labels: Option<Vec<&Tensor>> = batches.iter().map(|batch| batch.labels.as_ref()).collect();
+    let labels = match labels {
+        Some(labels) => Some(Tensor::cat(&labels, 0)?.narrow(0, 0, n)?.to_vec1()?),
+        None => None,
+    };
+    Ok((x, labels))
 }

@@ -15,7 +15,7 @@ pub struct Eval {
 
 #[derive(Subcommand)]
 enum Metric {
-    Bits(bits::Bits),
+    Bits(Box<bits::Bits>),
     Ood(Box<ood::Ood>),
 }
 

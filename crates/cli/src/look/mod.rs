@@ -97,7 +97,7 @@ impl Subject {
             Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &[])?,
             None => Way::of_sampler(&opened.model, &drawing.sampler)?,
         };
-        let job = Job { model: &opened.model, noise: drawing.noise, way, start, batch: self.batch };
+        let job = Job { model: &opened.model, guide: None, noise: drawing.noise, way, start, batch: self.batch };
         let x = job.draw(seeds, None, false)?.x.to_device(opened.model.device())?;
         Ok(opened.model.spec.ranged(&x)?)
     }

@@ -2,10 +2,12 @@
 //!
 //! Its stationary density is off by O(eps): a normal of variance v gets v / (1 - eps/(2v)).
 
-use super::{Chain, Kernel, Score, Stats};
-use candle_core::{Result, Tensor};
+use super::{Score, ScoreKernel, Stats, View};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
 use langevin_ops::shape::{combine, sum_per_sample, to_host};
+use serde::{Deserialize, Serialize};
 
 /// x + eps score + sqrt(2 eps) z, `eps` one for all samples or one a sample: every corrector's step too.
 pub fn langevin(x: &Tensor, score: &Tensor, eps: &[f64], z: &Tensor) -> Result<Tensor> {
@@ -13,23 +15,43 @@ pub fn langevin(x: &Tensor, score: &Tensor, eps: &[f64], z: &Tensor) -> Result<T
     x + combine(eps, score, &noise, z)?
 }
 
-/// Langevin dynamics without a test of acceptance.
-#[derive(Clone, Debug)]
+/// Langevin dynamics without a test of acceptance: one score a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Langevin {
-    /// The step size eps.
+    /// The step size eps, in units of the squared length of the density.
     pub step: f64,
 }
 
-impl<M: Score + ?Sized> Kernel<M> for Langevin {
-    fn step(&mut self, m: &M, chain: &mut Chain, z: &mut Noise) -> Result<Stats> {
-        let proposal = langevin(&chain.x, &m.score(&chain.x)?, &[self.step], &z.normal_like(&chain.x)?)?.detach();
+impl Default for Langevin {
+    fn default() -> Self {
+        Self { step: 0.075 }
+    }
+}
+
+impl Named for Langevin {
+    const NAME: &'static str = "langevin";
+    const ABOUT: &'static str = "Langevin dynamics without a test of acceptance [Roberts & Tweedie 1996]";
+}
+
+impl ScoreKernel for Langevin {
+    fn check(&self) -> Result<()> {
+        if !(self.step.is_finite() && self.step > 0.) {
+            bail!("langevin: step is {}; it must be a number above 0", self.step);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
+        let eps: Vec<f64> = length.iter().map(|length| self.step * length * length).collect();
+        let proposal = langevin(&at.x, &at.score, &eps, &z.normal_like(&at.x)?)?.detach();
         // 0 x is 0 where x is finite, and NaN elsewhere
         let finite: Vec<bool> =
             to_host(&sum_per_sample(&(&proposal * 0.)?)?)?.into_iter().map(|zero| zero == 0.).collect();
         let nan = finite.iter().filter(|&&finite| !finite).count() as u64;
-        chain.x = if nan == 0 { proposal } else { choose(&finite, &proposal, &chain.x)? };
+        let x = if nan == 0 { proposal } else { choose(&finite, &proposal, &at.x)? };
         let proposed = finite.len() as u64;
-        Ok(Stats { proposed, accepted: proposed - nan, nan, diverged: 0 })
+        Ok((m.look(&x)?, Stats { proposed, accepted: proposed - nan, nan, ..Stats::default() }))
     }
 }
 

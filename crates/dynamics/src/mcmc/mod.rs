@@ -14,21 +14,62 @@
 //! # Ok(()) }
 //! ```
 
+pub mod diagnostics;
+mod difference;
+pub mod hmc;
 mod langevin;
+pub mod mala;
+mod metropolis;
+mod step_size;
+pub mod tempering;
 
+pub use difference::Difference;
+pub use hmc::Hmc;
 pub(crate) use langevin::choose;
 pub use langevin::{Langevin, langevin};
+pub use mala::Mala;
+pub use metropolis::Proposal;
+pub use step_size::StepSize;
+pub use tempering::Ladder;
 
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::grad::gradient;
 use langevin_ops::noise::Noise;
+use langevin_ops::registry;
+use langevin_ops::shape::to_host;
 use std::ops::AddAssign;
+
+/// What a kernel knows of the places where its chains are.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The places, `[B, ...]`.
+    pub x: Tensor,
+    /// grad log p there, the shape of `x`.
+    pub score: Tensor,
+    /// The energy there, one a chain; `None` where only a score is known.
+    pub energy: Option<Vec<f64>>,
+}
 
 /// A density known by its score alone.
 pub trait Score {
     /// grad log p, the shape of `x` `[B, ...]`.
     fn score(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// The score at `x`, and the energy where it is known. Neither keeps a graph.
+    fn look(&self, x: &Tensor) -> Result<View> {
+        let x = x.detach();
+        Ok(View { score: self.score(&x)?.detach(), x, energy: None })
+    }
+
+    /// E(to) - E(from) of each chain: exact where both energies are known, else the line integral of the score along the
+    /// straight path, five evaluations more.
+    fn delta_energy(&self, from: &View, to: &View) -> Result<Difference> {
+        match (&from.energy, &to.energy) {
+            (Some(before), Some(after)) => Ok(difference::of_energies(before, after, to.x.dtype())),
+            _ => difference::along_the_path(self, from, to),
+        }
+    }
 }
 
 /// A density known up to its constant: p ~ exp(-E).
@@ -52,9 +93,19 @@ impl<E: Energy + ?Sized> Score for E {
     fn score(&self, x: &Tensor) -> Result<Tensor> {
         self.energy_grad(x)?.1.neg()
     }
+
+    fn look(&self, x: &Tensor) -> Result<View> {
+        seen(x, |x| self.energy_grad(x))
+    }
 }
 
-/// A denoiser's density at one noise level.
+fn seen(x: &Tensor, energy_grad: impl FnOnce(&Tensor) -> Result<(Tensor, Tensor)>) -> Result<View> {
+    let x = x.detach();
+    let (energy, grad) = energy_grad(&x)?;
+    Ok(View { score: grad.neg()?.detach(), energy: Some(to_host(&energy.detach())?), x })
+}
+
+/// A denoiser's density at one noise level: an energy where the model has one, else a score.
 pub struct Level<'a> {
     /// The model.
     pub model: &'a dyn Denoiser,
@@ -65,6 +116,14 @@ pub struct Level<'a> {
 impl Score for Level<'_> {
     fn score(&self, x: &Tensor) -> Result<Tensor> {
         self.model.score(x, self.t)
+    }
+
+    fn look(&self, x: &Tensor) -> Result<View> {
+        let Some(energy) = self.model.noisy_energy() else {
+            let x = x.detach();
+            return Ok(View { score: self.score(&x)?.detach(), x, energy: None });
+        };
+        seen(x, |x| energy.energy_grad(x, self.t))
     }
 }
 
@@ -82,16 +141,23 @@ pub struct Stats {
     pub proposed: u64,
     /// Proposals accepted; a kernel without a test accepts all that are finite.
     pub accepted: u64,
-    /// Proposals given up since their energy ran away.
+    /// Proposals refused since their energy ran away: a step size that is too large.
     pub diverged: u64,
     /// Proposals that were not finite; their chains stay where they were.
     pub nan: u64,
+    /// The sum over proposals, but for those lost, of how far their energy difference may be off.
+    pub error: f64,
 }
 
 impl Stats {
     /// The part of proposals that was accepted; NaN if there were none.
     pub fn acceptance(&self) -> f64 {
         self.accepted as f64 / self.proposed as f64
+    }
+
+    /// How far the energy difference of a proposal may be off, on average; NaN if there were none.
+    pub fn mean_error(&self) -> f64 {
+        self.error / self.proposed as f64
     }
 }
 
@@ -101,6 +167,7 @@ impl AddAssign for Stats {
         self.accepted += other.accepted;
         self.diverged += other.diverged;
         self.nan += other.nan;
+        self.error += other.error;
     }
 }
 
@@ -115,6 +182,60 @@ pub trait Kernel<M: ?Sized> {
         for _ in 0..steps {
             stats += self.step(m, chain, z)?;
         }
+        Ok(stats)
+    }
+}
+
+/// A kernel that needs a score alone, and uses energies where they are known: a [`Kernel`] of every [`Score`].
+pub trait ScoreKernel: Send + Sync + std::fmt::Debug {
+    /// Errors, naming the option, if one is out of its range.
+    fn check(&self) -> Result<()>;
+
+    /// Other chains begin: what was adapted to the last ones is forgotten.
+    fn begin(&mut self) {}
+
+    /// One step of every chain from where `at` saw it. `length` is the unit of length of the density, one for all chains or
+    /// one a chain: sigma for noisy data, 1 where step sizes are absolute.
+    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)>;
+}
+
+registry! {
+    /// Any kernel of a score, as configurations name it.
+    pub enum AnyKernel: ScoreKernel = "kernel" { Langevin, Mala, Hmc } check ScoreKernel::check
+}
+
+/// A density of any size behind a reference of one.
+struct By<'a, M: ?Sized>(&'a M);
+
+impl<M: Score + ?Sized> Score for By<'_, M> {
+    fn score(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.score(x)
+    }
+
+    fn look(&self, x: &Tensor) -> Result<View> {
+        self.0.look(x)
+    }
+
+    fn delta_energy(&self, from: &View, to: &View) -> Result<Difference> {
+        self.0.delta_energy(from, to)
+    }
+}
+
+impl<M: Score + ?Sized, K: ScoreKernel + ?Sized> Kernel<M> for K {
+    fn step(&mut self, m: &M, chain: &mut Chain, z: &mut Noise) -> Result<Stats> {
+        self.run(m, chain, 1, z)
+    }
+
+    fn run(&mut self, m: &M, chain: &mut Chain, steps: usize, z: &mut Noise) -> Result<Stats> {
+        self.check()?;
+        let m = By(m);
+        let (mut at, mut stats) = (m.look(&chain.x)?, Stats::default());
+        for _ in 0..steps {
+            let (next, more) = self.advance(&m, &at, &[1.], z)?;
+            at = next;
+            stats += more;
+        }
+        chain.x = at.x;
         Ok(stats)
     }
 }

@@ -137,6 +137,12 @@ fn weight(new: f64, old: f64) -> f64 {
     if m > 0. { m } else { 0.5 }
 }
 
+/// Whether two processes are one: the same span, and the same noise within it.
+pub fn same(a: &dyn Process, b: &dyn Process) -> bool {
+    let (low, high) = a.span();
+    a.span() == b.span() && [low, 0.5 * (low + high), high].iter().all(|&t| a.marginal(t) == b.marginal(t))
+}
+
 registry! {
     /// Any process, as configurations name it.
     pub enum AnyProcess: Process = "process" { Vp, Cosine, SubVp, Ve, Edm, Flow, Table } check Process::check

@@ -2,7 +2,7 @@
 //! eps = step sigma^2 / 2, and nothing between the levels but the scale of the data; at the end the denoised x0.
 //! \[Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475\]
 
-use super::transfer::{Ends, ends, lands, of};
+use super::transfer::{carried, ends, lands};
 use super::{Sampler, above_zero};
 use crate::Denoiser;
 use crate::denoiser::each;
@@ -10,7 +10,6 @@ use crate::mcmc::langevin;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::scale;
 use serde::{Deserialize, Serialize};
 
 /// `steps_per_level` evaluations a level.
@@ -53,8 +52,6 @@ impl Sampler for AnnealedLangevin {
         if lands(s) {
             return m.x0(&x, t);
         }
-        // x/alpha stays; where there is next to no signal, x/sigma does
-        let carry = |e: &Ends| if e.t.sigma < 1e3 * e.t.alpha { e.s.alpha / e.t.alpha } else { e.keep() };
-        scale(&x, &of(&ends(m.process(), t, s)?, carry))
+        carried(&ends(m.process(), t, s)?, &x)
     }
 }

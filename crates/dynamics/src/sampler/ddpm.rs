@@ -6,7 +6,7 @@
 
 use super::Sampler;
 use super::transfer::{Ends, ends, lands, of, sum};
-use crate::Denoiser;
+use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -41,12 +41,26 @@ impl Named for Ddpm {
 
 impl Sampler for Ddpm {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
+        self.given(m.process(), x, &m.x0(x, t)?, t, s, z)
+    }
+}
+
+impl Ddpm {
+    /// The step for the estimate `x0`.
+    pub(crate) fn given(
+        &self,
+        process: &dyn Process,
+        x: &Tensor,
+        x0: &Tensor,
+        t: &[f64],
+        s: &[f64],
+        z: &mut Noise,
+    ) -> Result<Tensor> {
         let noisy_end = self.noisy_end && self.variance == Variance::FixedLarge && t.iter().all(|&t| t > 1.);
         if lands(s) && !noisy_end {
-            return Ok(x0);
+            return Ok(x0.clone());
         }
-        let ends = ends(m.process(), t, s)?;
+        let ends = ends(process, t, s)?;
         let deviation = |e: &Ends| match self.variance {
             _ if e.s.sigma == 0. && !noisy_end => 0.,
             Variance::FixedSmall => e.posterior().sqrt(),
@@ -54,8 +68,14 @@ impl Sampler for Ddpm {
         };
         sum(&[
             (of(&ends, |e| e.ratio() * e.keep().powi(2)), x),
-            (of(&ends, |e| e.s.alpha * e.variance() / e.t.sigma.powi(2)), &x0),
+            (of(&ends, |e| e.s.alpha * e.variance() / e.t.sigma.powi(2)), x0),
             (of(&ends, deviation), &z.normal_like(x)?),
         ])
+    }
+
+    /// The other way, from `s` up to a noisier `t`: q(x_t | x_s) = N(r x_s, sigma_t^2 - r^2 sigma_s^2).
+    pub(crate) fn back(&self, process: &dyn Process, x: &Tensor, s: f64, t: f64, z: &mut Noise) -> Result<Tensor> {
+        let ends = ends(process, &[t], &[s])?;
+        sum(&[(of(&ends, Ends::ratio), x), (of(&ends, |e| e.variance().sqrt()), &z.normal_like(x)?)])
     }
 }

@@ -4,6 +4,7 @@
 //! guidance and clipping wrap the denoiser, so no sampler knows of them.
 
 mod annealed_langevin;
+mod annealed_mcmc;
 mod consistency;
 mod ddim;
 mod ddpm;
@@ -18,12 +19,16 @@ mod heun;
 mod multistep;
 mod pc;
 mod pndm;
+mod report;
 mod reverse_diffusion;
 mod rk45;
+mod smc;
+mod tempering;
 mod transfer;
 mod unipc;
 
 pub use annealed_langevin::AnnealedLangevin;
+pub use annealed_mcmc::AnnealedMcmc;
 pub use consistency::Consistency;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
@@ -37,8 +42,12 @@ pub use heun::Heun;
 pub use multistep::{Extrapolate, Second};
 pub use pc::{Norms, Pc};
 pub use pndm::{Mixed, Pndm};
+pub use report::{AtLevel, Report};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
+pub use smc::Smc;
+pub use tempering::Tempering;
+pub(crate) use transfer::Ends;
 pub use unipc::{Bh, UniPc};
 
 use crate::{Denoiser, Process};
@@ -71,13 +80,23 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     fn wants_consistency(&self) -> bool {
         false
     }
+
+    /// Whether the samples of a run are one population: a sample then depends on the others.
+    fn population(&self) -> bool {
+        false
+    }
+
+    /// What MCMC did in the last run, for a sampler that has any.
+    fn report(&self) -> Option<&Report> {
+        None
+    }
 }
 
 registry! {
     /// Any sampler, as configurations name it.
     pub enum AnySampler: Sampler = "sampler" {
         Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
-        AnnealedLangevin, EdmStochastic, Consistency
+        AnnealedLangevin, AnnealedMcmc, Tempering, Smc, EdmStochastic, Consistency
     } check Sampler::check
 }
 

@@ -3,11 +3,13 @@
 //! The step size of the Langevin dynamics is eps = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 (1 where data
 //! are not scaled). In many dimensions |z| / |score| is nearly sigma; in few it varies from point to point, and a step
 //! size that depends on x draws from another density (near p / eps): hence the choice of [`Norms`].
+//! Any other kernel may correct in its place, with a test of acceptance or without; its unit of length is sigma.
 
+use super::report::Report;
 use super::transfer::{Ends, ends, lands};
 use super::{AnySampler, ReverseDiffusion, Sampler, above_zero};
 use crate::Denoiser;
-use crate::mcmc::langevin;
+use crate::mcmc::{AnyKernel, langevin};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -33,50 +35,77 @@ pub enum Norms {
 pub struct Pc {
     /// The sampler that goes from t to s.
     pub predictor: Box<AnySampler>,
-    /// Langevin steps before each prediction.
+    /// Steps of the corrector before each prediction.
     pub corrector_steps: usize,
+    /// The kernel that corrects, with its own step size; the paper's Langevin step, by `snr` and `norms`, if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrector: Option<AnyKernel>,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
     /// The norms that make the step size.
     pub norms: Norms,
+    /// What the kernel did in the last run.
+    #[serde(skip)]
+    pub report: Report,
 }
 
 impl Default for Pc {
     fn default() -> Self {
         let predictor = Box::new(ReverseDiffusion::default().into());
-        Self { predictor, corrector_steps: 1, snr: 0.16, norms: Norms::default() }
+        let (norms, report) = (Norms::default(), Report::default());
+        Self { predictor, corrector_steps: 1, corrector: None, snr: 0.16, norms, report }
     }
 }
 
 impl Named for Pc {
     const NAME: &'static str = "pc";
-    const ABOUT: &'static str = "Langevin corrector before each step of any other sampler [Song21, Alg. 2 to 5]";
+    const ABOUT: &'static str =
+        "a corrector, Langevin or any MCMC kernel, before each step of any other sampler [Song21, Alg. 2 to 5]";
 }
 
 impl Sampler for Pc {
     fn begin(&mut self, times: &[f64]) {
         self.predictor.get_mut().begin(times);
+        if let Some(kernel) = &mut self.corrector {
+            kernel.get_mut().begin();
+        }
+        self.report = Report::default();
     }
 
     fn check(&self) -> Result<()> {
         above_zero("snr", self.snr)?;
+        if let Some(kernel) = &self.corrector {
+            kernel.get().check()?;
+        }
         self.predictor.get().check()
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let ends = ends(m.process(), t, s)?;
-        let mut x = x.clone();
-        for _ in 0..self.corrector_steps {
-            let score = m.score(&x, t)?;
-            let noise = z.normal_like(&x)?;
-            let eps = self.step_size(&ends, &score, &noise)?;
-            x = langevin(&x, &score, &eps, &noise)?;
-        }
+        let x = match &mut self.corrector {
+            Some(kernel) => self.report.steps(m, kernel.get_mut(), (x, t), self.corrector_steps, z)?,
+            None => self.corrected(m, x, &ends(m.process(), t, s)?, t, z)?,
+        };
         if lands(s) { m.x0(&x, t) } else { self.predictor.get_mut().step(m, &x, t, s, z) }
+    }
+
+    fn report(&self) -> Option<&Report> {
+        self.corrector.as_ref().map(|_| &self.report)
     }
 }
 
 impl Pc {
+    /// After the Langevin steps of the paper.
+    fn corrected(&self, m: &dyn Denoiser, x: &Tensor, ends: &[Ends], t: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let mut x = x.clone();
+        for _ in 0..self.corrector_steps {
+            let score = m.score(&x, t)?;
+            let noise = z.normal_like(&x)?;
+            let eps = self.step_size(ends, &score, &noise)?;
+            x = langevin(&x, &score, &eps, &noise)?;
+        }
+        Ok(x)
+    }
+
     fn step_size(&self, ends: &[Ends], score: &Tensor, noise: &Tensor) -> Result<Vec<f64>> {
         let sigma = |i: usize| ends[if ends.len() == 1 { 0 } else { i }].t.sigma;
         let ratios: Vec<f64> = match self.norms {

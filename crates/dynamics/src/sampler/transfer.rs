@@ -40,6 +40,11 @@ impl Ends {
         self.t.alpha / self.s.alpha
     }
 
+    /// Whether there is next to no signal at t.
+    pub fn starts_from_noise(&self) -> bool {
+        self.t.sigma >= 1e3 * self.t.alpha
+    }
+
     /// The variance of q(x_t | x_s).
     pub fn variance(&self) -> f64 {
         (self.t.sigma.powi(2) - (self.ratio() * self.s.sigma).powi(2)).max(0.)
@@ -95,4 +100,10 @@ pub(crate) fn towards(ends: &[Ends], x: &Tensor, x0: &Tensor) -> Result<Tensor> 
 /// Whether every sample lands on clean data.
 pub(crate) fn lands(s: &[f64]) -> bool {
     s.iter().all(|&s| s <= 0.)
+}
+
+/// x from one noise level to the next with nothing but the scale of the data: x/alpha stays; where there is next to no
+/// signal, x/sigma does.
+pub(crate) fn carried(ends: &[Ends], x: &Tensor) -> Result<Tensor> {
+    scale(x, &of(ends, |e| if e.starts_from_noise() { e.keep() } else { e.s.alpha / e.t.alpha }))
 }

@@ -3,7 +3,8 @@
 #![allow(dead_code)] // each test file uses its part of it
 
 use candle_core::{Result, Tensor, bail};
-use langevin_dynamics::{Denoiser, Mixture, Process};
+use langevin_dynamics::noisy::Jet;
+use langevin_dynamics::{Denoiser, Mixture, NoisyEnergy, Process};
 use langevin_ops::shape::to_host;
 use std::fmt;
 
@@ -29,7 +30,8 @@ impl<'a> Fast<'a> {
         Self { process, parts: (0..mixture.components()).map(part).collect() }
     }
 
-    fn point(&self, alpha: f64, sigma: f64, x: [f64; 2]) -> [f64; 2] {
+    /// x0, and log p_t.
+    fn point(&self, alpha: f64, sigma: f64, x: [f64; 2]) -> ([f64; 2], f64) {
         let each = |(w, m, c): &(f64, [f64; 2], [f64; 3])| {
             let [a, b, d] =
                 [alpha * alpha * c[0] + sigma * sigma, alpha * alpha * c[1], alpha * alpha * c[2] + sigma * sigma];
@@ -52,7 +54,16 @@ impl<'a> Fast<'a> {
             sum += r;
             mean = [mean[0] + r * x0[0], mean[1] + r * x0[1]];
         }
-        [mean[0] / sum, mean[1] / sum]
+        ([mean[0] / sum, mean[1] / sum], top + sum.ln() - (2. * std::f64::consts::PI).ln())
+    }
+
+    fn points(&self, x: &Tensor, t: &[f64]) -> Result<Vec<([f64; 2], f64)>> {
+        let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
+        let one = |(i, p): (usize, &[f64])| {
+            let m = m[if m.len() == 1 { 0 } else { i }];
+            self.point(m.alpha, m.sigma, [p[0], p[1]])
+        };
+        Ok(to_host(x)?.chunks(2).enumerate().map(one).collect())
     }
 }
 
@@ -62,13 +73,38 @@ impl Denoiser for Fast<'_> {
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
-        let points = to_host(x)?;
-        let x0 = points.chunks(2).enumerate().flat_map(|(i, p)| {
-            let m = m[if m.len() == 1 { 0 } else { i }];
-            self.point(m.alpha, m.sigma, [p[0], p[1]])
-        });
+        let x0 = self.points(x, t)?.into_iter().flat_map(|(x0, _)| x0);
         Tensor::from_iter(x0, x.device())?.to_dtype(x.dtype())?.reshape(x.shape())
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        Some(self)
+    }
+}
+
+impl NoisyEnergy for Fast<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        Ok(self.energy_grad(x, t)?.0)
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let points = self.points(x, t)?;
+        let energy = Tensor::from_iter(points.iter().map(|(_, log_p)| -log_p), x.device())?;
+        let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
+        let grad = to_host(x)?.into_iter().enumerate().map(|(i, x)| {
+            let m = m[if m.len() == 1 { 0 } else { i / 2 }];
+            (x - m.alpha * points[i / 2].0[i % 2]) / (m.sigma * m.sigma)
+        });
+        let grad = Tensor::from_iter(grad.collect::<Vec<_>>(), x.device())?;
+        Ok((energy.to_dtype(x.dtype())?, grad.to_dtype(x.dtype())?.reshape(x.shape())?))
+    }
+
+    fn jet(&self, _: &Tensor, _: &[f64]) -> Result<Jet> {
+        bail!("no sampler needs it")
+    }
+
+    fn normalised(&self) -> bool {
+        true
     }
 }
 
@@ -81,6 +117,36 @@ impl Denoiser for Guard<'_> {
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.check(x, t)?;
+        self.0.x0(x, t)
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        self.0.noisy_energy().map(|_| self as &dyn NoisyEnergy)
+    }
+}
+
+impl NoisyEnergy for Guard<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        Ok(self.energy_grad(x, t)?.0)
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        self.check(x, t)?;
+        self.0.noisy_energy().expect("it was there").energy_grad(x, t)
+    }
+
+    fn jet(&self, _: &Tensor, _: &[f64]) -> Result<Jet> {
+        bail!("no sampler needs it")
+    }
+
+    fn normalised(&self) -> bool {
+        true
+    }
+}
+
+impl Guard<'_> {
+    fn check(&self, x: &Tensor, t: &[f64]) -> Result<()> {
         let (low, high) = self.process().span();
         if let Some(t) = t.iter().find(|t| !(low * (1. - 1e-9)..=high * (1. + 1e-9)).contains(*t)) {
             bail!("asked at t = {t}, outside of the span {low} to {high}");
@@ -88,7 +154,7 @@ impl Denoiser for Guard<'_> {
         if !x.flatten_all()?.sum(0)?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?.is_finite() {
             bail!("asked about points that are not finite at t = {t:?}");
         }
-        self.0.x0(x, t)
+        Ok(())
     }
 }
 
@@ -162,8 +228,23 @@ pub fn steps_for(name: &str) -> usize {
         "euler" | "ddim" | "euler-maruyama" | "reverse-diffusion" | "pc" => 200,
         "ddpm" => 400,
         "annealed-langevin" => 100,
+        "annealed-mcmc" => 80,
+        "tempering" => 12,
         _ => 80,
     }
+}
+
+/// Draws by which most samplers are judged.
+pub const DRAWS: usize = 20_000;
+
+/// Draws by which a sampler is judged: fewer for one whose work grows with the square of its levels.
+pub fn draws_for(name: &str) -> usize {
+    if name == "tempering" { DRAWS / 5 } else { DRAWS }
+}
+
+/// Steps between which its bias must shrink.
+pub fn few_and_many(name: &str) -> (usize, usize) {
+    if name == "tempering" { (2, 12) } else { (8, 64) }
 }
 
 /// What [`compare`] and [`energy_distance`] may find then. The noise of 20,000 draws alone is 0.009, 0.005, 0.013, 1e-4.
@@ -174,10 +255,13 @@ pub struct Bound {
     pub distance: f64,
 }
 
-/// The bounds for a sampler: wider for the one whose bias is that of Langevin dynamics cut short at each level.
+/// The bounds for a sampler: wider for those whose bias is that of dynamics cut short at each level, and for fewer draws.
 pub fn bound_for(name: &str) -> Bound {
     match name {
-        "annealed-langevin" => Bound { occupancy: 0.03, mean: 0.02, covariance: 0.32, distance: 3.5e-3 },
+        "tempering" => Bound { occupancy: 0.03, mean: 0.04, covariance: 0.12, distance: 1.5e-3 },
+        "annealed-langevin" | "annealed-mcmc" => {
+            Bound { occupancy: 0.03, mean: 0.02, covariance: 0.32, distance: 3.5e-3 }
+        }
         _ => Bound { occupancy: 0.014, mean: 0.025, covariance: 0.08, distance: 6e-4 },
     }
 }

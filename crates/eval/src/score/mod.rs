@@ -4,12 +4,14 @@
 //! one of them. None is good at everything: each says where it is known to fail.
 
 mod energy;
+mod likelihood;
 mod reconstruction;
 mod rule;
 mod score_norms;
 mod typicality;
 
 pub use energy::Energy;
+pub use likelihood::Likelihood;
 pub use reconstruction::Reconstruction;
 pub use rule::{Gaussian, Rule, mean_z};
 pub use score_norms::ScoreNorms;
@@ -32,6 +34,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether it takes so long that it is used only where it is named.
+    fn slow(&self) -> bool {
+        false
+    }
+
     /// The noise levels sigma / alpha at which it asks the model, to change them.
     fn levels(&mut self) -> &mut Vec<f64>;
 
@@ -45,7 +52,7 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any detector, as command lines name it.
-    pub enum AnyDetector: Detector = "score" { Energy, ScoreNorms, Typicality, Reconstruction } check Detector::check
+    pub enum AnyDetector: Detector = "score" { Energy, ScoreNorms, Typicality, Reconstruction, Likelihood } check Detector::check
 }
 
 /// The time of a noise level sigma / alpha. Errors if the process does not reach it.

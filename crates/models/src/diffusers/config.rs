@@ -140,6 +140,7 @@ impl Config {
             downsample_padding: f.get("downsample_padding", 1)?,
             middle_scale: f.get("mid_block_scale_factor", 1.)?,
             center_input: f.get("center_input_sample", false)?,
+            sines: vec![],
             cos_first: f.get("flip_sin_to_cos", true)?,
             freq_shift: f.get("freq_shift", 0.)?,
             embedding: f.get("time_embedding_dim", None)?,
@@ -162,6 +163,9 @@ impl Config {
                 config.inputs,
                 config.outputs
             );
+        }
+        if let Some(size) = config.size.filter(|size| size.iter().any(|n| !(1..=16384).contains(n))) {
+            bail!("`sample_size` is {size:?}; give 1 to 16384");
         }
         if config.classes.is_some_and(|n| n == 0 || n > 1_000_000) {
             bail!("`num_class_embeds` is {}; give 1 to 1000000, or null", config.classes.unwrap_or(0));

@@ -87,6 +87,10 @@ pub struct UNetConfig {
     pub middle_scale: f64,
     /// Map the input from [0, 1] to [-1, 1].
     pub center_input: bool,
+    /// Powers n for which sin and cos of 2^n pi x go into the network beside x: fine detail, as likelihoods of noise far
+    /// below a pixel's step ask for. \[Kingma21, appendix C\]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sines: Vec<u32>,
     /// Features of the time.
     pub time: Time,
     /// How the network is told a class, if it is.
@@ -121,6 +125,7 @@ impl Default for UNetConfig {
             downsample_padding: 1,
             middle_scale: 1.,
             center_input: false,
+            sines: vec![],
             time: Time::Sinusoid,
             class: ClassInput::Table,
             cos_first: true,
@@ -181,6 +186,9 @@ impl UNetConfig {
         if self.downsample_padding > 1 {
             bail!("`downsample_padding` is {}; 0 and 1 are supported", self.downsample_padding);
         }
+        if let Some(n) = self.sines.iter().find(|&&n| n > 16) {
+            bail!("`sines` has {n}; each is a power from 0 to 16");
+        }
         if !(self.middle_scale.is_finite() && self.middle_scale > 0.) {
             bail!("`middle_scale` is {}; give a number above 0", self.middle_scale);
         }
@@ -221,7 +229,7 @@ impl UNetConfig {
         Ok(())
     }
 
-    pub(super) fn fits(&self, height: usize, width: usize) -> Result<()> {
+    pub(crate) fn fits(&self, height: usize, width: usize) -> Result<()> {
         let step = 1 << (self.channels.len() - 1);
         if height == 0 || width == 0 || !height.is_multiple_of(step) || !width.is_multiple_of(step) {
             bail!(

@@ -16,9 +16,11 @@ use crate::params::Affine;
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use langevin_dynamics::{Cond, Net};
+use langevin_ops::act::sin;
 use langevin_ops::conv::Geometry;
 use langevin_ops::fir;
 use langevin_ops::tape::{self, Value};
+use std::f64::consts::{FRAC_PI_2, PI};
 use std::sync::Arc;
 
 impl NetConfig for UNetConfig {
@@ -62,7 +64,8 @@ impl UNet {
         }
         let (c, channels) = (config, &config.channels);
         let embedding = Embedding::of_unet(c, classes, &vb)?;
-        let conv_in = Affine::new((channels[0], inputs, 3, 3), vb.pp("conv_in"))?;
+        let seen = inputs * (1 + 2 * c.sines.len());
+        let conv_in = Affine::new((channels[0], seen, 3, 3), vb.pp("conv_in"))?;
         let b = Build { config, width: c.width(), layers: 0.into() };
         let last = channels.len() - 1;
 
@@ -93,6 +96,18 @@ impl UNet {
         let norm_out = Norm::new(channels[0], c.groups, c.eps, vb.pp("conv_norm_out"))?;
         let conv_out = Affine::new((outputs, channels[0], 3, 3), vb.pp("conv_out"))?;
         Ok(Self { config: c.clone(), inputs, embedding, conv_in, down, middle, up, norm_out, conv_out })
+    }
+
+    /// x, and sin and cos of 2^n pi x for each n of `sines`, as further channels.
+    fn with_sines(&self, x: &Value) -> Result<Value> {
+        let mut all = vec![x.clone()];
+        for &n in &self.config.sines {
+            let frequency = PI * f64::from(n).exp2();
+            for phase in [0., FRAC_PI_2] {
+                all.push(sin(&x.affine(frequency, phase)?)?);
+            }
+        }
+        if all.len() == 1 { Ok(x.clone()) } else { Value::cat(&all.iter().collect::<Vec<_>>(), 1) }
     }
 
     fn middle(b: &Build, channels: usize, vb: VarBuilder) -> Result<Middle> {
@@ -127,7 +142,7 @@ impl Net for UNet {
         let embedding = self.config.activation.of(&self.embedding.forward(c_noise, cond)?)?;
         let pass = Pass { embedding, dropout: cond.dropout };
 
-        let mut h = self.conv_in.conv(&x, Geometry::same(3))?;
+        let mut h = self.conv_in.conv(&self.with_sines(&x)?, Geometry::same(3))?;
         let mut image = x; // halved beside the features, where levels are of skip blocks
         let mut skips = vec![h.clone()];
         for level in &self.down {

@@ -14,6 +14,7 @@ pub(crate) enum Curve {
     Sigmoid,
     Softplus,
     Gelu,
+    Sin,
 }
 
 /// The highest derivative that is known in closed form here.
@@ -48,11 +49,21 @@ pub(crate) fn derivative<T: Real>(curve: Curve, k: usize, x: &[T], g: Option<&[T
         (Curve::Softplus, 0) => map(x, g, |x| T::from_f64(softplus(x.to_f64()))),
         (Curve::Softplus, _) => by_logistic([0.; 5], sigmoid(k - 1), x, g),
         (Curve::Gelu, _) => map(x, g, |x| T::from_f64(gelu(k, x.to_f64()))),
+        (Curve::Sin, _) => map(x, g, |x| T::from_f64(sine(k, x.to_f64()))),
     }
 }
 
 fn softplus(x: f64) -> f64 {
     x.max(0.) + (-x.abs()).exp().ln_1p()
+}
+
+fn sine(k: usize, x: f64) -> f64 {
+    match k % 4 {
+        0 => x.sin(),
+        1 => x.cos(),
+        2 => -x.sin(),
+        _ => -x.cos(),
+    }
 }
 
 /// x Phi(x), and its derivatives by phi' = -x phi.

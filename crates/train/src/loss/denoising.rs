@@ -73,7 +73,7 @@ impl Denoising {
         self.weight.get().check()?;
         self.level.get().check()?;
         if !(self.time.is_finite() && self.time >= 0.) {
-            bail!("loss.time is {}; it must be a number of at least 0, 1 is usual", self.time);
+            bail!("loss.time is {}; it must be a number of at least 0, 0.01 is usual", self.time);
         }
         if spec.normalised != (self.time > 0.) {
             bail!(

@@ -1,0 +1,181 @@
+//! Which class a model is told, and what guides it: its own null class, or a second model.
+
+use crate::open;
+use crate::run::usage;
+use crate::way::Way;
+use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
+use clap::Args as Group;
+use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Guided};
+use langevin_models::{Model, ModelSpec};
+
+/// The class of the samples, and guidance
+#[derive(Group, Clone, Debug, Default)]
+pub struct Guiding {
+    /// Class of every sample, for a class-conditional model; `none` for one trained with train.label_dropout
+    #[arg(long, value_name = "K|none")]
+    pub class: Option<String>,
+    /// Weight of guidance: 1 is none, more goes further away from the guide, which is the model without a class
+    #[arg(long, value_name = "W")]
+    pub guidance: Option<f64>,
+    /// Guidance only at noise levels sigma/alpha from LOW to HIGH
+    #[arg(long, value_name = "LOW,HIGH", requires = "guidance")]
+    pub guidance_interval: Option<String>,
+    /// Another model as the guide, of the same process: a smaller one, or a snapshot RUN@STEP (autoguidance)
+    #[arg(long, value_name = "MODEL", requires = "guidance")]
+    pub guide: Option<String>,
+}
+
+impl Guiding {
+    /// The label of each sample: of the class asked for, or for seed n of class n modulo their number.
+    pub fn labels(&self, model: &Model, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
+        let spec = &model.spec;
+        let Some(n) = spec.classes else {
+            return match &self.class {
+                None => Ok(None),
+                Some(class) => usage(format!(
+                    "--class {class}: this model was trained without classes (model.conditional = false)"
+                )),
+            };
+        };
+        let Some(class) = &self.class else {
+            return Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect()));
+        };
+        let label = match (class.as_str(), spec.null_label()) {
+            ("none", Some(null)) => null,
+            ("none", None) => {
+                return usage("--class none: this model must be told a class; train with train.label_dropout=0.1");
+            }
+            _ => match class.parse::<u32>() {
+                Ok(label) if (label as usize) < n => label,
+                _ => {
+                    let none = if spec.null_class { ", or none" } else { "" };
+                    return usage(format!("--class {class}: the classes of this model are 0 to {}{none}", n - 1));
+                }
+            },
+        };
+        Ok(Some(vec![label; seeds.len()]))
+    }
+
+    /// What guides `model`, if anything does.
+    pub fn open(&self, model: &Model, device: &Device) -> Result<Option<Guide>> {
+        let Some(scale) = self.guidance else { return Ok(None) };
+        let interval = self.guidance_interval.as_deref().map(interval).transpose()?;
+        let guidance = Guidance { scale, interval };
+        if let Err(why) = guidance.check() {
+            return usage(why.to_string());
+        }
+        let other = match &self.guide {
+            Some(name) => {
+                let other = open::open(name, device)?.model;
+                if let Err(why) = alike(&model.spec, &other.spec, self.class.as_deref()) {
+                    return usage(format!("--guide {name}: {why}"));
+                }
+                Some(other)
+            }
+            None => {
+                if model.spec.null_class && self.class.as_deref() == Some("none") {
+                    return usage(
+                        "--guidance: with --class none the model is its own guide; give a class, or --guide MODEL",
+                    );
+                }
+                if !model.spec.null_class {
+                    return usage(
+                        "--guidance: this model does not know the data without a class; train with \
+                         model.conditional=true train.label_dropout=0.1, or give a second model with --guide MODEL",
+                    );
+                }
+                None
+            }
+        };
+        let guide = Guide { other: other.map(Box::new), guidance };
+        let (a, b) = (model.denoiser(Cond::default())?, guide.model(model).denoiser(Cond::default())?);
+        match Guided::new(&a, &b, guide.guidance.clone()) {
+            Ok(_) => Ok(Some(guide)),
+            Err(why) => usage(format!("--guide: {why}")),
+        }
+    }
+}
+
+/// The two ends in LOW,HIGH.
+fn interval(text: &str) -> Result<(f64, f64)> {
+    let ends: Vec<_> = text.split(',').map(|end| end.trim().parse::<f64>()).collect();
+    match ends[..] {
+        [Ok(low), Ok(high)] => Ok((low, high)),
+        _ => usage(format!("--guidance-interval {text}: give two noise levels sigma/alpha, such as 0.2,5")),
+    }
+}
+
+/// Errors unless `guide` knows what `model` is asked.
+fn alike(model: &ModelSpec, guide: &ModelSpec, class: Option<&str>) -> Result<()> {
+    if model.shape != guide.shape {
+        bail!("it is of samples {:?}, the model of {:?}", guide.shape, model.shape);
+    }
+    if model.from_zero != guide.from_zero {
+        bail!("its data have another range than the model's (model.from_zero)");
+    }
+    match (model.classes, guide.classes) {
+        (_, None) => Ok(()),
+        (None, Some(_)) if guide.null_class => Ok(()),
+        (None, Some(n)) => bail!("it must be told one of {n} classes, and the model has none"),
+        (Some(m), Some(n)) if m != n => bail!("it has {n} classes, the model {m}"),
+        _ if class == Some("none") && !guide.null_class => {
+            bail!("it must be told a class, and --class none is asked; train it with train.label_dropout=0.1")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a model is guided away from.
+pub struct Guide {
+    other: Option<Box<Model>>, // none: the null class of the model itself
+    guidance: Guidance,
+}
+
+impl Guide {
+    fn model<'a>(&'a self, model: &'a Model) -> &'a Model {
+        self.other.as_deref().unwrap_or(model)
+    }
+
+    /// What the guide is told where `model` is told `labels`, for `batch` samples: the same class if it is another model
+    /// that has classes, else none.
+    fn labels(&self, model: &Model, labels: Option<&[u32]>, batch: usize) -> Option<Vec<u32>> {
+        let spec = &self.model(model).spec;
+        let same = labels.filter(|_| self.other.is_some() && spec.classes.is_some());
+        // the null class has one number in both, since they have as many classes
+        same.map(<[u32]>::to_vec).or(spec.null_label().map(|null| vec![null; batch]))
+    }
+}
+
+/// Gives `f` the denoiser of `model` for `batch` samples that are told `labels`: guided by `guide`, and clipped as `way` has it.
+pub fn denoising<R>(
+    (model, guide): (&Model, Option<&Guide>),
+    way: &Way,
+    (labels, batch): (Option<&[u32]>, usize),
+    f: impl FnOnce(&dyn Denoiser) -> Result<R>,
+) -> Result<R> {
+    let of = |model: &'_ Model, labels: Option<&[u32]>| -> Result<Cond> {
+        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
+        Ok(Cond { labels, dropout: None })
+    };
+    let plain = model.denoiser(of(model, labels)?)?.telling(way.told.clone());
+    let guiding = match guide {
+        Some(guide) => {
+            let other = guide.model(model);
+            let denoiser = other.denoiser(of(other, guide.labels(model, labels, batch).as_deref())?)?;
+            // what a scheduler tells in place of c_noise suits a network that is told the same kind of number
+            let alike = other.spec.predict.name() == model.spec.predict.name();
+            Some((denoiser.telling(if alike { way.told.clone() } else { vec![] }), guide.guidance.clone()))
+        }
+        None => None,
+    };
+    let guided = match &guiding {
+        Some((guide, guidance)) => Some(Guided::new(&plain, guide, guidance.clone())?),
+        None => None,
+    };
+    let m: &dyn Denoiser = guided.as_ref().map_or(&plain, |guided| guided);
+    match &way.clip {
+        Some(clip) => f(&Clamped::new(m, clip.clone())?),
+        None => f(m),
+    }
+}

@@ -1,0 +1,333 @@
+//! `langevin inpaint`: pictures given a part of them, or what a blur, a smaller size or grey have left.
+
+use super::{Given, methods, table};
+use crate::args::Machine;
+use crate::draw::image;
+use crate::guide::Guiding;
+use crate::open::{self, Opened};
+use crate::output;
+use crate::progress::Progress;
+use crate::run::{Usage, usage};
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use clap::Parser;
+use langevin_data::Kind;
+use langevin_dynamics::inverse::{AnyMethod, AnyTask, Mask, MaskName, Measured, Operator};
+use langevin_models::ModelSpec;
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Fill in the hidden part of pictures; enlarge, sharpen or colour them
+#[derive(Parser)]
+#[command(after_long_help = "\
+MASK is wide, narrow, super-resolve, lines, half, expand, or an image file: white where the picture is to be filled in, black
+where it is known. Methods, best for exact samples first: mcmc (on the posterior energy), repaint, dps, replace; see
+langevin list methods, and change their options with METHOD.KEY=VALUE.
+
+The picture has a row for each method (with --data, for each image, and a column for each method): the input, what was measured
+of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and method.
+
+Examples:
+  langevin inpaint runs/digits --input seven.png --mask half -n 8
+  langevin inpaint runs/digits --input seven.png --mask hole.png --method repaint,mcmc repaint.jump=10 repaint.resample=10
+  langevin inpaint runs/digits --input seven.png --task superres=2 --method mcmc mcmc.kernel=hmc
+  langevin inpaint runs/digits --input blurred.png --measured --task deblur=1.0 --noise 0.05 --method dps,mcmc
+  langevin inpaint google/ddpm-cifar10-32 --input frog.png --task colour --method dps
+  langevin inpaint runs/digits --data digits:test -n 6 --mask wide
+  langevin inpaint runs/digits --data digits:test -n 32 --table --method replace,repaint,mcmc")]
+pub struct Inpaint {
+    /// The model
+    pub model: String,
+    /// Changes: sampler.steps (noise levels, 100), sampler.grid, METHOD.KEY such as repaint.jump=10
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    /// The picture
+    #[arg(long, value_name = "IMAGE", required_unless_present = "data")]
+    pub input: Option<PathBuf>,
+    /// Pictures of a data set in its place: the first N of it
+    #[arg(long, value_name = "SPEC", conflicts_with_all = ["input", "measured"])]
+    pub data: Option<String>,
+    /// What is hidden: a mask's name, or an image that is white there
+    #[arg(long, value_name = "MASK", conflicts_with = "task")]
+    pub mask: Option<String>,
+    /// Another measurement: superres=FACTOR, deblur=PIXELS, colour (see langevin list tasks)
+    #[arg(long, value_name = "TASK[=VALUE]")]
+    pub task: Option<String>,
+    /// The picture is what was measured (small, blurred, grey), not what is to be measured
+    #[arg(long, requires = "task")]
+    pub measured: bool,
+    /// Standard deviation of the noise of the measurement, where black to white is 2
+    #[arg(long, value_name = "S", default_value_t = 0.)]
+    pub noise: f64,
+    /// How samples are drawn given the measurement: some of replace, repaint, dps, mcmc
+    /// [default: repaint, or mcmc after a blur; with --data all that can]
+    #[arg(long, value_delimiter = ',')]
+    pub method: Vec<String>,
+    /// Samples, with the seeds 0 to N-1; with --data, images [default: 8]
+    #[arg(short = 'n', value_name = "N", default_value_t = 8)]
+    pub number: usize,
+    /// Print a table of PSNR and SSIM instead of a picture: over the six masks, unless --mask or --task says which
+    #[arg(long, requires = "data")]
+    pub table: bool,
+    /// Samples at a time
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Where the picture goes [default: inpaint.png]
+    #[arg(long, value_name = "FILE.png")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub guiding: Guiding,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Images of a data set with what is known of them.
+pub(super) struct Pictures {
+    /// `[N, C, H, W]` in [-1, 1].
+    pub x: Tensor,
+    pub labels: Option<Vec<u32>>,
+}
+
+/// Carries out `langevin inpaint`.
+pub fn run(args: &Inpaint) -> Result<()> {
+    let device = args.machine.open()?;
+    if args.number == 0 || args.number > 10_000 || args.batch == 0 {
+        return usage("-n and --batch: give at least 1, and -n at most 10000");
+    }
+    let out = args.out.clone().unwrap_or("inpaint.png".into());
+    if !args.table {
+        output::writable(&out)?;
+    }
+    let opened = open::open(&args.model, &device)?;
+    if opened.kind() != Kind::Image {
+        return usage("inpaint: this model is not one of images; for tables there is langevin impute");
+    }
+    let spec = &opened.model.spec;
+    let tasks = tasks(args, spec)?;
+    let suited = |name: &str| tasks.iter().all(|(_, a)| a.gram().is_some()) || ["dps", "mcmc"].contains(&name);
+    let names: Vec<String> = match (args.method.as_slice(), &args.data) {
+        ([], None) => vec![if suited("repaint") { "repaint" } else { "mcmc" }.into()],
+        ([], Some(_)) => AnyMethod::ALL.iter().map(|(name, _)| name.to_string()).filter(|name| suited(name)).collect(),
+        (names, _) => names.to_vec(),
+    };
+    if let Some(name) = names.iter().find(|name| AnyMethod::named(name).is_ok() && !suited(name)) {
+        return usage(format!(
+            "--method {name}: a blur has no inverse to put its measurement in place by; use dps or mcmc"
+        ));
+    }
+    let (methods, changes) = methods(&names, &args.changes)?;
+    let guide = args.guiding.open(&opened.model, &device)?;
+    let given = Given::new(&opened.model, opened.run.as_ref(), guide, &changes)?;
+    if args.measured && tasks.iter().any(|(name, _)| MaskName::ALL.iter().any(|mask| mask.name() == name)) {
+        return usage("--measured: of a part of a picture, that is the picture itself; leave it out");
+    }
+    if let Some(data) = &args.data {
+        let pictures = pictures(data, args.number, &opened)?;
+        let labels = labels(args, &opened, pictures.labels.as_deref(), pictures.x.dim(0)?)?;
+        if args.table {
+            return table::print(args, &given, &methods, &tasks, (&pictures.x, labels.as_deref()));
+        }
+        let rows = rows_of_images(args, &given, &methods, &tasks[0].1, (&pictures.x, labels.as_deref()))?;
+        return write(args, &opened, &out, &rows, 2 + methods.len());
+    }
+    let labels = labels(args, &opened, None, args.number)?;
+    let rows = rows_of_methods(args, &given, &methods, &tasks[0].1, labels.as_deref())?;
+    write(args, &opened, &out, &rows, rows.dim(0)? / methods.len())
+}
+
+/// A row for each method: the picture, what was measured of it, and the samples.
+fn rows_of_methods(
+    args: &Inpaint,
+    given: &Given,
+    methods: &[AnyMethod],
+    operator: &Arc<dyn Operator>,
+    labels: Option<&[u32]>,
+) -> Result<Tensor> {
+    let spec = &given.model.spec;
+    let path = args.input.as_deref().context("no --input")?;
+    let mut dims = vec![1];
+    dims.extend_from_slice(&spec.shape);
+    let (first, seen) = if args.measured {
+        let shape = operator.apply(&Tensor::zeros(dims, DType::F32, &Device::Cpu)?)?.dims()[1..].to_vec();
+        let y = spec.ranged(&image(path, &shape)?)?;
+        (None, Measured::new(operator.clone(), y, in_range(spec, args.noise)).map_err(wrong_noise)?)
+    } else {
+        let x0 = image(path, &spec.shape)?;
+        let seen = measured(operator, spec, &x0, args.noise, &[0])?;
+        (Some(x0), seen)
+    };
+    let mut heads: Vec<Tensor> = first.into_iter().collect();
+    heads.push(spec.unranged(&operator.show(seen.y())?)?);
+    let seeds: Vec<u64> = (0..args.number as u64).collect();
+    let steps: u64 = methods.iter().map(|method| given.steps(method.get(), &seen)).sum();
+    let mut progress = Progress::new(steps * args.number.div_ceil(args.batch) as u64, "steps");
+    let mut rows = Vec::new();
+    for method in methods {
+        rows.extend(heads.clone());
+        for (i, some) in seeds.chunks(args.batch).enumerate() {
+            let labels = labels.map(|labels| &labels[i * args.batch..][..some.len()]);
+            rows.push(given.draw(method, &seen, (some, labels), &mut progress)?.to_dtype(DType::F32)?);
+        }
+    }
+    progress.done();
+    say_rows(methods, args.number)?;
+    Ok(Tensor::cat(&rows, 0)?)
+}
+
+/// Which row is which: the picture cannot say.
+fn say_rows(methods: &[AnyMethod], samples: usize) -> Result<()> {
+    methods.iter().enumerate().try_for_each(|(i, method)| {
+        crate::say!("row {}: the picture, what was measured, {samples} samples by {}", i + 1, method.name())
+    })
+}
+
+/// A row for each image: the image, what was measured of it, and a sample by each method.
+fn rows_of_images(
+    args: &Inpaint,
+    given: &Given,
+    methods: &[AnyMethod],
+    operator: &Arc<dyn Operator>,
+    (x, labels): (&Tensor, Option<&[u32]>),
+) -> Result<Tensor> {
+    let (n, spec) = (x.dim(0)?, &given.model.spec);
+    let seen = measured(operator, spec, x, args.noise, &(0..n as u64).collect::<Vec<_>>())?;
+    let steps: u64 = methods.iter().map(|method| given.steps(method.get(), &seen)).sum();
+    let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
+    let mut columns = vec![x.clone(), spec.unranged(&operator.show(seen.y())?)?];
+    for method in methods {
+        columns.push(complete(args, given, method, operator, (x, labels), &mut progress)?);
+    }
+    progress.done();
+    let names: Vec<_> = methods.iter().map(AnyMethod::name).collect();
+    crate::say!("columns: the image, what was measured, {}", names.join(", "))?;
+    let row = |i: usize| columns.iter().map(|column| column.narrow(0, i, 1)).collect::<candle_core::Result<Vec<_>>>();
+    let rows: Vec<Vec<Tensor>> = (0..n).map(row).collect::<candle_core::Result<_>>()?;
+    Ok(Tensor::cat(&rows.concat(), 0)?)
+}
+
+/// A sample for each of the images `x` `[N, C, H, W]`, measured each for itself: `[N, C, H, W]`, f32.
+pub(super) fn complete(
+    args: &Inpaint,
+    given: &Given,
+    method: &AnyMethod,
+    operator: &Arc<dyn Operator>,
+    (x, labels): (&Tensor, Option<&[u32]>),
+    progress: &mut Progress,
+) -> Result<Tensor> {
+    let seeds: Vec<u64> = (0..x.dim(0)? as u64).collect();
+    let mut parts = Vec::new();
+    for (i, some) in seeds.chunks(args.batch).enumerate() {
+        let first = i * args.batch;
+        let labels = labels.map(|labels| &labels[first..first + some.len()]);
+        let seen = measured(operator, &given.model.spec, &x.narrow(0, first, some.len())?, args.noise, some)?;
+        parts.push(given.draw(method, &seen, (some, labels), progress)?.to_dtype(DType::F32)?);
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// Keeps the noise of measurements apart from that of samples ("measured" in ASCII).
+const MEASURED: u64 = 0x6d65_6173_7572_6564;
+
+/// What is measured of `x0` `[N, C, H, W]` in [-1, 1] with noise `s`, in the range of the model.
+pub(super) fn measured(
+    operator: &Arc<dyn Operator>,
+    spec: &ModelSpec,
+    x0: &Tensor,
+    s: f64,
+    seeds: &[u64],
+) -> Result<Measured> {
+    let mut z = Noise::seeds(&seeds.iter().map(|seed| seed ^ MEASURED).collect::<Vec<_>>());
+    Measured::of(operator.clone(), &spec.ranged(x0)?, in_range(spec, s), &mut z).map_err(wrong_noise)
+}
+
+/// A length in [-1, 1] in the range of the model.
+fn in_range(spec: &ModelSpec, s: f64) -> f64 {
+    if spec.from_zero { 0.5 * s } else { s }
+}
+
+fn wrong_noise(why: candle_core::Error) -> anyhow::Error {
+    Usage(format!("--noise: {why}")).into()
+}
+
+fn write(args: &Inpaint, opened: &Opened, out: &Path, rows: &Tensor, columns: usize) -> Result<()> {
+    let task = args.task.clone().or(args.mask.clone()).unwrap_or_default();
+    let notes = [("langevin.model", opened.what.clone()), ("langevin.task", task)];
+    output::save_png(out, &output::grid(rows, Some(columns))?, &notes)?;
+    crate::say!("{}", out.display())
+}
+
+/// What is measured, with its name: what --mask or --task say, or for a table every mask.
+fn tasks(args: &Inpaint, spec: &ModelSpec) -> Result<Vec<(String, Arc<dyn Operator>)>> {
+    let text = match (&args.mask, &args.task) {
+        (Some(mask), _) if MaskName::ALL.iter().any(|name| name.name() == mask) => format!("inpaint={mask}"),
+        (Some(mask), _) => return Ok(vec![(mask.clone(), file(Path::new(mask), spec)?)]),
+        (None, Some(task)) => task.clone(),
+        (None, None) if args.table => {
+            let one =
+                |mask: MaskName| Ok((mask.name().to_string(), operator(&format!("inpaint={}", mask.name()), spec)?));
+            return MaskName::ALL.map(one).into_iter().collect();
+        }
+        (None, None) => return usage("say what was measured: --mask half, --mask FILE, or --task superres=2"),
+    };
+    Ok(vec![(text.trim_start_matches("inpaint=").to_string(), operator(&text, spec)?)])
+}
+
+/// The operator of NAME or NAME=VALUE.
+fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+    let wrong = |why: String| Usage(format!("--task {text}: {why}"));
+    let task = AnyTask::named(name).map_err(&wrong)?;
+    let mut table = toml::Table::try_from(&task)?;
+    match (value, task.get().key()) {
+        (Some(value), Some(key)) => crate::run::apply(&mut table, &format!("{key}={value}"))?,
+        (Some(_), None) => return usage(format!("--task {text}: {name} takes no value")),
+        (None, _) => {}
+    }
+    let task = AnyTask::deserialize(table).map_err(|why| wrong(why.message().trim().to_string()))?;
+    Ok(task.get().operator(&spec.shape).map_err(|why| wrong(why.to_string()))?.into())
+}
+
+/// The mask in an image file: hidden where it is white.
+fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
+    if !path.is_file() {
+        let names: Vec<_> = MaskName::ALL.iter().map(|name| name.name()).collect();
+        return usage(format!(
+            "--mask {}: no such file, and no mask of that name: {}",
+            path.display(),
+            names.join(", ")
+        ));
+    }
+    let [c, h, w] = spec.shape[..] else { return usage("--mask: this model is not one of images") };
+    let white = to_host(&image(path, &[1, h, w])?)?;
+    let known = Tensor::from_iter(white.iter().map(|v| f64::from(u8::from(*v <= 0.))), &Device::Cpu)?;
+    let known = known.reshape((1, 1, h, w))?.broadcast_as((1, c, h, w))?.contiguous()?;
+    Ok(Arc::new(Mask::new(&known)?))
+}
+
+/// The first `n` images of a data set, which must be as the model's are.
+fn pictures(name: &str, n: usize, opened: &Opened) -> Result<Pictures> {
+    let shape = &opened.model.spec.shape;
+    let data =
+        langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
+    if data.shape() != shape {
+        return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
+    }
+    let batch = data.get(&(0..n.min(data.len())).collect::<Vec<_>>())?;
+    let alike = data.classes() == opened.model.spec.classes;
+    let labels = batch.labels.filter(|_| alike).map(|labels| labels.to_vec1()).transpose()?;
+    Ok(Pictures { x: batch.x, labels })
+}
+
+/// What the model is told of `n` images: the class of --class, that of the image, or none.
+fn labels(args: &Inpaint, opened: &Opened, known: Option<&[u32]>, n: usize) -> Result<Option<Vec<u32>>> {
+    let spec = &opened.model.spec;
+    match (spec.classes, &args.guiding.class, known, spec.null_label()) {
+        (Some(_), None, Some(known), _) => Ok(Some(known.to_vec())),
+        (Some(_), None, None, Some(null)) => Ok(Some(vec![null; n])),
+        (Some(n), None, None, None) => usage(format!("this model must be told a class: give --class 0 to {}", n - 1)),
+        _ => args.guiding.labels(&opened.model, &vec![0; n]),
+    }
+}

@@ -1,0 +1,60 @@
+//! PSNR and SSIM of what a model makes of measurements, over tasks and methods.
+
+use super::Given;
+use super::inpaint::{Inpaint, complete, measured};
+use crate::progress::Progress;
+use anyhow::Result;
+use candle_core::Tensor;
+use langevin_dynamics::inverse::{AnyMethod, Operator};
+use langevin_eval::psnr::psnr;
+use langevin_eval::ssim::{SIDE, ssim};
+use std::sync::Arc;
+
+/// Of white to black, in the units of the data.
+const RANGE: f64 = 2.;
+
+/// Prints a line for each task and method: the means over the images `x` `[N, C, H, W]` in [-1, 1], of a sample each.
+pub fn print(
+    args: &Inpaint,
+    given: &Given,
+    methods: &[AnyMethod],
+    tasks: &[(String, Arc<dyn Operator>)],
+    (x, labels): (&Tensor, Option<&[u32]>),
+) -> Result<()> {
+    let (n, _, h, w) = x.dims4()?;
+    let one = x.narrow(0, 0, 1)?;
+    let mut steps = 0;
+    for (_, operator) in tasks {
+        let seen = measured(operator, &given.model.spec, &one, args.noise, &[0])?;
+        steps += methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<u64>();
+    }
+    let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
+    let data = args.data.as_deref().unwrap_or_default();
+    crate::say!(
+        "# {n} images of {data}, a sample each, noise {}, {} noise levels; mean and its standard error",
+        args.noise,
+        given.way.steps.len()
+    )?;
+    crate::say!("{:<14} {:<8} {:>16} {:>18}", "task", "method", "PSNR (dB)", "SSIM")?;
+    for (name, operator) in tasks {
+        for method in methods {
+            let drawn = complete(args, given, method, operator, (x, labels), &mut progress)?.clamp(-1f32, 1f32)?;
+            let ssim = match h.min(w) >= SIDE {
+                true => mean(&ssim(&drawn, x, RANGE)?, 4),
+                false => "n/a".into(),
+            };
+            let psnr = mean(&psnr(&drawn, x, RANGE)?, 2);
+            crate::say!("{name:<14} {:<8} {psnr:>16} {ssim:>18}", method.name())?;
+        }
+    }
+    progress.done();
+    Ok(())
+}
+
+/// The mean with its standard error.
+fn mean(values: &[f64], digits: usize) -> String {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let error = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n * (n - 1.).max(1.))).sqrt();
+    if n > 1. { format!("{mean:.digits$} +- {error:.digits$}") } else { format!("{mean:.digits$}") }
+}

@@ -1,0 +1,171 @@
+//! `langevin eval` and log p of `apply`: on models whose answers are known, and what they refuse.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Dir, numbers, off, read_tensors, spec, write_tensors};
+use langevin_data::{Loader, LoaderOptions};
+use langevin_dynamics::Mixture;
+use langevin_dynamics::process::{AnyProcess, Edm};
+use langevin_models::mixture::exact;
+use langevin_models::{AnyNet, Head, ModelSpec};
+use langevin_ops::noise::Noise;
+use serde_json::Value;
+
+fn eight() -> (ModelSpec, Mixture) {
+    let spec = exact("exact:8-gaussians", AnyProcess::named("edm").unwrap()).unwrap();
+    let AnyNet::MixtureConfig(net) = &spec.net else { panic!("{spec:?}") };
+    let mixture = net.mixture().unwrap();
+    (spec, mixture)
+}
+
+/// Mean and standard error of -log p of the density of `exact:8-gaussians` at sigma 0.002, at the points that seed 3 takes.
+fn truth(n: usize) -> (f64, f64) {
+    let data = langevin_data::open("toy:8-gaussians:test", &Default::default()).unwrap();
+    let options = LoaderOptions { batch: n, seed: 3, flip: false, dequantise: false };
+    let x = Loader::new(data.into(), options).unwrap().batch(0).unwrap().x.to_dtype(DType::F64).unwrap();
+    let edm = Edm::default();
+    let log_p = numbers(&eight().1.under(&edm).log_p(&x, &[0.002]).unwrap());
+    let (mean, error) = langevin_dynamics::likelihood::mean_and_error(&log_p);
+    (-mean, error)
+}
+
+fn json(dir: &Dir, name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(dir.path(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn three_likelihoods_agree_with_the_truth_and_each_other() {
+    let dir = Dir::new();
+    let ran = dir
+        .run("eval bits exact:8-gaussians --data toy:8-gaussians:test -n 100 --seed 3 --levels 100 --json bits.json");
+    let table = ran.ok().to_string();
+    let found = json(&dir, "bits.json");
+    let (truth, scatter) = truth(100);
+    // the entropy of eight separate modes: ln 8 + ln(2 pi e v), and the points scatter about it
+    let entropy = 8f64.ln() + (2. * std::f64::consts::PI * std::f64::consts::E * 0.0225).ln();
+    assert!((truth - entropy).abs() < 5. * scatter);
+    for method in ["ode", "energy", "ais"] {
+        let figure = &found["methods"][method]["figure"];
+        let (mean, error, own) =
+            (figure["mean"].as_f64().unwrap(), figure["error"].as_f64().unwrap(), figure["own"].as_f64().unwrap());
+        // the prior is off by (1/80)^2 at the noisy end, the solver by its tolerance
+        assert!((mean - truth).abs() < 5. * own + 1e-3, "{method}: {mean} +- {own}, not {truth}");
+        assert!((error - scatter).abs() < 1e-2, "{method}: {error} {scatter}");
+        assert!(method != "ais" || own > 1e-4, "{own}");
+        assert_eq!(found["methods"][method]["log_p"].as_array().unwrap().len(), 100);
+        let line = table.lines().find(|line| line.starts_with(method)).unwrap();
+        assert!(line.contains(&format!("{mean:.4}")) && line.contains(&format!("{error:.4}")), "{line}");
+    }
+    let pairs = found["differences"].as_array().unwrap();
+    assert_eq!(pairs.len(), 3);
+    for pair in pairs {
+        let (mean, error) = (pair["mean"].as_f64().unwrap(), pair["error"].as_f64().unwrap());
+        assert!(mean.abs() < 5. * error + 1e-3, "{pair}");
+    }
+    for words in
+        ["nats", "+- method", "ode - ais", "sigma 0.00200", "N(0, 80.00000^2)", "exact divergence", "100 of toy"]
+    {
+        assert!(table.contains(words), "no {words:?} in\n{table}");
+    }
+}
+
+/// Another process and time, random probes, and one batch or many: the same figures.
+#[test]
+fn figures_do_not_depend_on_the_batch() {
+    let dir = Dir::new();
+    let rows: String =
+        (0..8).map(|i| (0..12).map(|j| format!("{}", (i * j) % 5)).collect::<Vec<_>>().join(",") + "\n").collect();
+    std::fs::write(dir.path("rows.csv"), rows).unwrap();
+    let run = |batch: usize| {
+        let args = format!(
+            "eval bits exact:gaussian-12d:vp --data rows.csv -n 6 --method ode --divergence hutchinson --probes 3 --t-min 0.1 \
+             --batch {batch} --json {batch}.json"
+        );
+        let ran = dir.run(&args);
+        assert!(ran.ok().contains("3 rademacher probes") && ran.stdout.contains("6 of rows.csv"), "{}", ran.stdout);
+        json(&dir, &format!("{batch}.json"))["methods"]["ode"]["log_p"].as_array().unwrap().clone()
+    };
+    let (one, all) = (run(4), run(64));
+    for (a, b) in one.iter().zip(&all) {
+        assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-9);
+    }
+}
+
+/// Images: bits per dimension of dequantised pixels, for a network under each class, by the ODE; a plain network says why
+/// it has no more.
+#[test]
+fn images_are_told_in_bits() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 28, 28], Some(10), Head::Denoiser), &[]);
+    let args = "eval bits m.safetensors --data digits:test -n 3 --rtol 1e-2 --atol 1e-2 --json m.json";
+    let ran = dir.run(args);
+    for words in ["bits/dim", "+7 bits/dim", "256 levels", "hutchinson, 1 rademacher", "F32"] {
+        assert!(ran.ok().contains(words), "no {words:?} in\n{}", ran.stdout);
+    }
+    for words in ["not by energy", "not by ais", "plain denoiser"] {
+        assert!(ran.stderr.contains(words), "no {words:?} in\n{}", ran.stderr);
+    }
+    let found = json(&dir, "m.json");
+    let bits = |log_p: &Value| 7. - log_p.as_f64().unwrap() / (784. * std::f64::consts::LN_2);
+    let log_p = found["methods"]["ode"]["log_p"].as_array().unwrap();
+    let mean = log_p.iter().map(bits).sum::<f64>() / 3.;
+    assert!((found["methods"]["ode"]["figure"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+}
+
+#[test]
+fn what_cannot_be_measured_is_one_sentence() {
+    let dir = Dir::new();
+    dir.model("plain.safetensors", &spec(&[2], None, Head::Denoiser), &[]);
+    dir.model("free.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    let run = |model: &str, rest: &str| dir.run(&format!("eval bits {model} --data toy:8-gaussians {rest}"));
+    run("plain.safetensors", "--method ais").fails(2, &["--method ais", "plain denoiser"]);
+    run("free.safetensors", "--method energy").fails(2, &["free at each t", "model.normalised=true", "--method ais"]);
+    run("exact:8-gaussians", "--t-min 0").fails(2, &["--t-min 0", "0.002", "80"]);
+    run("exact:8-gaussians", "--t-min 80").fails(2, &["--t-min 80"]);
+    run("exact:8-gaussians", "--class 1").fails(2, &["--class 1", "without classes"]);
+    run("exact:8-gaussians", "-n 1").fails(2, &["-n 1"]);
+    run("exact:8-gaussians", "--rtol 0").fails(2, &["rtol"]);
+    run("exact:8-gaussians", "--levels 1").fails(2, &["levels"]);
+    run("exact:8-gaussians", "--json no/x.json").fails(1, &["no folder"]);
+    run("exact:gaussian-12d", "").fails(2, &["[2]", "[12]"]);
+    run("exact:nine", "").fails(2, &["exact:nine", "exact:8-gaussians"]);
+    run("exact:8-gaussians:warp", "").fails(2, &["warp", "edm"]);
+    dir.run("eval bits exact:8-gaussians --data nothing").fails(1, &["nothing"]);
+}
+
+#[test]
+fn log_p_of_given_points() {
+    let dir = Dir::new();
+    let (_, mixture) = eight();
+    let x = mixture.sample(5, &mut Noise::seeds(&[0, 1, 2, 3, 4])).unwrap();
+    let edm = Edm::default();
+    for (t, model) in [(None, "exact:8-gaussians"), (Some(0.5), "exact:8-gaussians")] {
+        let mut tensors = vec![("sample", x.clone())];
+        tensors.extend(t.map(|t: f64| ("timestep", Tensor::new(&[t], &Device::Cpu).unwrap())));
+        write_tensors(&dir.path("x.safetensors"), &tensors);
+        let ran = dir.run(&format!("apply {model} --input x.safetensors --output y.safetensors --what logp"));
+        ran.ok();
+        assert!(ran.stderr.contains("by the energy"), "{}", ran.stderr);
+        let truth = mixture.under(&edm).log_p(&x, &[t.unwrap_or(0.002)]).unwrap();
+        assert!(off(&read_tensors(&dir.path("y.safetensors"))["logp"], &truth) < 0.01);
+    }
+    // an energy whose constant is free goes along the ODE
+    dir.model("free.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    let x = x.to_dtype(DType::F32).unwrap();
+    write_tensors(&dir.path("x.safetensors"), &[("sample", x)]);
+    let ran = dir.run("apply free.safetensors --input x.safetensors --output y.safetensors --what logp");
+    ran.ok();
+    assert!(ran.stderr.contains("exact divergence"), "{}", ran.stderr);
+    let y = &read_tensors(&dir.path("y.safetensors"))["logp"];
+    assert!(y.dims() == [5] && numbers(y).iter().all(|v| v.is_finite()));
+    write_tensors(
+        &dir.path("x.safetensors"),
+        &[
+            ("sample", Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap()),
+            ("timestep", Tensor::new(&[80f64], &Device::Cpu).unwrap()),
+        ],
+    );
+    dir.run("apply free.safetensors --input x.safetensors --output y.safetensors --what logp")
+        .fails(1, &["80", "log p"]);
+}

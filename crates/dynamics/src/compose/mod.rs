@@ -1,0 +1,312 @@
+//! Models made of models by their energies: products, powers, negations and mixtures. \[Hinton02; Du20; Du23\]
+//!
+//! `a & b` has the energy E_a + E_b, `w*a` w E_a, `!a` -E_a, all of it divided by a temperature; `a | r:b` has
+//! -ln(exp(-E_a) + r exp(-E_b)) and asks for normalised energies. At noise level t these are compositions of noisy
+//! densities, which are not the noisy composition: no reverse process leads from one to the next, and samplers need MCMC at
+//! each level (`annealed-mcmc`), or weights (`smc`).
+//!
+//! A negated part must leave the whole integrable: `a & !b` where b is the wider of the two. With weights that add up to 0
+//! or less the composition is refused; where tails make it diverge, chains run away, which their reports show.
+
+mod expression;
+
+pub use expression::Expression;
+
+use crate::denoiser::each;
+use crate::noisy::{Jet, NoisyEnergy};
+use crate::{Denoiser, Process, process};
+use candle_core::{Result, Tensor, bail};
+use langevin_ops::shape::{scale, to_host};
+
+/// A composition of models of one process.
+pub struct Composed<'a> {
+    parts: Vec<&'a dyn Denoiser>,
+    tree: Tree,
+    precision: f64,
+}
+
+/// The expression with its models by their place, weights and temperature included.
+enum Tree {
+    Part(usize),
+    Weighted(f64, Box<Tree>),
+    Product(Vec<Tree>),
+    Mixture(Vec<(f64, Tree)>), // with ln of the ratio
+}
+
+impl Tree {
+    fn of(expression: &Expression, names: &[&str]) -> Result<Self> {
+        Ok(match expression {
+            Expression::Model(name) => match names.iter().position(|known| known == name) {
+                Some(at) => Self::Part(at),
+                None => bail!("compose: there is no model `{name}`; there are: {}", names.join(", ")),
+            },
+            Expression::Weighted(w, of) => Self::Weighted(*w, Box::new(Self::of(of, names)?)),
+            Expression::Product(parts) => {
+                Self::Product(parts.iter().map(|part| Self::of(part, names)).collect::<Result<_>>()?)
+            }
+            Expression::Mixture(parts) => {
+                let part =
+                    |(ratio, of): &(Option<f64>, Expression)| Ok((ratio.unwrap_or(1.).ln(), Self::of(of, names)?));
+                Self::Mixture(parts.iter().map(part).collect::<Result<_>>()?)
+            }
+        })
+    }
+
+    /// The energy, of those of the parts.
+    fn energy(&self, of: &[f64]) -> f64 {
+        match self {
+            Self::Part(at) => of[*at],
+            Self::Weighted(w, inner) => w * inner.energy(of),
+            Self::Product(parts) => parts.iter().map(|part| part.energy(of)).sum(),
+            Self::Mixture(parts) => {
+                let logs = logs(parts, of);
+                let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                -top - logs.iter().map(|log| (log - top).exp()).sum::<f64>().ln()
+            }
+        }
+    }
+
+    /// Adds `share` times dE/dE_k, for each part k, to `shares`: by them go all derivatives of the energy.
+    fn spread(&self, of: &[f64], share: f64, shares: &mut [f64]) {
+        match self {
+            Self::Part(at) => shares[*at] += share,
+            Self::Weighted(w, inner) => inner.spread(of, w * share, shares),
+            Self::Product(parts) => parts.iter().for_each(|part| part.spread(of, share, shares)),
+            Self::Mixture(parts) => {
+                let energy = self.energy(of);
+                for (log, (_, part)) in logs(parts, of).iter().zip(parts) {
+                    part.spread(of, share * (log + energy).exp(), shares);
+                }
+            }
+        }
+    }
+
+    /// Whether the shares depend on the energies.
+    fn mixes(&self) -> bool {
+        match self {
+            Self::Part(_) => false,
+            Self::Weighted(_, inner) => inner.mixes(),
+            Self::Product(parts) => parts.iter().any(Self::mixes),
+            Self::Mixture(_) => true,
+        }
+    }
+
+    /// The precision of the composition in units of that of pure noise: weights add up, and the widest of a mixture counts.
+    fn precision(&self) -> f64 {
+        match self {
+            Self::Part(_) => 1.,
+            Self::Weighted(w, inner) => w * inner.precision(),
+            Self::Product(parts) => parts.iter().map(Self::precision).sum(),
+            Self::Mixture(parts) => parts.iter().map(|(_, part)| part.precision()).fold(f64::INFINITY, f64::min),
+        }
+    }
+
+    /// Whether its normaliser is the same at every t, if that of the parts is where `known` says so.
+    fn normalised(&self, known: &[bool]) -> bool {
+        match self {
+            Self::Part(at) => known[*at],
+            Self::Weighted(w, inner) => *w == 1. && inner.normalised(known),
+            Self::Product(_) => false,
+            Self::Mixture(parts) => parts.iter().all(|(_, part)| part.normalised(known)),
+        }
+    }
+
+    /// Errors, naming it, if a mixture has a part whose share of the whole is not known.
+    fn check(&self, expression: &Expression, known: &[bool]) -> Result<()> {
+        match (self, expression) {
+            (Self::Weighted(_, inner), Expression::Weighted(_, of)) => inner.check(of, known),
+            (Self::Product(parts), Expression::Product(of)) => {
+                parts.iter().zip(of).try_for_each(|(part, of)| part.check(of, known))
+            }
+            (Self::Mixture(parts), Expression::Mixture(of)) => {
+                for ((_, part), (ratio, of)) in parts.iter().zip(of) {
+                    part.check(of, known)?;
+                    if ratio.is_none() && !part.normalised(known) {
+                        bail!(
+                            "compose: `{of}` is part of a mixture, but how much of it there is depends on its normaliser, \
+                             which is not known; train it with model.normalised = true and loss.time, or give the ratio \
+                             of its exp(-E) to the others', such as 1:{of}"
+                        );
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ln(ratio) - E of each part of a mixture.
+fn logs(parts: &[(f64, Tree)], of: &[f64]) -> Vec<f64> {
+    parts.iter().map(|(log, part)| log - part.energy(of)).collect()
+}
+
+impl<'a> Composed<'a> {
+    /// `expression` over `models`, each with its name, at a temperature that divides the energy.
+    ///
+    /// Errors if a name has no model or a model no name in it, if the models do not denoise the same process, if a mixture
+    /// has a part without an energy or a normaliser and no ratio, or if no density comes of it.
+    pub fn new(expression: &Expression, models: &[(&str, &'a dyn Denoiser)], temperature: f64) -> Result<Self> {
+        if !(temperature.is_finite() && temperature > 0.) {
+            bail!("compose: temperature is {temperature}; it must be a number above 0");
+        }
+        let names: Vec<&str> = models.iter().map(|(name, _)| *name).collect();
+        let tree = Tree::of(expression, &names)?;
+        let used = expression.names();
+        if let Some(idle) = names.iter().find(|name| !used.contains(name)) {
+            bail!("compose: the model `{idle}` is not in \"{expression}\"; leave it out, or name it there");
+        }
+        let parts: Vec<&dyn Denoiser> = models.iter().map(|(_, model)| *model).collect();
+        for ((name, model), (first, one)) in models.iter().zip(std::iter::repeat(&models[0])) {
+            let (a, b) = (one.process(), model.process());
+            if !process::same(a, b) {
+                bail!("compose: `{first}` denoises {a:?}, `{name}` {b:?}; all must denoise the same process");
+            }
+        }
+        if tree.mixes() {
+            if let Some((name, _)) = models.iter().find(|(_, model)| model.noisy_energy().is_none()) {
+                bail!(
+                    "compose: a mixture needs energies, and `{name}` has a score alone; use & and weights, or an energy"
+                );
+            }
+            let known: Vec<bool> =
+                parts.iter().map(|part| part.noisy_energy().is_some_and(|e| e.normalised())).collect();
+            tree.check(expression, &known)?;
+        }
+        let precision = tree.precision() / temperature;
+        if precision.is_nan() || precision <= 0. {
+            bail!(
+                "compose: the weights of \"{expression}\" add up to {}: there is no such density; they must add up to \
+                 more than 0",
+                tree.precision()
+            );
+        }
+        Ok(Self { parts, tree: Tree::Weighted(1. / temperature, Box::new(tree)), precision })
+    }
+
+    /// Shares of the parts that hold everywhere; `None` where they depend on the energies.
+    fn shares(&self) -> Option<Vec<f64>> {
+        if self.tree.mixes() {
+            return None;
+        }
+        let mut shares = vec![0.; self.parts.len()];
+        self.tree.spread(&vec![0.; self.parts.len()], 1., &mut shares);
+        Some(shares)
+    }
+
+    fn energies(&self) -> Result<Vec<&'a dyn NoisyEnergy>> {
+        match self.parts.iter().map(|part| part.noisy_energy()).collect() {
+            Some(energies) => Ok(energies),
+            None => bail!("compose: not every model has an energy"),
+        }
+    }
+
+    /// The energy of each sample, and the shares of the parts in its derivatives, `[K][B]`, from the energies of the parts.
+    fn weigh(&self, energies: &[Tensor]) -> Result<(Tensor, Vec<Vec<f64>>)> {
+        let own: Vec<Vec<f64>> = energies.iter().map(to_host).collect::<Result<_>>()?;
+        let Some(first) = energies.first() else { bail!("compose: there are no models") };
+        let (batch, k) = (first.dim(0)?, own.len());
+        let (mut energy, mut shares) = (vec![], vec![vec![0.; batch]; k]);
+        for n in 0..batch {
+            let of: Vec<f64> = own.iter().map(|own| own[n]).collect();
+            let mut share = vec![0.; k];
+            self.tree.spread(&of, 1., &mut share);
+            energy.push(self.tree.energy(&of));
+            shares.iter_mut().zip(share).for_each(|(shares, share)| shares[n] = share);
+        }
+        Ok((Tensor::from_vec(energy, batch, first.device())?.to_dtype(first.dtype())?, shares))
+    }
+}
+
+/// The sum of tensors, each times its share, one for all samples or one a sample.
+fn weighted<'t>(shares: &[Vec<f64>], of: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
+    let mut total: Option<Tensor> = None;
+    for (share, x) in shares.iter().zip(of) {
+        let term = scale(x, share)?;
+        total = Some(match total {
+            Some(total) => (total + term)?,
+            None => term,
+        });
+    }
+    total.map_or_else(|| bail!("compose: there are no models"), Ok)
+}
+
+impl Denoiser for Composed<'_> {
+    fn process(&self) -> &dyn Process {
+        self.parts[0].process()
+    }
+
+    /// (x + sigma^2 score) / alpha: what a denoiser with that score would say. Errors at pure noise, if weights do not add
+    /// up to 1 there.
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let over = |f: fn(f64, f64) -> f64| each(self.process(), t, |m| f(m.alpha, m.sigma));
+        let rest = 1. - self.precision;
+        if (self.tree.mixes() || rest != 0.) && over(|alpha, _| alpha).iter().any(|alpha| *alpha < 1e-6) {
+            bail!(
+                "compose: x0 cannot be told where alpha = 0, and {:?} is there at t = {t:?}; use sampler.name=annealed-mcmc, \
+                 or a process that ends before (t_max of cosine and flow)",
+                self.process()
+            );
+        }
+        let Some(shares) = self.shares() else {
+            let lift = scale(&self.score(x, t)?, &over(|alpha, sigma| sigma * sigma / alpha))?;
+            return scale(x, &over(|alpha, _| 1. / alpha))? + lift;
+        };
+        let x0: Vec<Tensor> = self.parts.iter().map(|part| part.x0(x, t)).collect::<Result<_>>()?;
+        let sum = weighted(&shares.iter().map(|share| vec![*share]).collect::<Vec<_>>(), &x0)?;
+        if rest == 0. {
+            return Ok(sum);
+        }
+        sum + scale(x, &over(|alpha, _| 1. / alpha).iter().map(|inverse| rest * inverse).collect::<Vec<_>>())?
+    }
+
+    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        match self.shares() {
+            Some(shares) => {
+                let scores: Vec<Tensor> = self.parts.iter().map(|part| part.score(x, t)).collect::<Result<_>>()?;
+                weighted(&shares.iter().map(|share| vec![*share]).collect::<Vec<_>>(), &scores)
+            }
+            None => self.energy_grad(x, t)?.1.neg(),
+        }
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        self.energies().ok().map(|_| self as &dyn NoisyEnergy)
+    }
+
+    fn prior_precision(&self) -> f64 {
+        self.precision
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.parts.iter().any(|part| part.whole_batch())
+    }
+}
+
+/// Weighed on the host: autodiff does not see through it, and its own derivatives are exact.
+impl NoisyEnergy for Composed<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let energies: Vec<Tensor> = self.energies()?.iter().map(|e| e.energy_at(x, t)).collect::<Result<_>>()?;
+        Ok(self.weigh(&energies)?.0)
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let all: Vec<_> = self.energies()?.iter().map(|e| e.energy_grad(x, t)).collect::<Result<_>>()?;
+        let (energies, gradients): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let (energy, shares) = self.weigh(&energies)?;
+        Ok((energy, weighted(&shares, &gradients)?))
+    }
+
+    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
+        let all: Vec<Jet> = self.energies()?.iter().map(|e| e.jet(x, t)).collect::<Result<_>>()?;
+        let (energy, shares) = self.weigh(&all.iter().map(|jet| jet.energy.clone()).collect::<Vec<_>>())?;
+        let gradient = weighted(&shares, all.iter().map(|jet| &jet.gradient))?;
+        Ok(Jet { energy, gradient, dt: weighted(&shares, all.iter().map(|jet| &jet.dt))? })
+    }
+
+    fn normalised(&self) -> bool {
+        let known: Vec<bool> =
+            self.parts.iter().map(|part| part.noisy_energy().is_some_and(|e| e.normalised())).collect();
+        self.tree.normalised(&known)
+    }
+}

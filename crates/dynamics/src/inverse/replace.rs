@@ -1,0 +1,92 @@
+//! Replacement: after each step, what was measured takes its place in x_t with noise of that level,
+//! A x_t = alpha y + sigma A z. [Song21, appendix I.2]
+//!
+//! Its samples have what was measured exactly, but the rest was drawn before it knew: a biased draw from the posterior.
+
+use super::{Measured, Method};
+use crate::sampler::{At, Ddpm, Sampler, follow};
+use crate::{Denoiser, Process};
+use candle_core::{Result, Tensor, bail};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use serde::{Deserialize, Serialize};
+
+/// Ancestral steps with replacement.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replace {}
+
+impl Named for Replace {
+    const NAME: &'static str = "replace";
+    const ABOUT: &'static str = "what was measured takes its place, with noise, after every step [Song21]";
+}
+
+impl Method for Replace {
+    fn draw(
+        &self,
+        m: &dyn Denoiser,
+        seen: &Measured,
+        times: &[f64],
+        x: &Tensor,
+        z: &mut Noise,
+        watch: &mut dyn FnMut(At) -> Result<()>,
+    ) -> Result<Tensor> {
+        let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        follow(m, &mut Replaced::new(seen)?, &steps, x, z, watch)
+    }
+}
+
+/// Ancestral sampling that goes back up, too, by noise, and has what was measured in its place after every step.
+#[derive(Debug)]
+pub(super) struct Replaced<'a> {
+    seen: &'a Measured,
+    gram: f64,
+    inner: Ddpm,
+}
+
+impl<'a> Replaced<'a> {
+    /// Errors if the operator has no inverse that could put a measurement in its place.
+    pub fn new(seen: &'a Measured) -> Result<Self> {
+        let Some(gram) = seen.operator().gram() else {
+            bail!("what was measured through a blur cannot be put back into its place; use the method dps or mcmc");
+        };
+        Ok(Self { seen, gram, inner: Ddpm::default() })
+    }
+
+    /// Of the noise that alpha y needs to have that of the level; below 0 where it has more already.
+    fn variance(&self, alpha: f64, sigma: f64) -> f64 {
+        sigma * sigma - (alpha * self.seen.noise()).powi(2) / self.gram
+    }
+
+    /// The last of the falling `times` at which what was measured is put in its place.
+    pub fn lowest(&self, process: &dyn Process, times: &[f64]) -> f64 {
+        let placed = |t: &&f64| self.variance(process.marginal(**t).alpha, process.marginal(**t).sigma) >= 0.;
+        times.iter().rev().find(placed).copied().unwrap_or(f64::INFINITY)
+    }
+
+    /// x + A^T (alpha y + deviation A z - A x) / g: with the noise of y, all has the noise of the level.
+    fn place(&self, x: &Tensor, alpha: f64, sigma: f64, z: &mut Noise) -> Result<Tensor> {
+        let operator = self.seen.operator();
+        let variance = self.variance(alpha, sigma);
+        if variance < 0. {
+            return Ok(x.clone()); // y has more noise than x_t has left: from here on the model denoises both
+        }
+        let drawn = z.normal_like(x)?.affine(variance.sqrt(), 0.)?;
+        let missing = self.seen.residual(alpha, &(x - drawn)?)?;
+        x + operator.adjoint(&missing)?.affine(1. / self.gram, 0.)?
+    }
+}
+
+impl Sampler for Replaced<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let (&[from], &[to]) = (t, s) else {
+            bail!("replacement takes its steps at one time for all samples");
+        };
+        if to > from {
+            return self.inner.back(m.process(), x, from, to, z);
+        }
+        let x = self.inner.step(m, x, t, s, z)?;
+        let end = m.process().marginal(to);
+        self.place(&x, end.alpha, end.sigma, z)
+    }
+}

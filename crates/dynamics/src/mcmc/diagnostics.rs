@@ -1,0 +1,179 @@
+//! How far chains can be trusted: effective sample size and R-hat, over chains of equal length.
+//!
+//! With W the variance within chains, V that of all draws and c_t the covariance at lag t within chains,
+//! rho_t = 1 - (W - c_t) / V; the effective number of N draws is N / (1 + 2 sum_t rho_t), the sum cut by Geyer's initial
+//! monotone sequence; R-hat is sqrt(V / W) of chains cut in half, on ranks. \[Vehtari et al. 2021, 1903.08008\]
+
+use super::View;
+use candle_core::{Result, bail};
+use langevin_ops::shape::to_host;
+use statrs::function::erf::erf_inv;
+
+/// Fewer steps than these say nothing.
+const LEAST: usize = 4;
+
+/// Chains cut in half, the middle draw of an odd number left out; `None` if there are too few steps or they differ.
+fn halves(chains: &[Vec<f64>]) -> Option<Vec<&[f64]>> {
+    let steps = chains.first()?.len();
+    if steps < LEAST || chains.iter().any(|chain| chain.len() != steps) {
+        return None;
+    }
+    Some(chains.iter().flat_map(|chain| [&chain[..steps / 2], &chain[steps - steps / 2..]]).collect())
+}
+
+fn mean(v: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = v.len() as f64;
+    v.sum::<f64>() / n
+}
+
+fn mean_of(v: &[f64]) -> f64 {
+    mean(v.iter().copied())
+}
+
+/// The variance, divided by one less than the number.
+fn variance(v: &[f64]) -> f64 {
+    let (n, middle) = (v.len() as f64, mean_of(v));
+    v.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (n - 1.)
+}
+
+/// (W, V) of chains of `n` steps.
+fn variances(chains: &[&[f64]]) -> (f64, f64) {
+    let n = chains[0].len() as f64;
+    let means: Vec<f64> = chains.iter().map(|chain| mean_of(chain)).collect();
+    let within = mean(chains.iter().map(|chain| variance(chain)));
+    (within, within * (n - 1.) / n + variance(&means))
+}
+
+/// The number of independent draws that tell the mean as well as these `chains` `[chains][steps]` do; at most
+/// N log10 N. NaN with fewer than 4 steps, with draws that are not finite, and for a chain that never moves.
+pub fn ess(chains: &[Vec<f64>]) -> f64 {
+    let Some(chains) = halves(chains) else { return f64::NAN };
+    let steps = chains[0].len();
+    let draws = (chains.len() * steps) as f64;
+    let means: Vec<f64> = chains.iter().map(|chain| mean_of(chain)).collect();
+    let (within, all) = variances(&chains);
+    if !(all.is_finite() && all > 0.) {
+        return f64::NAN;
+    }
+    let covariance = |lag: usize| {
+        let one = |(chain, middle): (&&[f64], &f64)| {
+            let pairs = chain.iter().zip(&chain[lag..]);
+            pairs.map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>() / steps as f64
+        };
+        mean(chains.iter().zip(&means).map(one))
+    };
+    let rho = |lag: usize| 1. - (within - covariance(lag)) / all;
+    // sums of neighbours are positive and fall for every reversible chain: the rest is noise
+    let (mut sum, mut least) = (0., f64::INFINITY);
+    for lag in (0..steps - 1).step_by(2) {
+        let pair = (if lag == 0 { 1. } else { rho(lag) }) + rho(lag + 1);
+        if pair.is_nan() || pair <= 0. {
+            break;
+        }
+        least = least.min(pair);
+        sum += least;
+    }
+    draws / (2. * sum - 1.).max(1. / draws.log10())
+}
+
+/// The ranks of all draws, as quantiles of a normal: what chains that wander far cannot spoil.
+fn normal_scores(chains: &[&[f64]]) -> Vec<Vec<f64>> {
+    let steps = chains[0].len();
+    let all: Vec<f64> = chains.iter().flat_map(|chain| chain.iter().copied()).collect();
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_unstable_by(|&a, &b| all[a].total_cmp(&all[b]));
+    let (mut scores, mut below) = (vec![0.; all.len()], 0);
+    for ties in order.chunk_by(|&a, &b| all[a] == all[b]) {
+        let rank = below as f64 + 0.5 * (ties.len() + 1) as f64; // their mean
+        below += ties.len();
+        let p = (rank - 0.375) / (all.len() as f64 + 0.25);
+        ties.iter().for_each(|&i| scores[i] = 2f64.sqrt() * erf_inv(2. * p - 1.));
+    }
+    scores.chunks(steps).map(<[f64]>::to_vec).collect()
+}
+
+/// Split R-hat of `chains` `[chains][steps]`, the greater of that of the ranks and that of the ranks of the distance from
+/// the median: 1 where all chains, and their halves, have the same distribution; above 1.01 they have not mixed yet. NaN with
+/// fewer than 4 steps, with draws that are not finite, and where nothing moves.
+pub fn r_hat(chains: &[Vec<f64>]) -> f64 {
+    let Some(chains) = halves(chains) else { return f64::NAN };
+    let mut all: Vec<f64> = chains.iter().flat_map(|chain| chain.iter().copied()).collect();
+    if all.iter().any(|v| !v.is_finite()) {
+        return f64::NAN;
+    }
+    all.sort_unstable_by(f64::total_cmp);
+    let median = 0.5 * (all[(all.len() - 1) / 2] + all[all.len() / 2]);
+    let folded: Vec<Vec<f64>> = chains.iter().map(|chain| chain.iter().map(|v| (v - median).abs()).collect()).collect();
+    let ratio = |chains: &[&[f64]]| {
+        let scores = normal_scores(chains);
+        let (within, all) = variances(&scores.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        (all / within).sqrt()
+    };
+    ratio(&chains).max(ratio(&folded.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+}
+
+/// What is watched of a chain: the mean of its numbers, that of their squares, and its energy where it is known.
+const WATCHED: usize = 3;
+
+/// The course of chains, step by step, in a few numbers each.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    watched: [Vec<Vec<f64>>; WATCHED], // [steps][chains]
+}
+
+impl Trace {
+    /// Notes where the chains are now. Errors if they are not as many as before.
+    pub fn record(&mut self, at: &View) -> Result<()> {
+        let batch = at.x.dim(0)?;
+        let numbers = at.x.elem_count() / batch.max(1);
+        let x = to_host(&at.x)?;
+        let of = |f: fn(f64) -> f64| x.chunks(numbers.max(1)).map(|x| mean(x.iter().map(|v| f(*v)))).collect();
+        let before = self.chains();
+        if before > 0 && before != batch {
+            bail!("trace: {batch} chains after {before}; a trace is of one set of chains");
+        }
+        let values = [Some(of(|v| v)), Some(of(|v| v * v)), at.energy.clone()];
+        for (steps, values) in self.watched.iter_mut().zip(values) {
+            steps.extend(values);
+        }
+        Ok(())
+    }
+
+    /// Chains of the same course beside these.
+    pub fn append(&mut self, other: Self) {
+        for (own, other) in self.watched.iter_mut().zip(other.watched) {
+            if own.is_empty() {
+                *own = other;
+            } else {
+                own.iter_mut().zip(other).for_each(|(own, other)| own.extend(other));
+            }
+        }
+    }
+
+    /// The number of chains.
+    pub fn chains(&self) -> usize {
+        self.watched[0].first().map_or(0, Vec::len)
+    }
+
+    /// The number of steps.
+    pub fn steps(&self) -> usize {
+        self.watched[0].len()
+    }
+
+    /// The least effective sample size of what is watched; NaN where nothing can be said.
+    pub fn ess(&self) -> f64 {
+        self.each(ess).fold(f64::NAN, f64::min)
+    }
+
+    /// The greatest R-hat of what is watched; NaN where nothing can be said.
+    pub fn r_hat(&self) -> f64 {
+        self.each(r_hat).fold(f64::NAN, f64::max)
+    }
+
+    fn each(&self, f: fn(&[Vec<f64>]) -> f64) -> impl Iterator<Item = f64> {
+        let chains = |steps: &Vec<Vec<f64>>| -> Vec<Vec<f64>> {
+            (0..self.chains()).map(|n| steps.iter().filter_map(|step| step.get(n)).copied().collect()).collect()
+        };
+        self.watched.iter().filter(|steps| !steps.is_empty()).map(move |steps| f(&chains(steps)))
+    }
+}

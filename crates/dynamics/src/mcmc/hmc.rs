@@ -1,0 +1,146 @@
+//! Hamiltonian Monte Carlo: momenta p ~ N(0, M), some leapfrog steps, and the test of acceptance on
+//! H = E(q) + p . M^-1 p / 2. \[Neal 2011, 1206.1901\]
+//!
+//! A leapfrog step is p += e/2 s(q), q += e M^-1 p, p += e/2 s(q), with s = -grad E; M is diagonal.
+
+use super::step_size::{StepSize, check};
+use super::{Difference, Proposal, Score, ScoreKernel, Stats, View};
+use candle_core::{Result, Tensor, bail};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use langevin_ops::shape::{dot_per_sample, scale};
+use serde::{Deserialize, Serialize};
+
+/// As many scores a step as it has leapfrog steps, and five more where the energy is not known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hmc {
+    /// The size e of a leapfrog step, in units of the length of the density.
+    pub step: f64,
+    /// Leapfrog steps before each test.
+    pub leapfrogs: usize,
+    /// The size varies by up to this part of itself from step to step, so that no orbit is closed.
+    pub jitter: f64,
+    /// The diagonal of M^-1, best the variances of the density: one number a number of a sample; empty for ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inverse_mass: Vec<f64>,
+    /// Steps over which each chain adapts its step size, after which it stays; 0 for none.
+    pub adapt: usize,
+    /// The rate of acceptance that adaptation aims at.
+    pub target: f64,
+    /// What the chains have adapted so far.
+    #[serde(skip)]
+    pub size: StepSize,
+}
+
+impl Default for Hmc {
+    fn default() -> Self {
+        let (size, inverse_mass) = (StepSize::default(), vec![]);
+        Self { step: 0.3, leapfrogs: 5, jitter: 0.2, inverse_mass, adapt: 0, target: 0.8, size }
+    }
+}
+
+impl Named for Hmc {
+    const NAME: &'static str = "hmc";
+    const ABOUT: &'static str = "Hamiltonian Monte Carlo: leapfrog steps, then a test of acceptance [Neal 2011]";
+}
+
+/// `steps` leapfrog steps of sizes `e` (one for all chains or one a chain) from `at` with momenta `p`: where they lead, and
+/// the momenta there. `inverse_mass` is `[1, ...]`; ones if absent.
+pub fn leapfrog(
+    m: &dyn Score,
+    at: &View,
+    p: &Tensor,
+    e: &[f64],
+    inverse_mass: Option<&Tensor>,
+    steps: usize,
+) -> Result<(View, Tensor)> {
+    let half: Vec<f64> = e.iter().map(|e| 0.5 * e).collect();
+    let (mut at, mut p) = (at.clone(), (p + scale(&at.score, &half)?)?);
+    for i in 1..=steps {
+        let velocity = velocity(&p, inverse_mass)?;
+        let x = (&at.x + scale(&velocity, e)?)?;
+        if i == steps {
+            at = m.look(&x)?;
+            p = (p + scale(&at.score, &half)?)?;
+        } else {
+            let score = m.score(&x)?.detach();
+            p = (p + scale(&score, e)?)?;
+            at = View { x, score, energy: None };
+        }
+    }
+    Ok((at, p))
+}
+
+fn velocity(p: &Tensor, inverse_mass: Option<&Tensor>) -> Result<Tensor> {
+    inverse_mass.map_or_else(|| Ok(p.clone()), |inverse| p.broadcast_mul(inverse))
+}
+
+/// p . M^-1 p / 2, `[B]`.
+fn kinetic(p: &Tensor, inverse_mass: Option<&Tensor>) -> Result<Vec<f64>> {
+    Ok(dot_per_sample(p, &velocity(p, inverse_mass)?)?.into_iter().map(|square| 0.5 * square).collect())
+}
+
+impl Hmc {
+    /// M^-1 as `[1, ...]` for samples as in `x`; `None` for ones.
+    fn metric(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let (own, numbers) = (self.inverse_mass.len(), x.elem_count() / x.dim(0)?.max(1));
+        if own == 0 {
+            return Ok(None);
+        }
+        if own != numbers {
+            bail!("hmc: inverse_mass has {own} numbers and a sample {numbers}; give one each, or none");
+        }
+        let mut dims = x.dims().to_vec();
+        dims[0] = 1;
+        Tensor::from_slice(&self.inverse_mass, dims, x.device())?.to_dtype(x.dtype()).map(Some)
+    }
+
+    /// The end of the trajectory from `at` with momenta `p` and step sizes `e`, one for all chains or one a chain.
+    pub fn propose(&self, m: &dyn Score, at: &View, p: &Tensor, e: &[f64]) -> Result<Proposal> {
+        let metric = self.metric(&at.x)?;
+        let (to, end) = leapfrog(m, at, p, e, metric.as_ref(), self.leapfrogs)?;
+        let Difference { value, error } = m.delta_energy(at, &to)?;
+        let (before, after) = (kinetic(p, metric.as_ref())?, kinetic(&end, metric.as_ref())?);
+        let log_ratio =
+            value.iter().zip(before.iter().zip(&after)).map(|(rise, (before, after))| before - after - rise);
+        Ok(Proposal { to, log_ratio: log_ratio.collect(), error })
+    }
+}
+
+impl ScoreKernel for Hmc {
+    fn check(&self) -> Result<()> {
+        check("hmc", self.step, self.target)?;
+        if self.leapfrogs == 0 {
+            bail!("hmc: leapfrogs is 0; give at least 1");
+        }
+        if !(0. ..1.).contains(&self.jitter) {
+            bail!("hmc: jitter is {}; it must be at least 0 and below 1", self.jitter);
+        }
+        match self.inverse_mass.iter().find(|m| !(m.is_finite() && **m > 0.)) {
+            Some(bad) => bail!("hmc: inverse_mass has the number {bad}; all must be above 0"),
+            None => Ok(()),
+        }
+    }
+
+    fn begin(&mut self) {
+        self.size = StepSize::default();
+    }
+
+    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
+        let batch = at.x.dim(0)?;
+        let mut p = z.normal_like(&at.x)?;
+        if let Some(inverse) = self.metric(&at.x)? {
+            p = p.broadcast_div(&inverse.sqrt()?)?;
+        }
+        let mut e = self.size.times(length, batch, self.step)?;
+        if self.jitter > 0. {
+            let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
+            let u = z.uniform(batch)?;
+            e = (0..batch).map(|i| at(&e, i) * (1. + self.jitter * (2. * u[i] - 1.))).collect();
+        }
+        let settled = self.propose(m, at, &p, &e)?.settle(at, &z.uniform(batch)?)?;
+        self.size.adapt(&settled.probability, self.target, self.adapt);
+        Ok((settled.at, settled.stats))
+    }
+}

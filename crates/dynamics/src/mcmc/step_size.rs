@@ -1,0 +1,75 @@
+//! Step sizes that adapt to a rate of acceptance, each chain its own, by dual averaging. \[Hoffman & Gelman 2014, section 3.2\]
+//!
+//! After step m with probability of acceptance a: H = (1 - 1/(m + t0)) H + (target - a) / (m + t0),
+//! ln e = mu - H sqrt(m) / gamma, and ln e-bar = m^-kappa ln e + (1 - m^-kappa) ln e-bar, which is what stays.
+
+use candle_core::{Result, bail};
+
+const GAMMA: f64 = 0.05;
+const T0: f64 = 10.;
+const KAPPA: f64 = 0.75;
+/// So far, as a factor, may a step size go from where it began: there is no best one for a flat density.
+const MOST: f64 = 1e4;
+
+/// The state of one chain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Average {
+    error: f64,
+    /// ln of the step size by which it goes on, and its mean, relative to the first.
+    log: f64,
+    log_mean: f64,
+}
+
+/// The step sizes of a set of chains, as factors of the first.
+#[derive(Clone, Debug, Default)]
+pub struct StepSize {
+    chains: Vec<Average>,
+    done: usize,
+    frozen: bool,
+}
+
+impl StepSize {
+    /// `first`, as each chain has adapted it, times `units` (one for all chains or one a chain); one number where all share.
+    pub(super) fn times(&mut self, units: &[f64], batch: usize, first: f64) -> Result<Vec<f64>> {
+        if units.len() != 1 && units.len() != batch {
+            bail!("mcmc: {} lengths for {batch} chains; give one, or one a chain", units.len());
+        }
+        if self.chains.len() != batch {
+            *self = Self::default(); // none has adapted, or these are other chains
+        }
+        let frozen = self.frozen;
+        let own = |chain: &Average| if frozen { chain.log_mean } else { chain.log };
+        let n = units.len().max(self.chains.len());
+        let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
+        Ok((0..n).map(|i| first * at(units, i) * self.chains.get(i).map_or(1., |chain| own(chain).exp())).collect())
+    }
+
+    /// What was accepted, `[B]`, changes the next step size, for the first `steps` steps.
+    pub(super) fn adapt(&mut self, probability: &[f64], target: f64, steps: usize) {
+        if self.done >= steps {
+            return;
+        }
+        self.chains.resize(probability.len(), Average::default());
+        self.done += 1;
+        let (m, most) = (self.done as f64, MOST.ln());
+        for (chain, probability) in self.chains.iter_mut().zip(probability) {
+            let share = 1. / (m + T0);
+            chain.error = (1. - share) * chain.error + share * (target - probability);
+            chain.log = (-chain.error * m.sqrt() / GAMMA).clamp(-most, most);
+            let share = m.powf(-KAPPA);
+            chain.log_mean = share * chain.log + (1. - share) * chain.log_mean;
+        }
+        self.frozen = self.done == steps;
+    }
+}
+
+/// Errors, naming the option of `kernel`, if one is out of its range.
+pub(super) fn check(kernel: &str, step: f64, target: f64) -> Result<()> {
+    if !(step.is_finite() && step > 0.) {
+        bail!("{kernel}: step is {step}; it must be a number above 0");
+    }
+    if !(target > 0. && target < 1.) {
+        bail!("{kernel}: target is {target}; it must be a rate of acceptance, above 0 and below 1");
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! MCMC inside samplers: any kernel corrects, by energies or by a score alone, and what it did is told level by level.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use common::{Fast, energy_distance, mixture};
+use langevin_dynamics::grid::{AnyGrid, Karras};
+use langevin_dynamics::mcmc::{AnyKernel, Mala};
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::sampler::{AnnealedMcmc, AnySampler, Pc, Report, Tempering, prior, run};
+use langevin_dynamics::{Denoiser, Process};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
+
+const N: usize = 4000;
+
+/// The mixture without its energy.
+struct Plain<'a>(Fast<'a>);
+
+impl Denoiser for Plain<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.0.x0(x, t)
+    }
+}
+
+/// Samples of the first `n` seeds in `steps` steps, and what the sampler reports.
+fn draw(sampler: &mut AnySampler, steps: usize, n: usize, energy: bool) -> (Vec<f64>, Option<Report>) {
+    let process = AnyProcess::named("edm").unwrap();
+    let times = AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap();
+    let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
+    let x = prior(process.get(), times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+    let plain = Plain(Fast::new(&mixture(), process.get()));
+    let model: &dyn Denoiser = if energy { &plain.0 } else { &plain };
+    let x = run(model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(())).unwrap();
+    (to_host(&x).unwrap(), sampler.get().report().cloned())
+}
+
+/// In few steps a reverse SDE misses the data by far; a corrector at each level brings it nearer, whichever it is.
+#[test]
+fn every_kernel_corrects() {
+    let exact =
+        to_host(&mixture().sample(N, &mut Noise::seeds(&(1 << 32..(1 << 32) + N as u64).collect::<Vec<_>>())).unwrap());
+    let exact = exact.unwrap();
+    let mut alone: AnySampler = Pc { corrector_steps: 0, ..Pc::default() }.into();
+    let (x, report) = draw(&mut alone, 16, N, true);
+    assert!(report.is_none());
+    let before = energy_distance(&x, &exact);
+    for kernel in AnyKernel::defaults() {
+        let name = kernel.name();
+        let pc = Pc { corrector: Some(kernel), corrector_steps: 4, ..Pc::default() };
+        let (x, report) = draw(&mut pc.into(), 16, N, true);
+        let (after, levels) = (energy_distance(&x, &exact), report.unwrap().levels);
+        assert!(after < 0.6 * before, "{name}: {before} -> {after}");
+        assert_eq!(levels.len(), 16);
+        let refused = levels.iter().any(|level| level.stats.acceptance() < 0.99);
+        assert_eq!(refused, name != "langevin", "{name}");
+        for level in &levels {
+            let (stats, ess) = (level.stats, level.trace.ess());
+            assert_eq!((stats.proposed, stats.nan, level.trace.chains()), (4 * N as u64, 0, N), "{name}");
+            assert!((0.8..=1.).contains(&stats.acceptance()), "{name} at {}: {stats:?}", level.t);
+            // no fewer than there are chains, which are independent, and R-hat tells whether they agree
+            assert!(ess > 100. && level.trace.r_hat() > 0.9 && level.noise == level.t, "{name} at {}: {ess}", level.t);
+        }
+    }
+}
+
+/// Acceptance by the line integral of the score is that by the energy: the same chains, but for a rare decision, and its
+/// error is told.
+#[test]
+fn a_score_alone_is_enough() {
+    let n = 300;
+    let make = || {
+        let kernel = Some(Mala { step: 0.3, ..Mala::default() }.into());
+        AnySampler::from(Pc { corrector: kernel, corrector_steps: 2, ..Pc::default() })
+    };
+    let ((exact, by_energy), (line, by_score)) = (draw(&mut make(), 16, n, true), draw(&mut make(), 16, n, false));
+    let same = exact.iter().zip(&line).filter(|(a, b)| (*a - *b).abs() < 1e-9).count();
+    assert!(same > 2 * n * 97 / 100, "{same} of {}", 2 * n);
+    let mut most = 0f64;
+    for (energy, score) in by_energy.unwrap().levels.iter().zip(by_score.unwrap().levels) {
+        let (energy, score) = (energy.stats, score.stats);
+        assert!((energy.acceptance() - score.acceptance()).abs() < 0.01, "{energy:?} {score:?}");
+        assert!(energy.mean_error() < 1e-9 && score.mean_error() < 0.1, "{energy:?} {score:?}");
+        most = most.max(score.mean_error());
+    }
+    assert!(most > 1e-6, "{most}"); // between the modes the quadrature has to work
+}
+
+/// Reports of batches add up to that of all, and each run begins a new one.
+#[test]
+fn reports_of_batches_add_up() {
+    let samplers: [AnySampler; 2] = [AnnealedMcmc::default().into(), Tempering::default().into()];
+    for mut sampler in samplers {
+        let (_, whole) = draw(&mut sampler, 5, 40, true);
+        let (_, again) = draw(&mut sampler, 5, 40, true);
+        let (whole, mut both) = (whole.unwrap(), again.unwrap());
+        assert_eq!(whole.levels.len(), both.levels.len());
+        both.append(whole.clone());
+        for (both, whole) in both.levels.iter().zip(&whole.levels) {
+            assert_eq!(both.stats.accepted, 2 * whole.stats.accepted);
+            assert_eq!((both.trace.chains(), both.trace.steps()), (80, whole.trace.steps()));
+            assert_eq!(both.swaps.map(|s| s.proposed), whole.swaps.map(|s| 2 * s.proposed));
+        }
+        let swapped = whole.levels.iter().skip(1).all(|level| level.swaps.is_some_and(|s| s.accepted > 0));
+        assert_eq!(swapped, sampler.name() == "tempering");
+    }
+}

@@ -1,0 +1,298 @@
+//! The three likelihoods on the exact mixture, under every process, and what they refuse.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use common::mixture;
+use langevin_dynamics::exact::Exact;
+use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normaliser, Probe, mean_and_error};
+use langevin_dynamics::noisy::Jet;
+use langevin_dynamics::process::{AnyProcess, Vp};
+use langevin_dynamics::{Denoiser, FromEnergy, NoisyEnergy, Process};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{combine, sum_per_sample, to_host};
+
+fn seeds(n: usize) -> Vec<u64> {
+    (0..n as u64).collect()
+}
+
+fn points(n: usize) -> Tensor {
+    mixture().sample(n, &mut Noise::seeds(&seeds(n))).unwrap()
+}
+
+fn quiet() -> impl FnMut(f64) -> Result<()> {
+    |_| Ok(())
+}
+
+fn largest(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).fold(0., |worst, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { worst.max((a - b).abs()) })
+}
+
+/// v^T dx0/dx of the mixture is that of its x0, by differences, with signal and without.
+#[test]
+fn the_mixture_knows_its_jacobian() -> Result<()> {
+    let (mixture, x) = (mixture(), points(3));
+    let v = Noise::seeds(&seeds(3)).normal_like(&x)?;
+    for process in AnyProcess::defaults() {
+        let exact = mixture.under(process.get());
+        let (low, high) = process.get().span();
+        for t in [low, 0.3 * high, high] {
+            let (x0, vjp) = exact.x0_vjp(&x, &[t], &v)?;
+            assert_eq!(to_host(&x0)?, to_host(&exact.x0(&x, &[t])?)?);
+            let h = 1e-4 * process.get().marginal(t).sigma;
+            for i in 0..2 {
+                let unit =
+                    Tensor::new(&[[f64::from(u8::from(i == 0)) * h, f64::from(u8::from(i == 1)) * h]], &Device::Cpu)?;
+                let (up, down) = (x.broadcast_add(&unit)?, x.broadcast_sub(&unit)?);
+                let slope = ((exact.x0(&up, &[t])? - exact.x0(&down, &[t])?)? * (0.5 / h))?;
+                let expected = to_host(&sum_per_sample(&(slope * &v)?)?)?;
+                let ours = to_host(&vjp.narrow(1, i, 1)?)?;
+                assert!(largest(&ours, &expected) < 1e-5, "{process:?} at {t}: {ours:?} {expected:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ODE ends at log p of the mixture, but for the difference of its prior from the Gaussian of samplers: with the
+/// mixture's own p_T in the place of that, at any time, under every process.
+#[test]
+fn the_flow_finds_the_density() -> Result<()> {
+    let (mixture, x) = (mixture(), points(6));
+    for process in AnyProcess::defaults() {
+        let (p, exact) = (process.get(), mixture.under(process.get()));
+        let (low, high) = p.span();
+        let middle = p.t_at(0.);
+        let flow = Flow { atol: 1e-7, rtol: 1e-7, ..Flow::default() };
+        let times = [low, low, low, middle, middle, 0.5 * (low + middle)];
+        let found = flow.log_p(&exact, &x, &times, &mut Noise::seeds(&[]), &mut quiet())?;
+        let truth = to_host(&exact.log_p(&x, &times)?)?;
+        let end = to_host(&exact.log_p(&found.latent, &[high])?)?;
+        let own: Vec<f64> = end.iter().zip(&found.volume).map(|(end, volume)| end + volume).collect();
+        assert!(largest(&own, &truth) < 1e-5, "{process:?}: {own:?} {truth:?}");
+        // the prior of samplers is as near as alpha / sigma is small there
+        let m = p.marginal(high);
+        assert!(
+            largest(&found.log_p, &truth) < 1e-5 + 10. * m.alpha / m.sigma,
+            "{process:?}: {:?} {truth:?}",
+            found.log_p
+        );
+        assert!(found.error.is_none() && found.evaluations.iter().all(|&n| n > 20));
+    }
+    Ok(())
+}
+
+#[test]
+fn hutchinsons_estimate_has_no_bias_and_knows_its_error() -> Result<()> {
+    let (mixture, vp, n) = (mixture(), Vp::default(), 400);
+    let exact = mixture.under(&vp);
+    let x = Tensor::new(&[[0.3f64, -0.2]], &Device::Cpu)?.broadcast_as((n, 2))?.contiguous()?;
+    let one = Flow::default().log_p(&exact, &x.narrow(0, 0, 1)?, &[1e-3], &mut Noise::seeds(&[0]), &mut quiet())?;
+    for probe in [Probe::Rademacher, Probe::Normal] {
+        let flow = Flow { divergence: Divergence::Hutchinson { probes: 4, probe }, ..Flow::default() };
+        let found = flow.log_p(&exact, &x, &[1e-3], &mut Noise::seeds(&seeds(n)), &mut quiet())?;
+        let (mean, error) = mean_and_error(&found.log_p);
+        assert!((mean - one.log_p[0]).abs() < 5. * error, "{probe:?}: {mean} {error} {}", one.log_p[0]);
+        assert!(error > 1e-4, "{probe:?}: the probes are not random");
+        // the mean of the squares of the stated errors is the variance of the estimates: to 4 probes a sample, 25 %
+        let stated = found.error.unwrap().iter().map(|e| e * e).sum::<f64>() / n as f64;
+        assert!((stated / (error * error * n as f64) - 1.).abs() < 0.4, "{probe:?}: {stated} {error}");
+    }
+    // the same at any batch size
+    let flow = Flow { divergence: Divergence::Hutchinson { probes: 2, probe: Probe::Rademacher }, ..Flow::default() };
+    let few = points(3);
+    let all = flow.log_p(&exact, &few, &[1e-3], &mut Noise::seeds(&[4, 5, 6]), &mut quiet())?;
+    let last = flow.log_p(&exact, &few.narrow(0, 2, 1)?, &[1e-3], &mut Noise::seeds(&[6]), &mut quiet())?;
+    assert!((all.log_p[2] - last.log_p[0]).abs() < 1e-9);
+    Ok(())
+}
+
+/// By automatic differentiation, of an energy: a Gaussian N(0, v) whose alpha v / (alpha^2 v + sigma^2) is known.
+#[test]
+fn an_energy_is_differentiated_for_its_divergence() -> Result<()> {
+    let (vp, v) = (Vp::default(), 0.3);
+    let energy = |x: &Tensor, t: &[f64]| {
+        let variance: Vec<f64> =
+            t.iter().map(|&t| vp.marginal(t)).map(|m| m.alpha.powi(2) * v + m.sigma.powi(2)).collect();
+        let inverse: Vec<f64> = variance.iter().map(|v| 0.5 / v).collect();
+        langevin_ops::shape::scale(&sum_per_sample(&x.sqr()?)?, &inverse)
+    };
+    let model = FromEnergy::new(&vp, energy)?;
+    let x = Noise::seeds(&seeds(5)).normal((5, 2, 3), DType::F64, &Device::Cpu)?;
+    let found = Flow { atol: 1e-8, rtol: 1e-8, ..Flow::default() };
+    let found = found.log_p(&model, &x, &[1e-3], &mut Noise::seeds(&[]), &mut quiet())?;
+    let m = vp.marginal(1e-3);
+    let at = |x: &Tensor, m: langevin_dynamics::Marginal| {
+        langevin_dynamics::likelihood::log_gaussian(x, (m.alpha.powi(2) * v + m.sigma.powi(2)).sqrt())
+    };
+    let end = at(&found.latent, vp.marginal(1.))?;
+    let own: Vec<f64> = end.iter().zip(&found.volume).map(|(a, b)| a + b).collect();
+    assert!(largest(&own, &at(&x, m)?) < 1e-6);
+    Ok(())
+}
+
+/// A model that is told something of each of its two samples: asked about any other number of them, it errors.
+struct Bound<'a>(Exact<'a>);
+
+impl Denoiser for Bound<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        if x.dim(0)? != 2 {
+            candle_core::bail!("asked about {} samples", x.dim(0)?);
+        }
+        self.0.x0(x, t)
+    }
+    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.x0(x, t)?;
+        self.0.x0_vjp(x, t, v)
+    }
+    fn whole_batch(&self) -> bool {
+        true
+    }
+}
+
+/// Samples that arrive one before another do not part from their batch where the model is told of each.
+#[test]
+fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
+    use langevin_dynamics::sampler::{Rk45, Sampler};
+    use langevin_dynamics::{Clamped, Clip, Guidance, Guided};
+    let (mixture, vp) = (mixture(), Vp::default());
+    let exact = mixture.under(&vp);
+    let x = Tensor::new(&[[0.3f64, -0.2], [40., -70.]], &Device::Cpu)?;
+    let flow = |m: &dyn Denoiser| Flow::default().log_p(m, &x, &[1e-3, 0.9], &mut Noise::seeds(&[]), &mut quiet());
+    let (free, bound) = (flow(&exact)?, flow(&Bound(exact))?);
+    assert!(free.evaluations[0] != free.evaluations[1] && free.evaluations == bound.evaluations);
+    assert!(largest(&free.log_p, &bound.log_p) < 1e-12);
+    let down = |m: &dyn Denoiser| Rk45::default().step(m, &x, &[0.9], &[0., 0.5], &mut Noise::seeds(&[]));
+    assert!(largest(&to_host(&down(&exact)?)?, &to_host(&down(&Bound(exact))?)?) < 1e-12);
+    let bound = Bound(exact);
+    let clamped = Clamped::new(&bound, Clip::default())?;
+    assert!(
+        down(&clamped).is_ok() && down(&Guided::new(&exact, &bound, Guidance { scale: 2., interval: None })?).is_ok()
+    );
+    Ok(())
+}
+
+/// The exact energy with a constant of its own at each t.
+struct Shifted<'a> {
+    exact: Exact<'a>,
+    shift: fn(f64) -> f64,
+    normalised: bool,
+}
+
+impl Denoiser for Shifted<'_> {
+    fn process(&self) -> &dyn Process {
+        self.exact.process()
+    }
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.exact.x0(x, t)
+    }
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        Some(self)
+    }
+}
+
+impl NoisyEnergy for Shifted<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let shift: Vec<f64> = t.iter().map(|&t| (self.shift)(t)).collect();
+        let energy = self.exact.energy(x, t)?;
+        combine(&[1.], &energy, &shift, &energy.ones_like()?)
+    }
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        Ok((self.energy_at(x, t)?, self.exact.energy_grad(x, t)?.1))
+    }
+    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
+        self.exact.jet(x, t)
+    }
+    fn normalised(&self) -> bool {
+        self.normalised
+    }
+}
+
+#[test]
+fn a_normalised_energy_needs_one_constant() -> Result<()> {
+    let (mixture, x) = (mixture(), points(8));
+    for name in ["vp", "edm", "flow", "cosine"] {
+        let process = AnyProcess::named(name).map_err(candle_core::Error::Msg)?;
+        let exact = mixture.under(process.get());
+        let shifted = Shifted { exact, shift: |_| 3.5, normalised: true };
+        let c = Normaliser::of(&shifted, &[1000, 2], DType::F64, &Device::Cpu, &mut Noise::seeds(&seeds(1000)))?;
+        let m = process.get().marginal(process.get().span().1);
+        // what is left is the distance of p_T from the prior, of second order in alpha / sigma
+        let bias = 4. * (m.alpha / m.sigma).powi(2);
+        assert!((c.value - 3.5).abs() < 5. * c.error + bias + 1e-9, "{name}: {c:?}");
+        assert!(c.spread < 3. * m.alpha / m.sigma + 1e-9 && c.draws == 1000, "{name}: {c:?}");
+        let t = [process.get().span().0];
+        let found = c.log_p(&shifted, &x, &t)?;
+        assert!(largest(&found, &to_host(&exact.log_p(&x, &t)?)?) < 5. * c.error + bias + 1e-9, "{name}");
+        let free = Shifted { normalised: false, ..shifted };
+        let why = Normaliser::of(&free, &[8, 2], DType::F64, &Device::Cpu, &mut Noise::seeds(&seeds(8))).unwrap_err();
+        assert!(why.to_string().contains("free at each t"), "{why}");
+    }
+    Ok(())
+}
+
+/// log Z of an energy with another constant at every level is the constant at the last, within its error.
+#[test]
+fn annealing_finds_log_z_whatever_the_constants_between() -> Result<()> {
+    let (mixture, runs, particles) = (mixture(), 8, 250);
+    let cases = [("vp", 0.5), ("vp", 0.), ("edm", 0.5), ("flow", 0.5), ("ve", 0.5), ("table", 0.5)];
+    for (name, resample) in cases {
+        let process = AnyProcess::named(name).map_err(candle_core::Error::Msg)?;
+        let shift = |t: f64| 5. * (7. * t).sin() + 2.;
+        let model = Shifted { exact: mixture.under(process.get()), shift, normalised: false };
+        let t = process.get().span().0;
+        let annealing = Annealing { levels: 60, resample };
+        let mut log_z = vec![];
+        for run in 0..runs {
+            let mut z = Noise::of_step(1, run, particles);
+            let to = (&[particles, 2][..], DType::F64, &Device::Cpu);
+            let population = annealing.run(&model, t, to, &mut z, &mut || Ok(()))?;
+            assert_eq!(population.levels.len(), 60);
+            assert!(population.levels.iter().all(|level| level.ess > 0. && level.ess <= 1. + 1e-9));
+            assert!(resample > 0. || population.levels.iter().all(|level| !level.resampled));
+            log_z.push(population.log_z);
+        }
+        let found = LogZ::of(&log_z);
+        assert!(found.error > 1e-6 && found.error < 0.1, "{name}: {found:?}");
+        assert!((found.value + shift(t)).abs() < 5. * found.error, "{name} {resample}: {found:?} {}", -shift(t));
+    }
+    Ok(())
+}
+
+#[test]
+fn refuses() -> Result<()> {
+    let (mixture, vp, x) = (mixture(), Vp::default(), points(2));
+    let exact = mixture.under(&vp);
+    let flow = |flow: Flow, t: &[f64]| flow.log_p(&exact, &x, t, &mut Noise::seeds(&[1, 2]), &mut quiet());
+    let none = Divergence::Hutchinson { probes: 0, probe: Probe::Rademacher };
+    for (result, word) in [
+        (flow(Flow { atol: 0., ..Flow::default() }, &[0.1]), "atol"),
+        (flow(Flow { rtol: f64::NAN, ..Flow::default() }, &[0.1]), "rtol"),
+        (flow(Flow { prior_std: Some(-1.), ..Flow::default() }, &[0.1]), "prior_std"),
+        (flow(Flow { divergence: none, ..Flow::default() }, &[0.1]), "probes"),
+        (flow(Flow { max_steps: 2, ..Flow::default() }, &[0.1]), "max_steps"),
+        (flow(Flow::default(), &[0.]), "span"),
+        (flow(Flow::default(), &[1.]), "span"),
+        (flow(Flow::default(), &[0.1, 0.2, 0.3]), "3 times"),
+    ] {
+        let why = result.unwrap_err().to_string();
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    let run = |annealing: Annealing, n: usize, t: f64| {
+        annealing.run(&exact, t, (&[n, 2], DType::F64, &Device::Cpu), &mut Noise::seeds(&seeds(n)), &mut || Ok(()))
+    };
+    let usual = Annealing::default;
+    for (result, word) in [
+        (run(Annealing { levels: 1, ..usual() }, 4, 0.1), "levels"),
+        (run(Annealing { resample: 2., ..usual() }, 4, 0.1), "resample"),
+        (run(usual(), 1, 0.1), "particles"),
+        (run(usual(), 4, 2.), "span"),
+    ] {
+        let why = result.unwrap_err().to_string();
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    Ok(())
+}
