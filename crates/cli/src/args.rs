@@ -33,7 +33,7 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Train(Train),
-    Sample(Sample),
+    Sample(Box<Sample>),
     Inpaint(Box<crate::inverse::inpaint::Inpaint>),
     Impute(crate::inverse::impute::Impute),
     Apply(Apply),
@@ -142,6 +142,8 @@ Examples:
   langevin sample runs/digits --interpolate 3,8 -n 10
   langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report     acceptance, ESS and R-hat by noise level
   langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
+  langevin sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 --compose 'a & b' -n 16     what is both
+  langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc --report
   langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
   langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
@@ -149,7 +151,8 @@ Examples:
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
 pub struct Sample {
     /// The model
-    pub model: String,
+    #[arg(required_unless_present = "compose")]
+    pub model: Option<String>,
     /// Changes of the sampler, such as sampler.steps=50
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
@@ -185,6 +188,16 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
+    /// A model of a composition, by a name of your own; with ,class=K for a class-conditional one
+    #[arg(long = "let", value_name = "NAME=MODEL[,class=K]", requires = "compose")]
+    pub models: Vec<String>,
+    /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
+    /// (of normalised energies, or with ratios as in a | 0.5:b), ( ) for the rest
+    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "gif", "from", "scheduler", "interpolate"])]
+    pub compose: Option<String>,
+    /// What the energy of a composition is divided by [default: 1]
+    #[arg(long, value_name = "T", requires = "compose")]
+    pub temperature: Option<f64>,
     /// Show what MCMC did at each noise level, for a sampler with MCMC steps; with =FILE.json write it there too
     #[arg(long, value_name = "FILE.json", num_args = 0..=1, require_equals = true)]
     pub report: Option<Option<PathBuf>>,

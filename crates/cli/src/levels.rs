@@ -7,24 +7,32 @@ use serde_json::{Value, json};
 /// Prints the table, noisiest level first.
 pub fn show(report: &Report) -> Result<()> {
     let swaps = report.levels.iter().any(|level| level.swaps.is_some());
-    let last = if swaps { "  swapped" } else { "" };
+    let particles = report.levels.iter().any(|level| level.particles.is_some());
+    let last = [(swaps, "  swapped"), (particles, "  particles")];
+    let last: String = last.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     crate::say!("level     sigma  accepted  diverged  lost  error of dE       ESS      of   R-hat{last}")?;
     for (i, level) in report.levels.iter().enumerate() {
-        let AtLevel { noise, stats, swaps, trace, .. } = level;
+        let AtLevel { noise, stats, swaps, particles, trace, .. } = level;
         let swaps = swaps.map(|swaps| format!("    {:.3}", swaps.acceptance())).unwrap_or_default();
+        let particles = particles.map(|share| format!("      {share:.3}")).unwrap_or_default();
         crate::say!(
-            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8.0}  {:>6}  {:>6.3}{swaps}",
+            "{:>5}  {noise:>8.4}  {:>8.3}  {:>8}  {:>4}  {:>11.1e}  {:>8}  {:>6}  {:>6}{swaps}{particles}",
             i + 1,
             stats.acceptance(),
             stats.diverged,
             stats.nan,
             stats.mean_error(),
-            trace.ess(),
+            known(trace.ess(), 0),
             trace.chains() * trace.steps(),
-            trace.r_hat(),
+            known(trace.r_hat(), 3),
         )?;
     }
     Ok(())
+}
+
+/// A number with so many decimals, where there is one: too few steps tell neither ESS nor R-hat.
+fn known(v: f64, decimals: usize) -> String {
+    if v.is_nan() { "-".into() } else { format!("{v:.decimals$}") }
 }
 
 /// The same as JSON: an array with an object a level; null for what cannot be said.

@@ -23,6 +23,7 @@ mod apply;
 mod args;
 mod bench;
 mod check;
+mod compose;
 mod density;
 mod detect;
 mod draw;

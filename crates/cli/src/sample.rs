@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::Cond;
-use langevin_dynamics::sampler::Report;
+use langevin_dynamics::sampler::{AnySampler, Report};
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,11 @@ pub fn run(args: &Sample) -> Result<()> {
     for path in [&args.out, &args.npz, &args.gif].into_iter().flatten().chain(levels) {
         output::writable(path)?;
     }
-    let opened = open::open_as(&args.model, args.scheduler.as_deref(), DType::F32, &device)?;
+    if let Some(text) = &args.compose {
+        return crate::compose::run(args, text, &device);
+    }
+    let Some(name) = &args.model else { return usage("give a MODEL; see langevin sample --help") };
+    let opened = open::open_as(name, args.scheduler.as_deref(), DType::F32, &device)?;
     suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;
@@ -47,12 +51,7 @@ pub fn run(args: &Sample) -> Result<()> {
         Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
-    if args.report.is_some() && way.sampler.get().report().is_none() {
-        return usage(format!(
-            "--report: {} has no steps of MCMC; use sampler.name=annealed-mcmc or tempering, or pc with sampler.corrector=mala",
-            way.sampler.name()
-        ));
-    }
+    reports(args, &way.sampler)?;
     let (model, noise, batch) = (&opened.model, drawing.noise, args.batch);
     let job = Job { model, guide, noise, way: start.cut(way)?, start, batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
@@ -60,8 +59,20 @@ pub fn run(args: &Sample) -> Result<()> {
     write(args, &opened, how, &seeds, labels.as_deref(), &drawn)
 }
 
+/// Errors if a report is asked of a sampler that has none.
+pub fn reports(args: &Sample, sampler: &AnySampler) -> Result<()> {
+    if args.report.is_some() && sampler.get().report().is_none() {
+        return usage(format!(
+            "--report: {} has no steps of MCMC; use sampler.name=annealed-mcmc, tempering or smc, or pc with \
+             sampler.corrector=mala",
+            sampler.name()
+        ));
+    }
+    Ok(())
+}
+
 /// Errors if samples of this kind cannot be written as asked: before they are drawn, not after.
-fn suits(args: &Sample, kind: Kind) -> Result<()> {
+pub fn suits(args: &Sample, kind: Kind) -> Result<()> {
     let ends = |ending: &str| args.out.as_ref().is_some_and(|out| out.extension().is_some_and(|e| e == ending));
     match kind {
         Kind::Image if ends("csv") => usage("--out FILE.csv: images are not a table; give a .png, or --npz"),
@@ -102,7 +113,7 @@ pub fn picture(
 }
 
 /// The seeds that are asked for, in order.
-fn seeds(args: &Sample) -> Result<Vec<u64>> {
+pub fn seeds(args: &Sample) -> Result<Vec<u64>> {
     let number = args.number.unwrap_or(if args.interpolate.is_some() { BETWEEN } else { NUMBER });
     if number == 0 || number as u64 > MOST {
         return usage(format!("-n {number}: give 1 to {MOST}"));
@@ -172,7 +183,7 @@ fn write(
 }
 
 /// What MCMC did at each noise level: the table, and JSON in `file`.
-fn levels(report: &Report, file: Option<&Path>) -> Result<()> {
+pub fn levels(report: &Report, file: Option<&Path>) -> Result<()> {
     if let Some(path) = file {
         output::save(path, serde_json::to_string_pretty(&levels::json(report))?.as_bytes())?;
         crate::say!("{}", path.display())?;
@@ -204,7 +215,7 @@ fn show(
 }
 
 /// Each image as FOLDER/SEED.png.
-fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
+pub fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for (picture, seed) in output::pictures(x)?.iter().zip(seeds) {
         output::save_png(&folder.join(format!("{seed}.png")), picture, &[])?;
@@ -213,7 +224,7 @@ fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
 }
 
 /// `arr_0` (u8 `[N, H, W, C]` for images, f32 `[N, D]`) and `arr_1`, the labels.
-fn arrays(kind: Kind, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
+pub fn arrays(kind: Kind, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
     let samples = if kind == Kind::Image { output::to_u8(x)? } else { x.to_dtype(DType::F32)? };
     let labels = labels.map(|l| Tensor::new(l.iter().map(|&l| i64::from(l)).collect::<Vec<_>>(), &Device::Cpu));
     match labels.transpose()? {

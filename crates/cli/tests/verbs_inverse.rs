@@ -121,7 +121,7 @@ fn each_mistake_is_one_sentence() {
     fails("m.safetensors --input i.png --task colour=2", &["takes no value"]);
     fails("m.safetensors --input i.png --mask half --method magic", &["magic", "repaint"]);
     fails("m.safetensors --input i.png --task deblur --method repaint", &["repaint", "dps or mcmc"]);
-    fails("m.safetensors --input i.png --mask half --noise -1", &["--noise", "-1"]);
+    fails("m.safetensors --input i.png --mask half --noise=-1", &["--noise", "-1"]);
     fails("m.safetensors --input i.png --mask half repaint.jump=0", &["jump is 0"]);
     fails("m.safetensors --input i.png --mask half repaint.jumps=2", &["jumps", "resample"]);
     fails("m.safetensors --input i.png --mask half dps.scale=2", &["dps", "--method"]);
@@ -150,11 +150,13 @@ fn cells_are_filled_with_their_conditional_mean() {
         whole += &format!("{a},{},{}\n", 2. * a + 2. * normal(), 100. + 5. * normal());
     }
     fs::write(dir.path("whole.csv"), whole).unwrap();
-    let small = "model.net.width=48 model.net.layers=2 train.steps=500 train.batch=256 train.lr=3e-3";
+    let small = "model.net.width=48 model.net.layers=2 train.steps=400 train.batch=256 train.lr=3e-3";
     dir.run(&format!("train toy --data whole.csv --out run {small}")).ok();
     // b given a is N(2a, 4); a given b is N(10 + 18 (b - 20) / 40, 9 - 18^2 / 40)
     fs::write(dir.path("holes.csv"), "a,b,c\n13,,100\n7,NaN,103\n,26,NA\n10,20,100\n").unwrap();
-    let ran = dir.run("impute run --data holes.csv --out filled.csv -n 200 sampler.steps=40 mcmc.kernel=hmc");
+    let ran = dir.run(
+        "impute run --data holes.csv --out filled.csv -n 100 sampler.steps=30 mcmc.kernel=hmc mcmc.steps_per_level=4",
+    );
     assert_eq!(ran.ok(), "filled.csv\n");
     assert!(ran.stderr.contains("4 cells of 3 rows"), "{}", ran.stderr);
     let read = |name: &str| {

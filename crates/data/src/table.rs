@@ -177,7 +177,7 @@ fn cells(bytes: &[u8], name: &str, missing: bool) -> Result<(Vec<String>, Vec<f6
                 _ if is_missing(cell) => bail!(
                     "{name}, line {line}, column {column}: the cell is {}; train on the rows that are whole, and fill in the \
                      others with langevin impute",
-                    if cell.is_empty() { "empty" } else { "missing" }
+                    if cell.is_empty() { "empty".into() } else { text(cell) }
                 ),
                 _ => bail!("{name}, line {line}, column {column}: {:?} is not a finite number", text(cell)),
             }

@@ -313,12 +313,29 @@ fn csv_errors() {
     with("a,b\n1,2\n3\n", &["line 3", "1 cells where the first line has 2"]);
     with("a,b\n1,2\n3,x4\n", &["line 3, column b", "\"x4\" is not a finite number"]);
     with("1,2x\n3,4\n", &["line 1, column 2", "2x"]);
-    with("a,b\n1,\n3,4\n", &["line 2, column b", "empty"]);
+    with("a,b\n1,\n3,4\n", &["line 2, column b", "empty", "langevin impute"]);
     with("1,2\n3,inf\n", &["line 2, column 2"]);
     with("1,2\n3,NaN\n", &["line 2, column 2", "NaN"]);
     with("1,2\n", &["one row"]);
     with("1,2\n1,2\n", &["every column is constant"]);
     with("1e308,2\n-1e308,2\n1e308,3\n", &["too large"]);
+}
+
+#[test]
+fn cells_may_be_missing_where_it_is_asked_for() {
+    let dir = dir();
+    let path = dir.path().join("t.csv");
+    write(&path, b"a,b\n1,\nNaN,4\nna,5e1\n");
+    let table = langevin_data::partial(&path).unwrap();
+    assert_eq!(table.names, ["a", "b"]);
+    let missing: Vec<bool> = table.values.iter().map(|v| v.is_nan()).collect();
+    assert_eq!(missing, [false, true, true, false, true, false]);
+    assert_eq!((table.values[0], table.values[3], table.values[5]), (1., 4., 50.));
+    write(&path, b"a,b\n1,x\n");
+    let why = langevin_data::partial(&path).unwrap_err().to_string();
+    assert!(why.contains("line 2, column b") && why.contains("\"x\""), "{why}");
+    write(&path, b"a,b\n1,2,3\n");
+    assert!(langevin_data::partial(&path).unwrap_err().to_string().contains("3 cells"));
 }
 
 #[test]

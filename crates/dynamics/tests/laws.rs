@@ -5,7 +5,7 @@
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
-use common::{Fast, Guard, bound_for, compare, draws_for, energy_distance, few_and_many, mixture, steps_for};
+use common::{Fast, Guard, bound_for, compare, draws_for, energy_distance, few_and_many, mixture, steps_for, worth};
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::{AnyProcess, Flow, Table, TableOptions};
 use langevin_dynamics::sampler::{AnySampler, Rk45, prior, run};
@@ -196,7 +196,11 @@ fn the_bias_of_the_stochastic_ones_shrinks() {
             let (few, many) = few_and_many(sampler.name());
             let (few, many) = (distance(few), distance(many));
             println!("{name:5} {:18} {few:.5} {many:.5}", sampler.name());
-            assert!(many < 0.5 * few || many < 3e-4 * (N / n) as f64, "{name} {}: {few} {many}", sampler.name());
+            assert!(
+                many < 0.5 * few || many < 3e-4 * (N / worth(sampler.name())) as f64,
+                "{name} {}: {few} {many}",
+                sampler.name()
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `a & b` has the energy E_a + E_b, `w*a` w E_a, `!a` -E_a, all of it divided by a temperature; `a | r:b` has
 //! -ln(exp(-E_a) + r exp(-E_b)) and asks for normalised energies. At noise level t these are compositions of noisy
 //! densities, which are not the noisy composition: no reverse process leads from one to the next, and samplers need MCMC at
-//! each level (`annealed-mcmc`), or weights (`smc`).
+//! each level (`pc` with a corrector, as \[Du23\]; `annealed-mcmc`, in small steps), or weights (`smc`).
 //!
 //! A negated part must leave the whole integrable: `a & !b` where b is the wider of the two. With weights that add up to 0
 //! or less the composition is refused; where tails make it diverge, chains run away, which their reports show.
@@ -157,7 +157,8 @@ impl<'a> Composed<'a> {
             bail!("compose: the model `{idle}` is not in \"{expression}\"; leave it out, or name it there");
         }
         let parts: Vec<&dyn Denoiser> = models.iter().map(|(_, model)| *model).collect();
-        for ((name, model), (first, one)) in models.iter().zip(std::iter::repeat(&models[0])) {
+        let Some((first, one)) = models.first() else { bail!("compose: there are no models") };
+        for (name, model) in models {
             let (a, b) = (one.process(), model.process());
             if !process::same(a, b) {
                 bail!("compose: `{first}` denoises {a:?}, `{name}` {b:?}; all must denoise the same process");

@@ -103,8 +103,8 @@ impl MaskName {
         };
         let known = |i: usize, j: usize| match self {
             Self::Wide | Self::Narrow => !hidden[i * width + j],
-            Self::SuperResolve => i % 2 == 0 && j % 2 == 0,
-            Self::Lines => i % 2 == 0,
+            Self::SuperResolve => i.is_multiple_of(2) && j.is_multiple_of(2),
+            Self::Lines => i.is_multiple_of(2),
             Self::Half => j < width / 2,
             Self::Expand => middle(i, height) && middle(j, width),
         };

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct Mcmc {
     /// Its unit of length is the smallest deviation that the posterior can have at a level.
     pub kernel: AnyKernel,
-    /// Steps of the kernel at each noise level.
+    /// Steps of the kernel at each noise level. With too few the wide directions lag behind: they keep the law of a noisier
+    /// level. HMC that adapts its step needs fewest.
     pub steps_per_level: usize,
 }
 

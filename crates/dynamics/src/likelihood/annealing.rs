@@ -163,7 +163,7 @@ impl Annealing {
 }
 
 /// Indices in proportion to exp(log_w): particle i is taken for each of the points (u + k)/N in its part of the line.
-fn systematic(log_w: &[f64], total: f64, u: f64) -> Vec<u32> {
+pub(crate) fn systematic(log_w: &[f64], total: f64, u: f64) -> Vec<u32> {
     let n = log_w.len();
     let (mut below, mut taken) = (0., Vec::with_capacity(n));
     for (i, w) in log_w.iter().enumerate() {

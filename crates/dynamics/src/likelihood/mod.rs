@@ -9,6 +9,7 @@ mod annealing;
 mod flow;
 mod normaliser;
 
+pub(crate) use annealing::systematic;
 pub use annealing::{Annealing, LevelReport, LogZ, Population};
 pub use flow::{Divergence, Flow, FlowLikelihood, Probe};
 pub use normaliser::Normaliser;
@@ -34,7 +35,7 @@ pub fn mean_and_error(v: &[f64]) -> (f64, f64) {
 }
 
 /// ln sum exp(v): minus infinity of nothing.
-fn log_sum_exp(v: &[f64]) -> f64 {
+pub(crate) fn log_sum_exp(v: &[f64]) -> f64 {
     let top = v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if top.is_finite() { top + v.iter().map(|v| (v - top).exp()).sum::<f64>().ln() } else { top }
 }

@@ -81,6 +81,11 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether the model must have an energy.
+    fn wants_energy(&self) -> bool {
+        false
+    }
+
     /// Whether the samples of a run are one population: a sample then depends on the others.
     fn population(&self) -> bool {
         false

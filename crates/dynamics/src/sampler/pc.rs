@@ -3,7 +3,8 @@
 //! The step size of the Langevin dynamics is eps = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 (1 where data
 //! are not scaled). In many dimensions |z| / |score| is nearly sigma; in few it varies from point to point, and a step
 //! size that depends on x draws from another density (near p / eps): hence the choice of [`Norms`].
-//! Any other kernel may correct in its place, with a test of acceptance or without; its unit of length is sigma.
+//! Any other kernel may correct in its place, with a test of acceptance or without; its unit of length is sigma. So corrected,
+//! a reverse process that is not quite that of the densities still arrives, as for products of models. \[Du23, Alg. 1\]
 
 use super::report::Report;
 use super::transfer::{Ends, ends, lands};

@@ -10,6 +10,7 @@ use super::report::{AtLevel, Report};
 use super::transfer::{Ends, lands};
 use super::{Sampler, above_zero};
 use crate::Denoiser;
+use crate::likelihood::{log_sum_exp, systematic};
 use crate::mcmc::{AnyKernel, Level, Mala, Score, View};
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -95,6 +96,10 @@ impl Sampler for Smc {
         Ok(x)
     }
 
+    fn wants_energy(&self) -> bool {
+        true
+    }
+
     fn population(&self) -> bool {
         true
     }
@@ -154,17 +159,10 @@ impl Particles {
         Ok(Self { at: next, log_w })
     }
 
-    /// Weights that add up to 1.
-    fn weights(&self) -> Vec<f64> {
-        let top = self.log_w.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let w: Vec<f64> = self.log_w.iter().map(|w| (w - top).exp()).collect();
-        let total: f64 = w.iter().sum();
-        w.iter().map(|w| w / total).collect()
-    }
-
-    /// The effective number of particles, 1 / sum w^2.
+    /// The effective number of particles, (sum w)^2 / sum w^2.
     fn effective(&self, t: f64) -> Result<f64> {
-        let effective = 1. / self.weights().iter().map(|w| w * w).sum::<f64>();
+        let squares: Vec<f64> = self.log_w.iter().map(|w| 2. * w).collect();
+        let effective = (2. * log_sum_exp(&self.log_w) - log_sum_exp(&squares)).exp();
         if !effective.is_finite() {
             bail!("smc: at t = {t} the energies of all particles are not finite; take more steps, sampler.steps");
         }
@@ -174,7 +172,8 @@ impl Particles {
     /// As many particles, drawn in proportion to their weights, all of one weight: systematic resampling.
     fn drawn_again(self, z: &mut Noise) -> Result<Self> {
         let n = self.log_w.len();
-        let rows = systematic(&self.weights(), z.uniform(n)?.first().copied().unwrap_or(0.));
+        let u = z.uniform(n)?.first().copied().unwrap_or(0.);
+        let rows = systematic(&self.log_w, log_sum_exp(&self.log_w), u);
         let index = Tensor::new(rows.as_slice(), self.at.x.device())?;
         let pick = |x: &Tensor| x.index_select(&index, 0);
         let energy = energy(&self.at)?;
@@ -196,35 +195,5 @@ fn one(t: &[f64]) -> Result<f64> {
     match t.split_first() {
         Some((first, rest)) if rest.iter().all(|t| t == first) => Ok(*first),
         _ => bail!("smc: samples at different times are no population; give one time"),
-    }
-}
-
-/// Particle i for each of the points (u + k)/N that lie in its part of the line from 0 to 1.
-fn systematic(weights: &[f64], u: f64) -> Vec<u32> {
-    let (n, mut below, mut taken) = (weights.len(), 0., vec![]);
-    for (i, w) in weights.iter().enumerate() {
-        below += w * n as f64;
-        while taken.len() < n && taken.len() as f64 + u < below {
-            taken.push(i as u32);
-        }
-    }
-    let last = taken.last().copied().unwrap_or(0); // rounding may leave the last point beyond the line
-    taken.resize(n, last);
-    taken
-}
-
-#[cfg(test)]
-mod tests {
-    use super::systematic;
-
-    #[test]
-    fn each_particle_is_drawn_as_often_as_its_weight_says() {
-        for u in [0., 0.3, 0.999] {
-            assert_eq!(systematic(&[0.5, 0.25, 0., 0.25], u), [0, 0, 1, 3]);
-        }
-        let w = [0.123, 0.877, 0., 0., 0., 0., 0., 0., 0., 0.];
-        let count = |u: f64| systematic(&w, u).iter().filter(|&&i| i == 0).count();
-        let mean = (0..1000).map(|k| count((f64::from(k) + 0.5) / 1000.)).sum::<usize>() as f64 / 1000.;
-        assert!((mean - 1.23).abs() < 1e-9, "{mean}");
     }
 }

@@ -227,8 +227,7 @@ pub fn steps_for(name: &str) -> usize {
         "consistency" => 3,
         "euler" | "ddim" | "euler-maruyama" | "reverse-diffusion" | "pc" => 200,
         "ddpm" => 400,
-        "annealed-langevin" => 100,
-        "annealed-mcmc" => 80,
+        "annealed-langevin" | "annealed-mcmc" => 100,
         "tempering" => 12,
         _ => 80,
     }
@@ -240,6 +239,11 @@ pub const DRAWS: usize = 20_000;
 /// Draws by which a sampler is judged: fewer for one whose work grows with the square of its levels.
 pub fn draws_for(name: &str) -> usize {
     if name == "tempering" { DRAWS / 5 } else { DRAWS }
+}
+
+/// Independent draws that they are worth: fewer where particles are drawn again, and have descendants.
+pub fn worth(name: &str) -> usize {
+    if name == "smc" { DRAWS / 4 } else { draws_for(name) }
 }
 
 /// Steps between which its bias must shrink.
