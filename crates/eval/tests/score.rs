@@ -6,7 +6,7 @@ use langevin_dynamics::{Denoiser, Mixture, Process};
 use langevin_eval::score::{Energy, Gaussian, Likelihood, Of, Reconstruction, ScoreNorms, Typicality, mean_z, times};
 use langevin_eval::{AnyDetector, Detector, HeldOut, Roc};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{scale, to_host};
 
 /// N(0, variance I) in `d` dimensions.
 fn round(d: usize, variance: f64) -> Mixture {
@@ -149,7 +149,7 @@ fn likelihoods_by_the_ode_are_those_of_the_formula() -> Result<()> {
             &self.0
         }
         fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-            x.affine(self.1 / (self.1 + t[0] * t[0]), 0.)
+            scale(x, &t.iter().map(|t| self.1 / (self.1 + t * t)).collect::<Vec<_>>())
         }
     }
     let (v, level, x) = (0.6, 0.3, draws(4, 3, 1., 3));
