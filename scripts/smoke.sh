@@ -39,6 +39,13 @@ ok train digits --dry-run > digits.toml
 ok train digits.toml --dry-run train.steps=5 | grep -q '^steps = 5'
 ok check > check.txt; tail -1 check.txt
 ok bench --net mnist --case forward --batch 2 --runs 1
+ok eval bits exact:8-gaussians --data toy:8-gaussians:test -n 8 --levels 20 --particles 16 | grep -q 'ode - energy'
+ok sample --let a=exact:8-gaussians --compose '2*a' -n 8 sampler.steps=4 --out composed.png
+png composed.png
+ok inpaint runs/digits --data digits:test -n 1 --mask half --method replace sampler.steps=4 --out filled.png
+png filled.png
+ok look landscape runs/toy-two-moons --out landscape.png
+png landscape.png
 ok completions bash > completions.bash; grep -q langevin completions.bash
 ok --licences > licences.txt; grep -q 'Attribution-Share Alike 3.0' licences.txt
 
