@@ -70,6 +70,27 @@ fn three_likelihoods_agree_with_the_truth_and_each_other() {
     }
 }
 
+/// At much noise all is the Gaussian of that noise, whose entropy noisy points have, and clean ones have not.
+#[test]
+fn noisy_points_have_the_entropy_of_the_noise() {
+    let dir = Dir::new();
+    let run = |rest: &str| {
+        let args = format!(
+            "eval bits exact:8-gaussians --data toy:8-gaussians:test -n 400 --method energy --t-min 30 {rest} --json x.json"
+        );
+        (dir.run(&args).ok().to_string(), json(&dir, "x.json"))
+    };
+    let entropy = (2. * std::f64::consts::PI * std::f64::consts::E * (900. + 0.0225 + 2.)).ln();
+    let (said, found) = run("--noised");
+    let figure = &found["methods"]["energy"]["figure"];
+    let (mean, error) = (figure["mean"].as_f64().unwrap(), figure["error"].as_f64().unwrap());
+    assert!((mean - entropy).abs() < 5. * error && error < 0.06, "{mean} +- {error}, not {entropy}");
+    assert!(said.contains("the noise of it") && found["noised"] == true, "{said}");
+    let (said, found) = run("");
+    let mean = found["methods"]["energy"]["figure"]["mean"].as_f64().unwrap();
+    assert!((entropy - mean - 1.).abs() < 0.02 && said.contains("as they are"), "{mean} {entropy}\n{said}");
+}
+
 /// Another process and time, random probes, and one batch or many: the same figures.
 #[test]
 fn figures_do_not_depend_on_the_batch() {

@@ -36,6 +36,11 @@ pub(crate) trait Field {
     /// The derivative for the samples `rows` of the batch, at `theta`, each sample's own.
     fn slope(&mut self, rows: &[u32], theta: &[f64], y: &Tensor) -> Result<State>;
 
+    /// Told before each step. Whether this made another field of it, whose slope at the start of the step is not yet known.
+    fn anew(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Whether `rows` must always be the whole batch.
     fn whole_batch(&self) -> bool;
 
@@ -66,7 +71,7 @@ struct Rows {
     h: Vec<f64>,
     last: Vec<f64>, // the error of the last accepted step
     at: State,
-    k: State, // the slope there
+    k: Option<State>, // the slope there, once known
 }
 
 impl State {
@@ -91,7 +96,7 @@ impl State {
 
 impl Rows {
     fn keep(&mut self, rows: &[u32]) -> Result<()> {
-        (self.at, self.k) = (self.at.select(rows)?, self.k.select(rows)?);
+        (self.at, self.k) = (self.at.select(rows)?, self.k.take().map(|k| k.select(rows)).transpose()?);
         self.id = rows.iter().map(|&i| self.id[i as usize]).collect();
         for v in [&mut self.theta, &mut self.from, &mut self.end, &mut self.h, &mut self.last] {
             *v = rows.iter().map(|&i| v[i as usize]).collect();
@@ -117,9 +122,9 @@ impl Solver {
         pace: &mut [f64],
     ) -> Result<(State, Vec<usize>)> {
         let n = from.len();
-        let (all, mut evaluations): (Vec<u32>, _) = ((0..n as u32).collect(), vec![1; n]);
-        let k = field.slope(&all, &from, &at.y)?;
-        let mut rows = Rows { id: all, theta: from.clone(), from, end, h: pace.to_vec(), last: vec![1e-4; n], at, k };
+        let mut evaluations = vec![0; n];
+        let (id, theta) = ((0..n as u32).collect(), from.clone());
+        let mut rows = Rows { id, theta, from, end, h: pace.to_vec(), last: vec![1e-4; n], at, k: None };
         let mut finished: Vec<(Vec<u32>, State)> = vec![];
         for tried in 0.. {
             let (done, going): (Vec<u32>, Vec<u32>) =
@@ -142,10 +147,7 @@ impl Solver {
                     self.rtol
                 );
             }
-            for (i, &id) in rows.id.iter().enumerate() {
-                evaluations[id as usize] += if rows.arrived(i) { 0 } else { 6 };
-            }
-            self.attempt(field, &mut rows, pace)?;
+            self.attempt(field, &mut rows, pace, &mut evaluations)?;
             let part = |i: usize| (rows.theta[i] - rows.from[i]) / (rows.end[i] - rows.from[i]);
             let parts = (0..rows.id.len()).map(|i| if rows.arrived(i) { 1. } else { part(i) });
             field.watch((parts.sum::<f64>() + (n - rows.id.len()) as f64) / n as f64)?;
@@ -160,8 +162,22 @@ impl Solver {
     }
 
     /// One step of every row: taken where its error allows, and the size of the next in any case.
-    fn attempt(&self, field: &mut dyn Field, rows: &mut Rows, pace: &mut [f64]) -> Result<()> {
+    fn attempt(
+        &self,
+        field: &mut dyn Field,
+        rows: &mut Rows,
+        pace: &mut [f64],
+        evaluations: &mut [usize],
+    ) -> Result<()> {
         let n = rows.id.len();
+        let anew = field.anew()?;
+        let (first, asked) = match rows.k.take() {
+            Some(known) if !anew => (known, 6),
+            _ => (field.slope(&rows.id, &rows.theta, &rows.at.y)?, 7),
+        };
+        for (i, &id) in rows.id.iter().enumerate() {
+            evaluations[id as usize] += if rows.arrived(i) { 0 } else { asked };
+        }
         let h: Vec<f64> = (0..n)
             .map(|i| {
                 let left = rows.end[i] - rows.theta[i];
@@ -171,17 +187,17 @@ impl Solver {
         let mut k: Vec<State> = vec![];
         let mut next = State { y: rows.at.y.clone(), beside: rows.at.beside.clone() };
         for stage in 1..7 {
-            let so_far: Vec<&State> = std::iter::once(&rows.k).chain(&k).collect();
+            let so_far: Vec<&State> = std::iter::once(&first).chain(&k).collect();
             next = rows.at.plus(&along(A[stage], &so_far, &h)?)?;
             let theta: Vec<f64> = (0..n).map(|i| rows.theta[i] + C[stage] * h[i]).collect();
             k.push(field.slope(&rows.id, &theta, &next.y)?);
         }
-        let all: Vec<&State> = std::iter::once(&rows.k).chain(&k).collect();
+        let all: Vec<&State> = std::iter::once(&first).chain(&k).collect();
         let error = self.relative(&along(&E, &all, &h)?, &rows.at, &next)?;
         let taken: Vec<bool> = error.iter().map(|e| e.is_nan() || *e <= 1.).collect(); // a NaN is one sample lost, not the batch
         rows.at = next.choose(&taken, &rows.at)?;
         if let Some(last) = k.pop() {
-            rows.k = last.choose(&taken, &rows.k)?;
+            rows.k = Some(last.choose(&taken, &first)?);
         }
         for i in 0..n {
             let e = error[i].max(1e-10);

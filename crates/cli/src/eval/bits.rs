@@ -9,14 +9,18 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use clap::Parser;
 use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
+use langevin_dynamics::Marginal;
 use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, Probe};
 use langevin_eval::bits::{Likelihoods, Unit};
 use langevin_models::Model;
+use langevin_ops::noise::Noise;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 const METHODS: [&str; 3] = ["ode", "energy", "ais"];
+/// Of the noise of points: no class or run of ais has this number.
+const NOISE: u64 = 1 << 40;
 
 /// Measure the likelihood of data under a model: bits per dimension of images, nats of points and tables
 #[derive(Parser)]
@@ -27,7 +31,8 @@ Three methods, at the same points:
   ais     annealed importance sampling along the noise levels, resampled where weights grow uneven: every energy
 Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, dequantisation.
 Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 levels; points and
-tables are told in nats a sample. `+- data` is the standard error over the points, `+- method` that of the method at these
+tables are told in nats a sample. With --noised they are noisy images, which a model that has never seen less noise can be
+asked about: as they are, without the noise of t, they are far from all that it learnt there. `+- data` is the standard error over the points, `+- method` that of the method at these
 points; differences are paired.
 
 Examples:
@@ -66,6 +71,9 @@ pub struct Bits {
     /// The time whose density it is [default: the least noisy of the process]
     #[arg(long, value_name = "T")]
     pub t_min: Option<f64>,
+    /// Give the points the noise of that time, alpha x + sigma eps: the density is then taken where the model has learnt it
+    #[arg(long)]
+    pub noised: bool,
     /// Noise levels of ais
     #[arg(long, default_value_t = 200)]
     pub levels: usize,
@@ -78,7 +86,7 @@ pub struct Bits {
     /// Points at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
-    /// Seed of the choice of points, their dequantisation, the probes and the particles
+    /// Seed of the choice of points, their dequantisation and noise, the probes and the particles
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Class of every point, for a class-conditional model [default: the labels of the data]
@@ -242,7 +250,13 @@ impl<'a> Task<'a> {
                 }
             },
         };
-        let x = spec.ranged(&x.to_dtype(model.dtype())?)?.to_device(model.device())?;
+        let x = spec.ranged(&x.to_dtype(model.dtype())?)?;
+        let marginal = spec.process.get().marginal(t);
+        let x = match args.noised {
+            true => noised(&x, &marginal, args.seed)?,
+            false => x,
+        };
+        let x = x.to_device(model.device())?;
         let (unit, of) = match data.kind() {
             Kind::Image => {
                 let (range, of) = if spec.from_zero { (1., "[0, 1]") } else { (2., "[-1, 1]") };
@@ -374,7 +388,8 @@ impl<'a> Task<'a> {
         if let Some(columns) = self.columns {
             crate::say!("{:<14} {columns:+.4} nats give the figures of the columns' own units", "columns")?;
         }
-        crate::say!("{:<14} {t}, where alpha is {:.5} and sigma {:.5}", "t", m.alpha, m.sigma)?;
+        let noise = if self.args.noised { "points have the noise of it" } else { "points as they are" };
+        crate::say!("{:<14} {t}, where alpha is {:.5} and sigma {:.5}; {noise}", "t", m.alpha, m.sigma)?;
         crate::say!("{:<14} N(0, {:.5}^2) at t = {end}, where alpha is {:.5}", "prior", prior.sigma, prior.alpha)?;
         for Found { method, how, .. } in found {
             crate::say!("{method:<14} {how}")?;
@@ -398,12 +413,18 @@ impl<'a> Task<'a> {
             .map(|(a, b, mean, error)| json!({ "of": [a, b], "mean": mean, "error": error }));
         json!({
             "model": self.args.model, "data": self.args.data, "n": self.points.len(), "seed": self.args.seed,
-            "unit": self.unit, "dimensions": self.d, "t": self.points.t[0],
+            "unit": self.unit, "dimensions": self.d, "t": self.points.t[0], "noised": self.args.noised,
             "prior": { "t": process.span().1, "std": process.marginal(process.span().1).sigma },
             "dequantised": matches!(self.unit, Unit::BitsPerDim { .. }), "columns": self.columns,
             "methods": methods, "differences": differences.collect::<Vec<_>>(),
         })
     }
+}
+
+/// alpha x + sigma eps, each sample with noise of its own.
+fn noised(x: &Tensor, at: &Marginal, seed: u64) -> Result<Tensor> {
+    let eps = Noise::of_step(seed, NOISE, x.dims()[0]).normal_like(x)?;
+    Ok((x.affine(at.alpha, 0.)? + eps.affine(at.sigma, 0.)?)?)
 }
 
 /// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; and their labels.

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 pub enum Divergence {
     /// By all D vector-Jacobian products.
     Exact,
-    /// The mean of v . J v over random probes v, the same all along the way of a sample: without bias in log p.
+    /// The mean of v . J v over random probes v, others at each step of the solver, so that their errors average out along
+    /// the way: without bias in log p.
     Hutchinson {
         /// Probes a sample.
         probes: usize,
@@ -113,14 +114,16 @@ impl Flow {
         }
         let each: Vec<f64> = (0..batch).map(|i| t[if t.len() == 1 { 0 } else { i }].max(low)).collect();
         let d = x.elem_count() / batch.max(1);
-        let probes = self.probes(x, d, z)?;
-        let numbers = if self.divergence == Divergence::Exact { 1 } else { probes.len() };
+        let (probes, numbers) = match self.divergence {
+            Divergence::Exact => (along_each(x, d)?, 1),
+            Divergence::Hutchinson { probes, .. } => (vec![], probes),
+        };
         let start = State { y: scale(x, &radii(process, &each, |r| 1. / r))?, beside: vec![vec![0.; numbers]; batch] };
         let from: Vec<f64> = each.iter().map(|&t| angle(process, t)).collect();
         let end = vec![angle(process, high); batch];
         let mut pace: Vec<f64> = from.iter().map(|theta| theta.min(0.05)).collect();
         let solver = Solver { name: "likelihood", atol: self.atol, rtol: self.rtol, max_steps: self.max_steps };
-        let mut field = Divergent { m, probes, exact: self.divergence == Divergence::Exact, watch };
+        let mut field = Divergent { m, probes, divergence: self.divergence, like: x, z, watch };
         let (state, evaluations) = solver.solve(&mut field, start, (from, end), &mut pace)?;
 
         let latent = scale(&state.y, &radii(process, &[high], |r| r))?;
@@ -137,35 +140,28 @@ impl Flow {
             evaluations,
         })
     }
+}
 
-    /// The probes, each the shape of `x`: those of Hutchinson, or one along each dimension.
-    fn probes(&self, x: &Tensor, d: usize, z: &mut Noise) -> Result<Vec<Tensor>> {
-        match self.divergence {
-            Divergence::Exact => (0..d)
-                .map(|i| {
-                    let mut one = vec![0f32; d];
-                    one[i] = 1.;
-                    let mut dims = x.dims().to_vec();
-                    dims[0] = 1;
-                    let one = Tensor::from_vec(one, dims, x.device())?.to_dtype(x.dtype())?;
-                    one.broadcast_as(x.shape())?.contiguous()
-                })
-                .collect(),
-            Divergence::Hutchinson { probes, probe } => (0..probes)
-                .map(|_| match probe {
-                    Probe::Rademacher => z.rademacher_like(x),
-                    Probe::Normal => z.normal_like(x),
-                })
-                .collect(),
-        }
-    }
+/// A probe along each dimension, of the shape of `x`.
+fn along_each(x: &Tensor, d: usize) -> Result<Vec<Tensor>> {
+    let along = |i: usize| {
+        let mut one = vec![0f32; d];
+        one[i] = 1.;
+        let mut dims = x.dims().to_vec();
+        dims[0] = 1;
+        let one = Tensor::from_vec(one, dims, x.device())?.to_dtype(x.dtype())?;
+        one.broadcast_as(x.shape())?.contiguous()
+    };
+    (0..d).map(along).collect()
 }
 
 /// The probability-flow ODE with its divergence beside it: the exact one, or one estimate a probe.
 struct Divergent<'a> {
     m: &'a dyn Denoiser,
     probes: Vec<Tensor>,
-    exact: bool,
+    divergence: Divergence,
+    like: &'a Tensor,
+    z: &'a mut Noise,
     watch: &'a mut dyn FnMut(f64) -> Result<()>,
 }
 
@@ -190,13 +186,23 @@ impl Field for Divergent<'_> {
             }
             x0 = Some(values.narrow(0, 0, n)?);
         }
-        if self.exact {
+        if self.divergence == Divergence::Exact {
             beside = beside.into_iter().map(|terms: Vec<f64>| vec![terms.iter().sum()]).collect();
         }
         match x0 {
             Some(x0) => Ok(State { y: combine(&a, y, &b, &x0)?.detach(), beside }),
             None => bail!("likelihood: samples of no dimension"),
         }
+    }
+
+    fn anew(&mut self) -> Result<bool> {
+        let Divergence::Hutchinson { probes, probe } = self.divergence else { return Ok(false) };
+        let mut draw = || match probe {
+            Probe::Rademacher => self.z.rademacher_like(self.like),
+            Probe::Normal => self.z.normal_like(self.like),
+        };
+        self.probes = (0..probes).map(|_| draw()).collect::<Result<_>>()?;
+        Ok(true)
     }
 
     fn whole_batch(&self) -> bool {
