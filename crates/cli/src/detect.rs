@@ -1,6 +1,7 @@
 //! `langevin detect`: which of some samples do not belong to the data of a model, and where in them that shows.
 
 use crate::args::Machine;
+use crate::guide;
 use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use langevin_data::{Dataset, Kind, spread};
+use langevin_data::{Dataset, Kind};
 use langevin_eval::HeldOut;
 use langevin_eval::maps::{Maps, maps};
 use langevin_ops::shape::to_host;
@@ -32,6 +33,9 @@ data have one as high, (1 + their number) / (1 + all); a sample is flagged if it
 number of scores. Images of another size are scaled and cropped as in a folder to train on; files that cannot be read are told \
 and left out.
 
+Held-out data are, unless --held-out names them, the test part of what the scores are fitted to, where that is a data set with
+one; else more of it, and a line says so if the model has learnt them: then p-values are too small.
+
 A map shows the image, the size of the gradient of the energy at each pixel, and what is lost there when noise is added and \
 taken away again; bright is more than is usual for the data.
 
@@ -47,7 +51,7 @@ pub struct Detect {
     /// Changes of the scores, such as reconstruction.draws=4
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// Data that belong and that the scores are not fitted to [default: more of --fit]
+    /// Data that belong and that the scores are not fitted to [default: the test part of --fit, or more of it]
     #[arg(long, value_name = "SPEC")]
     pub held_out: Option<String>,
     /// Samples of them
@@ -81,8 +85,9 @@ pub fn run(args: &Detect) -> Result<()> {
     }
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let data = scoring::open(&opened, &args.data, "DATA")?;
+    let asked = (plan.spec.clone(), plan.label);
     let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, plan)?;
-    let (others, kept) = held_out(args, &opened, fitted, &used)?;
+    let (others, kept) = held_out(args, &opened, &asked, fitted, &used)?;
     let most = args.alpha / scorer.names().len() as f64; // of the least p-value: Bonferroni
     let least = 1. / (kept.len() + 1) as f64;
     if least > most {
@@ -112,6 +117,7 @@ pub fn run(args: &Detect) -> Result<()> {
     let flags: Vec<bool> = idx.iter().map(|&i| p_values.iter().any(|p| p[i] <= most)).collect();
     write(args.out.as_deref(), &scorer.names(), &names, &scores, &p_values, &flags)?;
     let flagged = flags.iter().filter(|flag| **flag).count();
+    crate::talk!("\n{}", scorer.settings(used.len()));
     crate::talk!(
         "{flagged} of {} flagged at alpha = {}: a p-value of at most {most:.2e} among {} held-out samples",
         names.len(),
@@ -119,36 +125,56 @@ pub fn run(args: &Detect) -> Result<()> {
         kept.len()
     );
     let Some(folder) = &args.maps else { return Ok(()) };
-    let images = Images { opened: &opened, batch: args.scoring.batch };
+    let images = Images { opened: &opened, label: asked.1, batch: args.scoring.batch };
     let bright = images.brightness(others.as_ref(), &kept)?;
     images.write(data.as_ref(), &names, bright, folder)?;
     crate::say!("{}", folder.display())
 }
 
-/// Held-out data and the places of the samples: of --held-out, or of --fit what was not fitted to.
+/// Held-out data and the places of the samples: of --held-out, of the test part of --fit, or of --fit what was not fitted to.
 fn held_out(
     args: &Detect,
     opened: &Opened,
+    (fit, label): &(String, Option<u32>),
     fitted: Box<dyn Dataset>,
     used: &[usize],
 ) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
     if args.held_out_samples == 0 {
         return usage("--held-out-samples 0: give at least 1");
     }
-    if let Some(spec) = &args.held_out {
-        let data = scoring::open(opened, spec, "--held-out")?;
-        let idx = spread(data.len(), args.held_out_samples, HELD_OUT);
+    let spec = args.held_out.clone().or_else(|| langevin_data::held_out(fit));
+    learnt(opened, spec.as_ref().unwrap_or(fit), spec.is_some());
+    let members = |data: &dyn Dataset| scoring::members(&opened.model.spec, *label, data);
+    if let Some(spec) = spec {
+        let data = scoring::open(opened, &spec, "--held-out")?;
+        let idx = scoring::choose(&members(data.as_ref())?, args.held_out_samples, HELD_OUT);
         return Ok((data, idx));
     }
-    let rest: Vec<usize> = (0..fitted.len()).filter(|i| used.binary_search(i).is_err()).collect();
+    let rest: Vec<usize> = members(fitted.as_ref())?.into_iter().filter(|i| used.binary_search(i).is_err()).collect();
     if rest.is_empty() {
         return usage(format!(
             "all {} samples of --fit are fitted to, and none is held out; lower --fit-samples, or give --held-out",
             used.len()
         ));
     }
-    let idx = spread(rest.len(), args.held_out_samples, HELD_OUT).into_iter().map(|i| rest[i]).collect();
+    let idx = scoring::choose(&rest, args.held_out_samples, HELD_OUT);
     Ok((fitted, idx))
+}
+
+/// Warns where the model has learnt the held-out data, or may have; `apart` if they are no rest of what is fitted to.
+fn learnt(opened: &Opened, spec: &str, apart: bool) {
+    let part = langevin_data::held_out;
+    let same = |own: &str| own == spec || part(own).is_some_and(|test| part(spec) == Some(test));
+    let has = match &opened.run {
+        Some(run) if same(&run.data.spec) => "has learnt",
+        None if !apart => "may have learnt",
+        _ => return,
+    };
+    crate::talk!(
+        "warning: the model {has} {spec}, which the held-out samples are of, and finds them more usual than new ones: \
+         p-values are too small, and more than alpha of what belongs is flagged; give samples that it has not seen with \
+         --held-out SPEC"
+    );
 }
 
 /// The table: to a file, or to stdout.
@@ -181,12 +207,13 @@ fn write(
 /// What makes maps.
 struct Images<'a> {
     opened: &'a Opened,
+    label: Option<u32>,
     batch: usize,
 }
 
 impl Images<'_> {
     fn maps(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Maps> {
-        let denoiser = self.opened.model.denoiser(scoring::cond(&self.opened.model, idx.len())?)?;
+        let denoiser = self.opened.model.denoiser(guide::cond(&self.opened.model, self.label.as_slice())?)?;
         let x = scoring::samples(self.opened, data, idx)?;
         Ok(maps(&denoiser, &x, STEEP, &LEVELS, &mut streams(idx))?)
     }

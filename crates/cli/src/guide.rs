@@ -29,32 +29,11 @@ pub struct Guiding {
 impl Guiding {
     /// The label of each sample: of the class asked for, or for seed n of class n modulo their number.
     pub fn labels(&self, model: &Model, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
-        let spec = &model.spec;
-        let Some(n) = spec.classes else {
-            return match &self.class {
-                None => Ok(None),
-                Some(class) => usage(format!(
-                    "--class {class}: this model was trained without classes (model.conditional = false)"
-                )),
-            };
-        };
-        let Some(class) = &self.class else {
-            return Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect()));
-        };
-        let label = match (class.as_str(), spec.null_label()) {
-            ("none", Some(null)) => null,
-            ("none", None) => {
-                return usage("--class none: this model must be told a class; train with train.label_dropout=0.1");
-            }
-            _ => match class.parse::<u32>() {
-                Ok(label) if (label as usize) < n => label,
-                _ => {
-                    let none = if spec.null_class { ", or none" } else { "" };
-                    return usage(format!("--class {class}: the classes of this model are 0 to {}{none}", n - 1));
-                }
-            },
-        };
-        Ok(Some(vec![label; seeds.len()]))
+        match (model.spec.classes, &self.class) {
+            (_, Some(class)) => Ok(Some(vec![label(&model.spec, class)?; seeds.len()])),
+            (Some(n), None) => Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect())),
+            (None, None) => Ok(None),
+        }
     }
 
     /// What guides `model`, if anything does.
@@ -95,6 +74,43 @@ impl Guiding {
             Err(why) => usage(format!("--guide: {why}")),
         }
     }
+}
+
+/// The label that --class K means.
+fn label(spec: &ModelSpec, class: &str) -> Result<u32> {
+    let Some(n) = spec.classes else {
+        return usage(format!("--class {class}: this model was trained without classes (model.conditional = false)"));
+    };
+    match (class, spec.null_label()) {
+        ("none", Some(null)) => Ok(null),
+        ("none", None) => usage("--class none: this model must be told a class; train with train.label_dropout=0.1"),
+        _ => match class.parse::<u32>() {
+            Ok(label) if (label as usize) < n => Ok(label),
+            _ => {
+                let none = if spec.null_class { ", or none" } else { "" };
+                usage(format!("--class {class}: the classes of this model are 0 to {}{none}", n - 1))
+            }
+        },
+    }
+}
+
+/// What a model is told of samples of which nothing is known: the class of --class, or else its null class.
+pub fn told(spec: &ModelSpec, class: Option<&str>) -> Result<Option<u32>> {
+    match (spec.classes, class, spec.null_label()) {
+        (_, Some(class), _) => Ok(Some(label(spec, class)?)),
+        (None, None, _) => Ok(None),
+        (Some(_), None, Some(null)) => Ok(Some(null)),
+        (Some(n), None, None) => usage(format!(
+            "this model must be told a class: give --class 0 to {}; one trained with train.label_dropout=0.1 need not",
+            n - 1
+        )),
+    }
+}
+
+/// What `model` is told beside x and the time: no labels, one for all samples of any batch, or one each.
+pub fn cond(model: &Model, labels: &[u32]) -> Result<Cond> {
+    let labels = (!labels.is_empty()).then(|| Tensor::new(labels, model.device())).transpose()?;
+    Ok(Cond { labels, dropout: None })
 }
 
 /// The two ends in LOW,HIGH.
@@ -154,15 +170,12 @@ pub fn denoising<R>(
     (labels, batch): (Option<&[u32]>, usize),
     f: impl FnOnce(&dyn Denoiser) -> Result<R>,
 ) -> Result<R> {
-    let of = |model: &'_ Model, labels: Option<&[u32]>| -> Result<Cond> {
-        let labels = labels.map(|labels| Tensor::new(labels, model.device())).transpose()?;
-        Ok(Cond { labels, dropout: None })
-    };
-    let plain = model.denoiser(of(model, labels)?)?.telling(way.told.clone());
+    let plain = model.denoiser(cond(model, labels.unwrap_or_default())?)?.telling(way.told.clone());
     let guiding = match guide {
         Some(guide) => {
             let other = guide.model(model);
-            let denoiser = other.denoiser(of(other, guide.labels(model, labels, batch).as_deref())?)?;
+            let labels = guide.labels(model, labels, batch).unwrap_or_default();
+            let denoiser = other.denoiser(cond(other, &labels)?)?;
             // what a scheduler tells in place of c_noise suits a network that is told the same kind of number
             let alike = other.spec.predict.name() == model.spec.predict.name();
             Some((denoiser.telling(if alike { way.told.clone() } else { vec![] }), guide.guidance.clone()))

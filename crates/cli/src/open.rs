@@ -43,6 +43,11 @@ impl Opened {
         kind(&self.model)
     }
 
+    /// Whether it was trained on images with uniform noise within their grey levels.
+    pub fn dequantised(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.data.dequantise)
+    }
+
     /// How the columns of the table were scaled, for a model of a table.
     pub fn columns(&self) -> Result<Option<Columns>> {
         let read = |text: &String| serde_json::from_str(text).with_context(|| format!("{}: {COLUMNS}", self.what));

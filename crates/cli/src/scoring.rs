@@ -1,20 +1,25 @@
 //! Scores of what does not belong: detectors fitted to training data under a model, then asked about other data.
 
+use crate::guide;
 use crate::open::Opened;
 use crate::progress::Progress;
 use crate::run::{apply, read, usage};
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use clap::Args;
-use langevin_data::{Dataset, Options, spread};
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_data::{Dataset, Kind, Options, dequantise, spread};
+use langevin_dynamics::Denoiser;
 use langevin_eval::{AnyDetector, Rule};
-use langevin_models::Model;
+use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
 use toml::{Table, Value};
 
 /// Of the choice of samples.
 const FITTED: u64 = 1;
+/// Keeps the noise within grey levels apart from that of the scores ("dequanti" in ASCII).
+const DEQUANTISED: u64 = 0x6465_7175_616e_7469;
+/// Samples at a time at most for slow scores: a batch of them takes as long as many of others.
+const SLOW: usize = 16;
 
 /// Which scores, and what they are fitted to
 #[derive(Args, Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct Scoring {
     /// Samples that the scores are fitted to
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub fit_samples: usize,
+    /// Class that the model is told of every sample; data that belong are then those of that class, where they have labels
+    /// [default: none, which takes a model without classes or one trained with train.label_dropout]
+    #[arg(long, value_name = "K|none")]
+    pub class: Option<String>,
     /// Samples at a time
     #[arg(long, default_value_t = 100)]
     pub batch: usize,
@@ -47,8 +56,9 @@ impl Scoring {
             (None, Some(run)) => run.data.spec.clone(),
             (None, None) => return usage("the model does not say what it was trained on; name it with --fit SPEC"),
         };
-        let denoiser = opened.model.denoiser(cond(&opened.model, 1)?)?;
-        Ok(Plan { detectors: self.detectors(denoiser.noisy_energy().is_some(), changes)?, spec })
+        let label = guide::told(&opened.model.spec, self.class.as_deref())?;
+        let denoiser = opened.model.denoiser(guide::cond(&opened.model, label.as_slice())?)?;
+        Ok(Plan { detectors: self.detectors(denoiser.noisy_energy().is_some(), changes)?, spec, label })
     }
 
     /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value).
@@ -92,10 +102,11 @@ impl Scoring {
     }
 }
 
-/// Detectors, and the data that they are fitted to.
+/// Detectors, the data that they are fitted to, and what the model is told of every sample.
 pub struct Plan {
     detectors: Vec<AnyDetector>,
-    spec: String,
+    pub spec: String,
+    pub label: Option<u32>,
 }
 
 /// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
@@ -115,18 +126,27 @@ pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>>
 pub struct Scorer<'a> {
     opened: &'a Opened,
     fitted: Vec<(AnyDetector, Rule)>,
+    label: Option<u32>,
     batch: usize,
 }
 
 impl<'a> Scorer<'a> {
     /// Fits what is planned. Returns the data that were fitted to and the indices of the samples that were used, too.
     pub fn fit(opened: &'a Opened, args: &Scoring, plan: Plan) -> Result<(Self, Box<dyn Dataset>, Vec<usize>)> {
-        let Plan { detectors, spec } = plan;
+        let Plan { detectors, spec, label } = plan;
         let data = open(opened, &spec, "--fit")?;
-        let idx = spread(data.len(), args.fit_samples, FITTED);
-        let mut scorer = Self { opened, fitted: vec![], batch: args.batch };
-        let mut progress =
-            Progress::new((detectors.len() * idx.len().div_ceil(args.batch)) as u64, "batches to fit to");
+        let idx = choose(&members(&opened.model.spec, label, data.as_ref())?, args.fit_samples, FITTED);
+        for slow in detectors.iter().filter(|detector| detector.get().slow()) {
+            crate::talk!(
+                "{} asks the model some hundred times about each sample, of which {} are fitted to; --fit-samples makes \
+                 them fewer",
+                slow.name(),
+                idx.len()
+            );
+        }
+        let mut scorer = Self { opened, fitted: vec![], label, batch: args.batch };
+        let steps = detectors.iter().map(|detector| idx.len().div_ceil(scorer.at_once(detector)) as u64).sum();
+        let mut progress = Progress::new(steps, "batches to fit to");
         for detector in detectors {
             let rows = scorer.features(&detector, data.as_ref(), &idx, &mut progress)?;
             let rule = detector.get().fit(&rows).map_err(|e| e.context(detector.name().to_string()))?;
@@ -141,18 +161,29 @@ impl<'a> Scorer<'a> {
         self.fitted.iter().map(|(detector, _)| detector.name()).collect()
     }
 
-    /// The noise levels of each score, for people.
-    pub fn levels(&self) -> Vec<String> {
-        let of = |(detector, _): &(AnyDetector, Rule)| {
-            let levels = detector.clone().get_mut().levels().iter().map(f64::to_string).collect::<Vec<_>>();
-            levels.join(", ")
-        };
-        self.fitted.iter().map(of).collect()
-    }
-
     /// Steps of progress that the scores of `n` samples take.
     pub fn steps(&self, n: usize) -> u64 {
-        (self.fitted.len() * n.div_ceil(self.batch)) as u64
+        self.fitted.iter().map(|(detector, _)| n.div_ceil(self.at_once(detector)) as u64).sum()
+    }
+
+    /// Samples at a time.
+    fn at_once(&self, detector: &AnyDetector) -> usize {
+        if detector.get().slow() { self.batch.min(SLOW) } else { self.batch }
+    }
+
+    /// What was done, in words.
+    pub fn settings(&self, samples: usize) -> String {
+        let mut lines = vec![format!("fitted to {samples} samples, at the noise levels")];
+        for (detector, _) in &self.fitted {
+            let levels = detector.clone().get_mut().levels().iter().map(f64::to_string).collect::<Vec<_>>();
+            lines.push(format!("  {:<15} {}", detector.name(), levels.join(", ")));
+        }
+        if self.opened.dequantised() {
+            lines.push(
+                "images with uniform noise within each of 256 levels, as those that the model was trained on".into(),
+            );
+        }
+        lines.join("\n")
     }
 
     /// Every score of the samples `idx` of `data`: `[scores][samples]`. The noise of a sample belongs to its index. Where
@@ -173,8 +204,8 @@ impl<'a> Scorer<'a> {
         progress: &mut Progress,
     ) -> Result<Vec<Vec<f64>>> {
         let mut rows = Vec::with_capacity(idx.len());
-        for some in idx.chunks(self.batch) {
-            let denoiser = self.opened.model.denoiser(cond(&self.opened.model, some.len())?)?;
+        let denoiser = self.opened.model.denoiser(guide::cond(&self.opened.model, self.label.as_slice())?)?;
+        for some in idx.chunks(self.at_once(detector)) {
             let x = samples(self.opened, data, some)?;
             rows.extend(detector.get().features(&denoiser, &x, &mut streams(some))?);
             progress.step();
@@ -183,10 +214,37 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// The samples `idx` of `data` as the model takes them, `[B, ...]`.
+/// The places of the samples of `data` that a model is asked about which is told `label`: where that is a class, and the
+/// data have as many, those of the class.
+pub fn members(spec: &ModelSpec, label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>> {
+    let all: Vec<usize> = (0..data.len()).collect();
+    let alike = spec.classes.filter(|_| data.classes() == spec.classes);
+    let Some(label) = label.filter(|&label| alike.is_some_and(|n| (label as usize) < n)) else { return Ok(all) };
+    let mut places = vec![];
+    for some in all.chunks(1000) {
+        let Some(labels) = data.get(some)?.labels else { bail!("--class {label}: the data do not say which they are") };
+        let labels: Vec<u32> = labels.to_vec1()?;
+        places.extend(some.iter().zip(labels).filter(|(_, own)| *own == label).map(|(i, _)| *i));
+    }
+    if places.is_empty() {
+        return usage(format!("--class {label}: the data have no samples of that class"));
+    }
+    Ok(places)
+}
+
+/// `n` of `places`, spread evenly and drawn by `seed`.
+pub fn choose(places: &[usize], n: usize, seed: u64) -> Vec<usize> {
+    spread(places.len(), n, seed).into_iter().map(|i| places[i]).collect()
+}
+
+/// The samples `idx` of `data` as the model takes them, `[B, ...]`: images with noise within their grey levels if those that
+/// it was trained on had that. The noise of a sample belongs to its index.
 pub fn samples(opened: &Opened, data: &dyn Dataset, idx: &[usize]) -> Result<Tensor> {
     let model = &opened.model;
     let mut x = data.get(idx)?.x;
+    if opened.dequantised() && data.kind() == Kind::Image {
+        x = dequantise(&x, &mut Noise::seeds(&idx.iter().map(|&i| i as u64 ^ DEQUANTISED).collect::<Vec<_>>()))?;
+    }
     if let (Some(theirs), Some(own)) = (data.columns(), opened.columns()?) {
         // each table is scaled by its own moments; the model knows those of its own
         let scaled = |row: Vec<f64>| {
@@ -196,21 +254,6 @@ pub fn samples(opened: &Opened, data: &dyn Dataset, idx: &[usize]) -> Result<Ten
         x = Tensor::from_iter(theirs.restore(&x)?.into_iter().flat_map(scaled), x.device())?.reshape(x.shape())?;
     }
     Ok(model.spec.ranged(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
-}
-
-/// What `model` is told of `n` samples of which nobody knows whether they belong: nothing, or its null class.
-pub fn cond(model: &Model, n: usize) -> Result<Cond> {
-    let labels = match (model.spec.classes, model.spec.null_label()) {
-        (None, _) => None,
-        (Some(_), Some(null)) => Some(Tensor::full(null, n, model.device())?),
-        (Some(_), None) => {
-            return usage(
-                "this model must be told a class, and samples that may not belong have none; give one without classes, or \
-                 one trained with train.label_dropout",
-            );
-        }
-    };
-    Ok(Cond { labels, dropout: None })
 }
 
 /// The noise of the samples with these indices.

@@ -190,3 +190,26 @@ fn cells_are_filled_with_their_conditional_mean() {
     dir.model("m.safetensors", &spec(&[3], None, Head::Energy), &[]);
     dir.run("impute m.safetensors --data holes.csv --out x.csv").fails(2, &["model of a table"]);
 }
+
+#[test]
+fn cells_are_filled_by_the_class_that_is_told() {
+    let dir = Dir::new();
+    fs::write(dir.path("holes.csv"), "a,b,c\n1,,3\n,2,\n").unwrap();
+    let columns = r#"{"names": ["a", "b", "c"], "mean": [0, 0, 0], "std": [1, 1, 1]}"#;
+    let note = [("langevin.columns", columns.to_string())];
+    let table = spec(&[3], Some(2), Head::Energy);
+    dir.stirred("told.safetensors", &table, &note);
+    dir.stirred("null.safetensors", &ModelSpec { null_class: true, ..table }, &note);
+    let filled = |args: &str| {
+        dir.run(&format!("impute {args} --data holes.csv --out filled.csv -n 3 --batch 4 sampler.steps=6")).ok();
+        fs::read_to_string(dir.path("filled.csv")).unwrap()
+    };
+    let none = filled("null.safetensors");
+    assert_eq!(none, filled("null.safetensors --class none"));
+    let of = [0, 1].map(|class| filled(&format!("told.safetensors --class {class}")));
+    assert!(of[0] != of[1] && filled("null.safetensors --class 1") != none);
+    assert!(of[0].lines().nth(1).unwrap().starts_with("1,") && of[0].lines().nth(1).unwrap().ends_with(",3"));
+    let refused = "impute told.safetensors --data holes.csv --out filled.csv";
+    dir.run(refused).fails(2, &["--class 0 to 1"]);
+    dir.run(&format!("{refused} --class 2")).fails(2, &["--class 2", "0 to 1"]);
+}

@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Dir, ddpm, spec};
+use candle_core::{DType, Device, Tensor};
+use common::{Dir, ddpm, numbers, read_tensors, spec, write_tensors};
 use image::{GrayImage, Luma};
-use langevin_models::Head;
+use langevin_models::{Head, ModelSpec};
 
 /// The number after `word` in `text`.
 fn after(text: &str, word: &str) -> f64 {
@@ -99,4 +100,101 @@ fn curvature_histogram_and_landscape() {
     for what in ["spectrum", "histogram", "landscape"] {
         dir.run(&format!("look {what} plain.safetensors")).fails(2, &["no energy", "look curl"]);
     }
+}
+
+/// Pictures of two classes: stripes across, and down.
+fn two_classes(dir: &Dir) {
+    for (class, name) in ["across", "down"].iter().enumerate() {
+        std::fs::create_dir_all(dir.path(&format!("pictures/{name}"))).unwrap();
+        for i in 0..3 + class as u32 {
+            let grey = |x: u32, y: u32| Luma([((if class == 0 { y } else { x }) * (20 + 5 * i)) as u8]);
+            GrayImage::from_fn(8, 8, grey).save(dir.path(&format!("pictures/{name}/{i}.png"))).unwrap();
+        }
+    }
+}
+
+/// The energies that `langevin apply` gives of these images at noise level 0.2, told their `labels`.
+fn applied(dir: &Dir, model: &str, images: &[String], labels: &[f64]) -> Vec<f64> {
+    let pixels = images.iter().flat_map(|name| {
+        let image = image::open(dir.path(name)).unwrap().into_luma8();
+        image.into_raw().into_iter().map(|v| f32::from(v) / 127.5 - 1.).collect::<Vec<_>>()
+    });
+    let x = Tensor::from_iter(pixels, &Device::Cpu).unwrap().reshape((images.len(), 1, 8, 8)).unwrap();
+    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+    let t = Tensor::full(0.2, images.len(), &Device::Cpu).unwrap();
+    write_tensors(&dir.path("x.safetensors"), &[("sample", x), ("timestep", t), ("class_labels", labels)]);
+    dir.run(&format!("apply {model} --input x.safetensors --output y.safetensors --what energy")).ok();
+    numbers(&read_tensors(&dir.path("y.safetensors"))["energy"].to_dtype(DType::F64).unwrap())
+}
+
+#[test]
+fn a_model_with_classes_is_told_one() {
+    let dir = Dir::new();
+    two_classes(&dir);
+    let config = "train toy:rings sampler.name=euler sampler.steps=3 --dry-run";
+    let run = [("langevin.run", dir.run(config).ok().to_string())];
+    let null = ModelSpec { null_class: true, ..spec(&[1, 8, 8], Some(2), Head::Energy) };
+    dir.stirred("null.safetensors", &null, &run);
+    dir.stirred("told.safetensors", &spec(&[1, 8, 8], Some(2), Head::Energy), &run);
+    dir.stirred("points.safetensors", &spec(&[2], Some(3), Head::Energy), &run);
+    let ends = ["pictures/across/0.png", "pictures/down/1.png"].map(String::from);
+
+    // along a path, in batches of which the last is short, the energy is that of the class
+    let path = |model: &str, class: &str| {
+        let ends = format!("--from {} --to {} --points 5 --batch 3", ends[0], ends[1]);
+        let ran = dir.run(&format!("look path {model}.safetensors {ends} {class}"));
+        ran.ok().lines().nth(4).unwrap().split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    let mut seen = vec![];
+    for (model, class, label) in
+        [("told", "--class 0", 0.), ("told", "--class 1", 1.), ("null", "--class 1", 1.), ("null", "", 2.)]
+    {
+        let energy = applied(&dir, &format!("{model}.safetensors"), &ends, &[label; 2]);
+        let rise = path(model, class);
+        assert!(
+            (rise - (energy[1] - energy[0])).abs() < 1e-3 * rise.abs() + 1e-3,
+            "{model} {class}: {rise} {energy:?}"
+        );
+        seen.push(rise);
+    }
+    assert!((seen[0] - seen[1]).abs() > 0.02 && (seen[2] - seen[3]).abs() > 0.02, "{seen:?}");
+    assert_eq!(path("null", "--class none"), seen[3]);
+    assert!(
+        dir.run("look path told.safetensors --from 3 --to 4 --latent --points 3 --class 1").ok().contains("barrier")
+    );
+
+    // the histogram knows the classes of the data, and of one class alone there are fewer
+    let histogram = |class: &str| {
+        let ran = dir.run(&format!("look histogram told.safetensors --data pictures --batch 3 {class}"));
+        (after(ran.ok(), "mean"), after(&ran.stdout, " n "))
+    };
+    let names = |class: &str, n: usize| (0..n).map(|i| format!("pictures/{class}/{i}.png")).collect::<Vec<_>>();
+    let (across, down) = (names("across", 3), names("down", 4));
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    let labels = [0., 0., 0., 1., 1., 1., 1.];
+    let all = applied(&dir, "told.safetensors", &[across, down.clone()].concat(), &labels);
+    let (found, n) = histogram("");
+    assert!((found - mean(&all)).abs() < 1e-3 * found.abs() && n == 7., "{found} {all:?}");
+    let (found, n) = histogram("--class 1");
+    assert!((found - mean(&all[3..])).abs() < 1e-3 * found.abs() && n == 4., "{found} {all:?}");
+
+    // curls are of the energy of a class too, and curvatures differ with it
+    let curl = "look curl told.safetensors --data pictures --levels 0.2 --probes 2 -n 3 --batch 2 --class 1";
+    assert!(line(dir.run(curl).ok(), "0.2 ")[5].parse::<f64>().unwrap() < 1e-9);
+    let spectrum = |class: &str| dir.run(&format!("look spectrum null.safetensors --data digits -n 1 {class}"));
+    let least = |class: &str| line(spectrum(class).ok(), "0 ")[1].parse::<f64>().unwrap();
+    assert_eq!(least(""), least("--class none"));
+    assert_ne!(least("--class 0"), least("--class none"));
+
+    dir.run("look landscape points.safetensors --class 1").ok();
+    let plane = "look landscape told.safetensors --batch 4096 --class 1 --through";
+    dir.run(&format!("{plane} 0,{},1", ends[0])).ok();
+
+    for what in ["curl", "spectrum", "path --from 0 --to 1", "landscape"] {
+        let (what, more) = what.split_once(' ').unwrap_or((what, ""));
+        dir.run(&format!("look {what} told.safetensors {more}")).fails(2, &["--class 0 to 1"]);
+    }
+    dir.run("look histogram told.safetensors --data noise:uniform").fails(2, &["--class 0 to 1"]);
+    dir.run("look curl told.safetensors --data pictures --class 2").fails(2, &["--class 2", "0 to 1"]);
+    dir.run("look curl told.safetensors --data pictures --class none").fails(2, &["label_dropout"]);
 }

@@ -69,7 +69,10 @@ fn a_plain_denoiser_has_the_scores_that_need_no_energy() {
     refused(&dir.run(&format!("{ood} --fit toy:rings")), 2, &["toy:rings", "[2]"]);
     dir.model("classes.safetensors", &spec(&[1, 8, 8], Some(10), Head::Energy), &[]);
     let ood = "eval ood classes.safetensors --data digits:test --ood noise:gaussian --fit digits";
-    dir.run(ood).fails(2, &["without classes", "label_dropout"]);
+    dir.run(ood).fails(2, &["--class 0 to 9", "label_dropout"]);
+    // of the 1000 held-out digits 100 are threes
+    let three = dir.run(&format!("{ood} --class 3 -n 200 --scores score-norms --by-class {FEW}"));
+    assert!(three.ok().lines().nth(1).unwrap().ends_with("200 + 100"), "{}", three.stdout);
     dir.model("null.safetensors", &ModelSpec { null_class: true, ..spec(&[1, 8, 8], Some(10), Head::Energy) }, &[]);
     dir.run(&format!("{} -n 20 {FEW}", ood.replace("classes", "null"))).ok();
 }
@@ -116,4 +119,73 @@ fn what_is_detected_is_in_the_table_and_on_the_maps() {
     let few = dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50"));
     refused(&few, 2, &["--alpha", "50 held-out"]);
     dir.run("detect m.safetensors nowhere/ --fit digits").fails(2, &["nowhere/"]);
+}
+
+/// 60 images in a folder, some as dark as digits.
+fn photos(dir: &Dir) {
+    std::fs::create_dir(dir.path("photos")).unwrap();
+    for i in 0..60 {
+        let photo = GrayImage::from_fn(8, 8, |x, y| Luma([((x * i + y * y) % (8 + i)) as u8]));
+        photo.save(dir.path(&format!("photos/{i}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn samples_are_held_out_from_what_the_model_has_learnt() {
+    let dir = Dir::new();
+    let run = |of: &str| [("langevin.run", dir.run(&format!("train {of} --dry-run")).ok().to_string())];
+    dir.model("unknown.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    dir.model("digits.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &run("digits"));
+    photos(&dir);
+    let detect = |args: &str| {
+        let ran = dir.run(&format!("detect {args} --scores energy --alpha 0.1 {FEW} --held-out-samples 60"));
+        (ran.ok().to_string(), ran.stderr)
+    };
+    // digits have a test part
+    let (table, said) = detect("digits.safetensors photos");
+    assert!(!said.contains("warning: the model"), "{said}");
+    assert_eq!(table, detect("digits.safetensors photos --held-out digits:test").0);
+    let (other, said) = detect("digits.safetensors photos --held-out digits");
+    assert!(said.contains("has learnt digits") && said.contains("--held-out SPEC") && other != table, "{said}");
+    // a folder has none
+    let (_, said) = detect("unknown.safetensors photos --fit photos");
+    assert!(said.contains("may have learnt photos"), "{said}");
+    let (_, said) = detect("digits.safetensors photos --fit photos");
+    assert!(!said.contains("warning: the model"), "{said}");
+}
+
+#[test]
+fn images_are_scored_as_they_were_trained_on() {
+    let dir = Dir::new();
+    let model = |name: &str, dequantise: bool| {
+        let run = dir.run(&format!("train digits data.dequantise={dequantise} --dry-run")).ok().to_string();
+        dir.stirred(name, &spec(&[1, 8, 8], None, Head::Energy), &[("langevin.run", run)]);
+    };
+    model("noisy.safetensors", true);
+    model("plain.safetensors", false);
+    photos(&dir);
+    for verb in [
+        "eval ood MODEL --data digits:test --ood noise:uniform -n 30",
+        "detect MODEL photos --held-out-samples 20 --alpha 0.5",
+    ] {
+        let of = |model: &str| {
+            let ran = dir.run(&format!("{} --scores score-norms {FEW}", verb.replace("MODEL", model)));
+            (ran.ok().to_string(), ran.stderr)
+        };
+        let ((noisy, said), (plain, silent)) = (of("noisy.safetensors"), of("plain.safetensors"));
+        assert!(said.contains("within each of 256 levels") && !silent.contains("256 levels"), "{said}\n{silent}");
+        assert!(said.contains("fitted to 40 samples"), "{said}");
+        // the noise within the levels has a seed, too
+        assert_eq!(noisy, of("noisy.safetensors").0);
+        assert!(verb.starts_with("eval") || noisy != plain);
+    }
+}
+
+#[test]
+fn a_slow_score_says_what_it_costs() {
+    let dir = Dir::new();
+    dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    let ood = "eval ood points.safetensors --data toy:rings:test --ood toy:two-moons --fit toy:rings -n 20";
+    let ran = dir.run(&format!("{ood} --scores likelihood --fit-samples 20 likelihood.tolerance=0.1"));
+    assert!(ran.ok().contains("likelihood") && ran.stderr.contains("some hundred times"), "{}", ran.stderr);
 }

@@ -31,8 +31,8 @@ mod table;
 pub mod toy;
 
 pub use images::Images;
-pub use loader::{Loader, LoaderOptions, Prefetch};
-pub use spec::{ALL, Options, has_files, open};
+pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
+pub use spec::{ALL, Options, has_files, held_out, open};
 pub use table::{Columns, Partial, Table, partial};
 
 use candle_core::{Result, Tensor};

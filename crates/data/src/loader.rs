@@ -3,8 +3,8 @@
 //! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
 
 use crate::{Batch, Dataset, Kind};
-use candle_core::{Device, Result, Tensor};
-use langevin_ops::noise::generator;
+use candle_core::{DType, Device, Result, Tensor};
+use langevin_ops::noise::{Noise, generator};
 use rand::RngExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -143,6 +143,15 @@ impl Loader {
         }
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
+}
+
+/// Images `x` `[B, C, H, W]` of pixel values with uniform noise within each value, as of [`LoaderOptions::dequantise`];
+/// `noise` has `B` streams.
+pub fn dequantise(x: &Tensor, noise: &mut Noise) -> Result<Tensor> {
+    let u: Vec<f64> = noise.uniform_like(&x.to_dtype(DType::F64)?)?.flatten_all()?.to_vec1()?;
+    let values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let values = values.into_iter().zip(u).map(|(x, u)| dequantised(x, (65536. * u) as u16));
+    Tensor::from_vec(values.collect::<Vec<_>>(), x.shape(), x.device())
 }
 
 /// (v + u) / 256 * 2 - 1 for the pixel value v behind x. With 15 bits of u every x is exact in f32 and below 1.

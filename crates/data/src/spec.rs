@@ -67,15 +67,9 @@ fn open_as_is(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     if let Some((degrees, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
         return Ok(Box::new(Rotated::new(open_as_is(of, options)?, degrees)?));
     }
-    let (named, dir) = match spec.split_once('=') {
-        Some((named, dir)) if split_of(named).is_ok_and(|(name, _)| is_named(name)) => (named, Some(Path::new(dir))),
-        _ => (spec, None),
-    };
-    let (name, split) = match split_of(named) {
-        Ok((name, split)) if is_named(name) => (name, split?),
-        _ => return open_path(spec, options),
-    };
-    Ok(match (name, dir) {
+    let Some((name, split, dir)) = named(spec) else { return open_path(spec, options) };
+    let split = split?;
+    Ok(match (name, dir.map(Path::new)) {
         ("digits", None) => Box::new(digits::open(split)?),
         ("digits" | "mnist" | "fashion-mnist", Some(dir)) => Box::new(idx::open(dir, split, name)?),
         ("cifar10", Some(dir)) => Box::new(cifar::open(dir, split)?),
@@ -86,6 +80,27 @@ fn open_as_is(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
         }
         _ => Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?),
     })
+}
+
+/// The part of what `spec` names that is held out, as a spec; `None` where there is none, or `spec` is not of the rest.
+pub fn held_out(spec: &str) -> Option<String> {
+    if let Some((degrees, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
+        return Some(format!("rotate:{degrees}={}", held_out(of)?));
+    }
+    match named(spec)? {
+        (name, Ok(Split::Train), None) => Some(format!("{name}:test")),
+        (name, Ok(Split::Train), Some(dir)) => Some(format!("{name}:test={dir}")),
+        _ => None,
+    }
+}
+
+/// NAME, the split and DIR of `NAME[:SPLIT][=DIR]`, if that is what `spec` is.
+fn named(spec: &str) -> Option<(&str, Result<Split>, Option<&str>)> {
+    let of = |named, dir| {
+        let (name, split) = split_of(named).ok().filter(|(name, _)| is_named(name))?;
+        Some((name, split, dir))
+    };
+    spec.split_once('=').and_then(|(name, dir)| of(name, Some(dir))).or_else(|| of(spec, None))
 }
 
 /// Whether the dataset `name` can be read from a folder of its files, as NAME=DIR.

@@ -1,7 +1,8 @@
 //! Batch n of a run is a function of (seed, n), and what flip, dequantisation and the toys promise.
 
 use candle_core::{Device, Tensor};
-use langevin_data::{Dataset, Images, Kind, Loader, LoaderOptions, Options, open, std};
+use langevin_data::{Dataset, Images, Kind, Loader, LoaderOptions, Options, dequantise, open, std};
+use langevin_ops::noise::Noise;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -83,6 +84,29 @@ fn dequantised_values_fill_their_bin() {
     let mean = u.iter().sum::<f32>() / 256.;
     let spread = (u.iter().map(|u| (u - mean).powi(2)).sum::<f32>() / 256.).sqrt();
     assert!((mean - 0.5).abs() < 0.06 && (spread - 12f32.powf(-0.5)).abs() < 0.03, "{mean} {spread}");
+}
+
+#[test]
+fn images_are_dequantised_by_the_streams_of_their_own() {
+    let all: Vec<usize> = (0..256).collect();
+    let x = numbered(256).get(&all).unwrap().x;
+    let seeds: Vec<u64> = (1000..1256).collect();
+    let noisy = dequantise(&x, &mut Noise::seeds(&seeds)).unwrap();
+    assert_eq!(noisy.dims(), x.dims());
+    // every pixel stays in its bin, of all 256
+    let value = |x: &f32| f64::from(*x + 1.) * 128.;
+    let u: Vec<f64> =
+        values(&noisy).iter().zip(values(&x)).map(|(y, x)| value(y) - f64::from((x + 1.) * 127.5).round()).collect();
+    assert!(u.iter().all(|u| (0. ..1.).contains(u)));
+    let n = u.len() as f64;
+    let mean = u.iter().sum::<f64>() / n;
+    let variance = u.iter().map(|u| (u - 0.5).powi(2)).sum::<f64>() / n;
+    // the deviations of u and of (u - 1/2)^2 are sqrt(1/12) and sqrt(1/180)
+    assert!((mean - 0.5).abs() < 5. * (12. * n).powf(-0.5), "{mean}");
+    assert!((variance - 1. / 12.).abs() < 5. * (180. * n).powf(-0.5), "{variance}");
+    let few = dequantise(&x.narrow(0, 7, 3).unwrap(), &mut Noise::seeds(&seeds[7..10])).unwrap();
+    assert_eq!(values(&few), values(&noisy.narrow(0, 7, 3).unwrap()));
+    assert!(dequantise(&x, &mut Noise::seeds(&seeds[1..])).is_err());
 }
 
 #[test]

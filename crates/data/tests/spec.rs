@@ -339,6 +339,26 @@ fn cells_may_be_missing_where_it_is_asked_for() {
 }
 
 #[test]
+fn parts_that_are_held_out() {
+    for (spec, part) in [
+        ("digits", Some("digits:test")),
+        ("digits:train", Some("digits:test")),
+        ("mnist=some/where", Some("mnist:test=some/where")),
+        ("mnist:train=some/where", Some("mnist:test=some/where")),
+        ("toy:rings", Some("toy:rings:test")),
+        ("rotate:90=cifar10", Some("rotate:90=cifar10:test")),
+        ("rotate:90=some/where", None),
+        ("digits:test", None),
+        ("mnist:test=some/where", None),
+        ("mnist:valid", None),
+        ("some/where", None),
+        ("rows.csv", None),
+    ] {
+        assert_eq!(langevin_data::held_out(spec).as_deref(), part, "{spec}");
+    }
+}
+
+#[test]
 fn names_that_are_none() {
     fails("digit", &["\"digit\"", "did you mean digits?", "mnist", "toy:two-moons", "FILE.csv"]);
     fails("fashion_mnist", &["did you mean fashion-mnist?"]);

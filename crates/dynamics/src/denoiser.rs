@@ -11,7 +11,7 @@ use langevin_ops::tape::Value;
 /// What a network is told beside x and the time.
 #[derive(Clone, Debug, Default)]
 pub struct Cond {
-    /// Class of each sample, `[B]` u32; `None` for a model without classes.
+    /// Class of each sample, `[B]` u32, or one for all of any batch, `[1]`; `None` for a model without classes.
     pub labels: Option<Tensor>,
     /// The key of this step's dropout masks; `None` outside training: no dropout.
     pub dropout: Option<u64>,
@@ -244,7 +244,7 @@ impl Denoiser for Preconditioned<'_> {
     }
 
     fn whole_batch(&self) -> bool {
-        self.cond.labels.is_some()
+        self.cond.labels.as_ref().is_some_and(|labels| labels.dims().first() != Some(&1))
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

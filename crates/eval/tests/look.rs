@@ -1,14 +1,16 @@
 //! What is looked at, against fields, matrices and mixtures that are known.
 
 use candle_core::{DType, Device, Result, Tensor};
+use faer::{Mat, Side};
 use langevin_dynamics::process::{AnyProcess, Edm};
-use langevin_dynamics::{Cond, Denoiser, Mixture, Process};
+use langevin_dynamics::{Cond, Denoiser, Marginal, Mixture, Process};
 use langevin_eval::look::curl::{curl, share};
 use langevin_eval::look::ks::ks;
-use langevin_eval::look::lanczos::{hessian, lanczos};
+use langevin_eval::look::lanczos::{Spectrum, hessian, lanczos};
 use langevin_eval::look::path::{along, straight};
 use langevin_eval::look::plane::Plane;
 use langevin_eval::maps::maps;
+use langevin_models::mixture::{EXACT, MixtureConfig, exact};
 use langevin_models::mlp::MlpConfig;
 use langevin_models::{Form, Head, Model, ModelSpec};
 use langevin_ops::noise::Noise;
@@ -190,6 +192,107 @@ fn hessians_of_energies_are_those_of_finite_differences() -> Result<()> {
         }
         assert!((spectrum.values.iter().sum::<f64>() / trace - 1.).abs() < 1e-6, "{spectrum:?} {trace}");
         assert!((spectrum.values.iter().map(|v| v * v).sum::<f64>() / squares - 1.).abs() < 1e-6);
+    }
+    Ok(())
+}
+
+/// The Hessian of E = -log p_t at `x`: with r_k the responsibilities, w_k = alpha^2 v_k + sigma^2 the variance and
+/// g_k = (alpha mu_k - x) / w_k the score of component k, sum_k r_k (I / w_k - g_k g_k^T) + s s^T, s = sum_k r_k g_k.
+fn hessian_of(net: &MixtureConfig, marginal: &Marginal, x: &[f64]) -> Result<Mat<f64>> {
+    let point = net.mixture()?.at(marginal, x);
+    let d = x.len();
+    let entry = |i: usize, j: usize| -> f64 {
+        let of = |((r, mean), v): ((&f64, &Vec<f64>), &f64)| {
+            let w = marginal.alpha.powi(2) * v + marginal.sigma.powi(2);
+            let g = |i: usize| (marginal.alpha * mean[i] - x[i]) / w;
+            r * (f64::from(u8::from(i == j)) / w - g(i) * g(j))
+        };
+        let parts = point.responsibilities.iter().zip(&net.means).zip(&net.variances);
+        parts.map(of).sum::<f64>() + point.score[i] * point.score[j]
+    };
+    let hessian = Mat::from_fn(d, d, entry);
+    let trace: f64 = (0..d).map(|i| hessian[(i, i)]).sum();
+    assert!((trace + point.laplacian).abs() < 1e-10 * trace.abs().max(1.), "{trace} {}", point.laplacian);
+    Ok(hessian)
+}
+
+#[test]
+fn spectra_of_mixtures_are_those_of_their_hessians() -> Result<()> {
+    let (d, components) = (16, 60);
+    let means = to_host(&normal(&[components, d], 20))?;
+    let net = MixtureConfig {
+        means: means.chunks(d).map(|mean| mean.iter().map(|m| 0.4 * m).collect()).collect(),
+        weights: (0..components).map(|k| 1. + (k % 3) as f64).collect(),
+        variances: (0..components).map(|k| 0.08 + 0.01 * (k % 5) as f64).collect(),
+    };
+    for name in ["edm", "vp"] {
+        let spec = exact(EXACT[0].0, AnyProcess::named(name).unwrap()).unwrap();
+        let model =
+            Model::new(ModelSpec { shape: vec![d], net: net.clone().into(), ..spec }, 0, DType::F64, &Device::Cpu)?;
+        let denoiser = model.denoiser(Cond::default())?;
+        let energy = denoiser.noisy_energy().unwrap();
+        let t = denoiser.process().t_at(-2. * 0.3f64.ln());
+        let marginal = denoiser.process().marginal(t);
+        // amid the modes, where some directions are curved down
+        let x = (normal(&[2, d], 21) * (0.1 * marginal.alpha))?;
+        let points: Vec<Vec<f64>> = x.to_vec2()?;
+        let hessians = points.iter().map(|x| hessian_of(&net, &marginal, x)).collect::<Result<Vec<_>>>()?;
+        let truths: Vec<Vec<f64>> = hessians
+            .iter()
+            .map(|h| {
+                let eigen = h.self_adjoint_eigen(Side::Lower).unwrap();
+                (0..d).map(|i| eigen.S()[i]).collect()
+            })
+            .collect();
+        assert!(truths.iter().all(|truth| truth[0] < -0.1 && truth[d - 1] > 4.), "{truths:?}");
+
+        // as many steps as numbers: every eigenvalue
+        for (spectrum, truth) in hessian(energy, &x, t, &normal(&[2, d], 22), d)?.iter().zip(&truths) {
+            assert_eq!(spectrum.values.len(), d);
+            let off = spectrum.values.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+            assert!(off < 1e-8 * truth[d - 1], "{name}: {off:.1e}");
+        }
+
+        // fewer: each near an eigenvalue as it claims, the outermost first, and moments w . v^k = q^T H^k q to 2 steps - 1
+        let (steps, start) = (10, normal(&[2, d], 23));
+        let few = hessian(energy, &x, t, &start, steps)?;
+        for ((spectrum, truth), (h, q)) in few.iter().zip(&truths).zip(hessians.iter().zip(start.to_vec2::<f64>()?)) {
+            for (value, error) in spectrum.values.iter().zip(&spectrum.errors) {
+                let nearest = truth.iter().map(|v| (v - value).abs()).fold(f64::INFINITY, f64::min);
+                assert!(nearest <= error + 1e-9, "{name}: {value} +- {error}, {truth:?}");
+            }
+            let (inside, span) =
+                ([spectrum.values[0] - truth[0], truth[d - 1] - spectrum.values[steps - 1]], truth[d - 1] - truth[0]);
+            assert!(inside.iter().all(|by| (-1e-9..0.01 * span).contains(by)), "{name}: {inside:?} of {span}");
+            let q = Mat::from_fn(d, 1, |i, _| q[i]);
+            let mut moved = q.clone();
+            for k in 0..2 * steps {
+                let truth = (q.transpose() * &moved)[(0, 0)] / (q.transpose() * &q)[(0, 0)];
+                let moment: f64 =
+                    spectrum.values.iter().zip(&spectrum.weights).map(|(v, w)| w * v.powi(k as i32)).sum();
+                let size: f64 =
+                    spectrum.values.iter().zip(&spectrum.weights).map(|(v, w)| w * v.abs().powi(k as i32)).sum();
+                assert!((moment - truth).abs() < 1e-9 * size, "{name}, moment {k}: {moment} {truth}");
+                moved = h * moved;
+            }
+        }
+
+        // the density over random vectors: its moments are those of the eigenvalues, and so is the part below a limit
+        let n = 300;
+        let many = x.narrow(0, 0, 1)?.broadcast_as((n, d))?.contiguous()?;
+        let seeds: Vec<u64> = (0..n as u64).collect();
+        let spectra = hessian(energy, &many, t, &Noise::seeds(&seeds).rademacher_like(&many)?, d)?;
+        let truth = &truths[0];
+        let limit = 0.5 * (truth[d / 2] + truth[d / 2 + 1]);
+        let moments: [&dyn Fn(f64) -> f64; 3] = [&|v| v, &|v| v * v, &|v| f64::from(u8::from(v < limit))];
+        for (k, moment) in moments.iter().enumerate() {
+            let of = |s: &Spectrum| s.values.iter().zip(&s.weights).map(|(v, w)| w * moment(*v)).sum::<f64>();
+            let estimates: Vec<f64> = spectra.iter().map(of).collect();
+            let mean = estimates.iter().sum::<f64>() / n as f64;
+            let error = (estimates.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / (n * (n - 1)) as f64).sqrt();
+            let expected = truth.iter().map(|v| moment(*v)).sum::<f64>() / d as f64;
+            assert!((mean - expected).abs() < 5. * error, "{name}, {k}: {mean} +- {error}, should be {expected}");
+        }
     }
     Ok(())
 }

@@ -179,12 +179,16 @@ impl Embedding {
             }
         };
         let expected = if matches!(self.class, Class::AsIs) { vec![batch, self.width] } else { vec![batch] };
-        if labels.dims() != expected {
+        if labels.rank() != expected.len()
+            || labels.dims()[1..] != expected[1..]
+            || ![1, batch].contains(&labels.dim(0)?)
+        {
             bail!("labels of shape {:?} for a batch of {batch}; this model takes {expected:?}", labels.dims());
         }
+        let labels = labels.broadcast_as(expected)?.contiguous()?;
         match &self.class {
             Class::No => Ok(e),
-            Class::Table(table) => e.add(&Value::of(&rows(table, labels, "class")?)),
+            Class::Table(table) => e.add(&Value::of(&rows(table, &labels, "class")?)),
             Class::AsTime(layers) => {
                 e.add(&layers.forward(&self.features.forward(&labels.to_dtype(c_noise.dtype())?)?)?)
             }

@@ -99,6 +99,23 @@ fn the_unet_obeys_it_too_with_classes_and_dropout() -> Result<()> {
 }
 
 #[test]
+fn one_label_is_that_of_all_samples() -> Result<()> {
+    let x = Noise::seeds(&[1, 2, 3]).normal((3, 3), DType::F64, &Device::Cpu)?;
+    let model = Model::new(ModelSpec { classes: Some(4), ..spec(mlp(), &[3]) }, 5, DType::F64, &Device::Cpu)?;
+    let told =
+        |labels: &[u32]| model.denoiser(Cond { labels: Some(Tensor::new(labels, &Device::Cpu)?), dropout: None });
+    let (one, each, other) = (told(&[2])?, told(&[2, 2, 2])?, told(&[2, 1, 2])?);
+    let x0 = one.x0(&x, &[0.5])?;
+    assert_eq!(error(&x0, &each.x0(&x, &[0.5])?)?, 0.);
+    assert!(error(&x0, &other.x0(&x, &[0.5])?)? > 1e-6);
+    // it can be asked of a part of a batch, and labels of each cannot
+    assert!(!one.whole_batch() && each.whole_batch());
+    assert_eq!(error(&x0.narrow(0, 1, 2)?, &one.x0(&x.narrow(0, 1, 2)?, &[0.5])?)?, 0.);
+    assert!(each.x0(&x.narrow(0, 1, 2)?, &[0.5]).is_err());
+    Ok(())
+}
+
+#[test]
 fn an_energy_is_differentiated_through_by_training_and_by_hvp() -> Result<()> {
     let model = Model::new(spec(mlp(), &[3]), 5, DType::F64, &Device::Cpu)?;
     let x = Noise::seeds(&[1, 2]).normal((2, 3), DType::F64, &Device::Cpu)?;

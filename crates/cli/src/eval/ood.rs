@@ -7,7 +7,7 @@ use crate::run::usage;
 use crate::scoring::{self, Scorer, Scoring};
 use anyhow::Result;
 use clap::Parser;
-use langevin_data::{Dataset, spread};
+use langevin_data::Dataset;
 use langevin_eval::{Interval, Roc};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -31,6 +31,7 @@ SPEC is NAME[:SPLIT], NAME=DIR, a folder of images, FILE.npz, FILE.csv, noise:un
 Examples:
   langevin eval ood runs/digits --data digits:test --ood fashion-mnist:test=DIR --ood noise:uniform --ood cifar10:test
   langevin eval ood runs/digits --data digits:test --ood rotate:90=digits:test --by-class
+  langevin eval ood runs/classes --class 3 --data digits:test --ood digits:test --by-class     threes against every digit
   langevin eval ood runs/digits --data digits:test --ood noise:gaussian --scores energy,typicality energy.levels=[0.1,1]
   langevin eval ood google/ddpm-cifar10-32 --fit cifar10 --data cifar10:test --ood noise:uniform --plot scores.png")]
 pub struct Ood {
@@ -93,13 +94,14 @@ pub fn run(args: &Ood) -> Result<()> {
     args.plot.iter().try_for_each(|path| output::writable(path))?;
     let opened = crate::open::open(&args.model, &device)?;
     let plan = args.scoring.plan(&opened, &args.changes)?;
-    let set = |spec: &String, what: &str| -> Result<Set> {
+    let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
         let data = scoring::open(&opened, spec, what)?;
-        Ok(Set { name: short(spec), idx: spread(data.len(), args.number, MEASURED), data })
+        let all = scoring::members(&opened.model.spec, label, data.as_ref())?;
+        Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
     };
-    let data = set(&args.data, "--data")?;
-    let others = args.ood.iter().map(|spec| set(spec, "--ood")).collect::<Result<Vec<_>>>()?;
-    let (scorer, ..) = Scorer::fit(&opened, &args.scoring, plan)?;
+    let data = set(&args.data, "--data", plan.label)?;
+    let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
+    let (scorer, _, fitted) = Scorer::fit(&opened, &args.scoring, plan)?;
     let steps = std::iter::once(&data).chain(&others).map(|set| scorer.steps(set.idx.len())).sum();
     let mut progress = Progress::new(steps, "batches");
     let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);
@@ -118,10 +120,7 @@ pub fn run(args: &Ood) -> Result<()> {
         }
     }
     output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;
-    crate::talk!("\nfitted to {} samples, at the noise levels", args.scoring.fit_samples);
-    for (name, levels) in scorer.names().iter().zip(scorer.levels()) {
-        crate::talk!("  {name:<15} {levels}");
-    }
+    crate::talk!("\n{}", scorer.settings(fitted.len()));
     let Some(path) = &args.plot else { return Ok(()) };
     let sets = std::iter::once(&data).chain(&others).map(|set| set.name.as_str());
     let of = |s: usize| -> Vec<(&str, &[f64])> {

@@ -2,6 +2,7 @@
 
 use super::{Given, methods};
 use crate::args::Machine;
+use crate::guide::told;
 use crate::open;
 use crate::output;
 use crate::progress::Progress;
@@ -45,6 +46,9 @@ pub struct Impute {
     /// How cells are drawn given the others: replace, repaint, dps or mcmc
     #[arg(long, default_value = "mcmc")]
     pub method: String,
+    /// Class of every row, for a class-conditional model; `none`, and no --class, for one trained with train.label_dropout
+    #[arg(long, value_name = "K|none")]
+    pub class: Option<String>,
     /// Draws at a time
     #[arg(long, default_value_t = 1024)]
     pub batch: usize,
@@ -66,9 +70,7 @@ pub fn run(args: &Impute) -> Result<()> {
             args.model
         ));
     };
-    if opened.model.spec.classes.is_some() {
-        return usage("impute: a model of a table has no classes, and this one has");
-    }
+    let label = told(&opened.model.spec, args.class.as_deref())?;
     let table = langevin_data::partial(&args.data)?;
     let name = args.data.display();
     if table.names != columns.names {
@@ -80,7 +82,7 @@ pub fn run(args: &Impute) -> Result<()> {
     }
     let (methods, changes) = methods(std::slice::from_ref(&args.method), &args.changes)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), None, &changes)?;
-    let drawn = fill(args, &given, &methods[0], &table, &columns)?;
+    let drawn = fill(args, (&given, label), &methods[0], (&table, &columns))?;
     let missing = table.values.iter().filter(|v| v.is_nan()).count();
     let mut names = table.names.clone();
     let d = names.len();
@@ -109,7 +111,12 @@ pub fn run(args: &Impute) -> Result<()> {
 }
 
 /// The whole table, row by row, as often as it is drawn.
-fn fill(args: &Impute, given: &Given, method: &AnyMethod, table: &Partial, columns: &Columns) -> Result<Vec<Vec<f64>>> {
+fn fill(
+    args: &Impute,
+    (given, label): (&Given, Option<u32>),
+    method: &AnyMethod,
+    (table, columns): (&Partial, &Columns),
+) -> Result<Vec<Vec<f64>>> {
     let d = table.names.len();
     let holes: Vec<usize> =
         (0..table.values.len() / d).filter(|&r| table.values[r * d..][..d].iter().any(|v| v.is_nan())).collect();
@@ -133,7 +140,8 @@ fn fill(args: &Impute, given: &Given, method: &AnyMethod, table: &Partial, colum
         let batches = jobs.len().div_ceil(args.batch) as u64;
         let progress =
             progress.get_or_insert_with(|| Progress::new(batches * given.steps(method.get(), &seen), "steps"));
-        let x = given.draw(method, &seen, (&seeds, None), progress)?;
+        let labels = label.map(|label| vec![label; some.len()]);
+        let x = given.draw(method, &seen, (&seeds, labels.as_deref()), progress)?;
         let restored = columns.restore(&x)?;
         for (&(r, k), row) in some.iter().zip(&restored) {
             for (j, value) in row.iter().enumerate().filter(|(j, _)| cell((r, *j)).is_nan()) {

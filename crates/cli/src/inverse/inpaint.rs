@@ -3,7 +3,7 @@
 use super::{Given, methods, table};
 use crate::args::Machine;
 use crate::draw::image;
-use crate::guide::Guiding;
+use crate::guide::{Guiding, told};
 use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
@@ -324,10 +324,8 @@ fn pictures(name: &str, n: usize, opened: &Opened) -> Result<Pictures> {
 /// What the model is told of `n` images: the class of --class, that of the image, or none.
 fn labels(args: &Inpaint, opened: &Opened, known: Option<&[u32]>, n: usize) -> Result<Option<Vec<u32>>> {
     let spec = &opened.model.spec;
-    match (spec.classes, &args.guiding.class, known, spec.null_label()) {
-        (Some(_), None, Some(known), _) => Ok(Some(known.to_vec())),
-        (Some(_), None, None, Some(null)) => Ok(Some(vec![null; n])),
-        (Some(n), None, None, None) => usage(format!("this model must be told a class: give --class 0 to {}", n - 1)),
-        _ => args.guiding.labels(&opened.model, &vec![0; n]),
+    match (spec.classes, &args.guiding.class, known) {
+        (Some(_), None, Some(known)) => Ok(Some(known.to_vec())),
+        (_, class, _) => Ok(told(spec, class.as_deref())?.map(|label| vec![label; n])),
     }
 }

@@ -1,13 +1,13 @@
 //! `langevin look curl`: how far a score is from the gradient of an energy, at each noise level.
 
-use super::{Subject, at};
+use super::{Subject, at, denoiser};
 use crate::output;
 use crate::progress::Progress;
 use crate::run::usage;
 use crate::scoring::streams;
 use anyhow::Result;
 use clap::Parser;
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::Denoiser;
 use langevin_eval::look::curl;
 
 /// How far a score is from the gradient of an energy: the antisymmetric share of its Jacobian
@@ -20,6 +20,7 @@ is little noise.
 
 Examples:
   langevin look curl runs/digits                            an energy: 0 but for rounding
+  langevin look curl runs/classes --class 3                 at threes, by the score of threes
   langevin look curl google/ddpm-cifar10-32 --data cifar10:test --levels 0.1,1,10 -n 8")]
 pub struct Curl {
     /// Noise levels sigma/alpha, in units of the data
@@ -44,9 +45,10 @@ pub fn run(args: &Curl) -> Result<()> {
         return usage("--probes 0: give at least 1");
     }
     let opened = args.subject.open()?;
-    let denoiser = opened.model.denoiser(Cond::default())?;
+    let label = args.subject.label(&opened)?;
+    let denoiser = denoiser(&opened, label.as_slice())?;
     let times = args.levels.iter().map(|&level| at(&denoiser, "--levels", level)).collect::<Result<Vec<_>>>()?;
-    let x = args.subject.data(&opened, args.data.as_ref(), args.number)?;
+    let x = args.subject.data(&opened, args.data.as_ref(), args.number, label)?;
     let (n, batch) = (x.dim(0)?, args.subject.batch);
     let mut table = vec![["level", "t", "score", "", "x0", ""].map(String::from).to_vec()];
     let mut progress = Progress::new((times.len() * n.div_ceil(batch)) as u64, "batches");

@@ -2,9 +2,12 @@
 
 use super::{Subject, at, energies, energy};
 use crate::draw::Start;
+use crate::open::Opened;
 use crate::output::{self, chart};
 use crate::progress::Progress;
+use crate::scoring;
 use anyhow::Result;
+use candle_core::Tensor;
 use clap::Parser;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_eval::look::ks::{Ks, ks};
@@ -14,11 +17,13 @@ use std::path::PathBuf;
 /// The energies of data and of samples, as histograms, with the test of Kolmogorov and Smirnov
 #[derive(Parser)]
 #[command(after_long_help = "\
-Where a model has learnt the density, its samples have the energies of the data. Those are of alpha x, without noise added, at the \
-noise level of --level.
+Where a model has learnt the density, its samples have the energies of the data. Those are of alpha x, without noise added (but for \
+that within grey levels, if the model was trained with data.dequantise), at the noise level of --level. A model with classes is told those of the data, for as many samples of each; with --class K it is the \
+data of that class alone.
 
 Examples:
   langevin look histogram runs/digits --data digits:test
+  langevin look histogram runs/classes --class 3
   langevin look histogram runs/digits --data digits:test -n 1000 --level 0.5 --out energies.png")]
 pub struct Histogram {
     /// Data to compare samples with [default: what the run was trained on]
@@ -42,13 +47,15 @@ pub fn run(args: &Histogram) -> Result<()> {
     output::writable(&args.out)?;
     let opened = args.subject.open()?;
     let denoiser = opened.model.denoiser(Cond::default())?;
-    let (energy, t) = (energy(&denoiser)?, at(&denoiser, "--level", args.level)?);
-    let data = args.subject.data(&opened, args.data.as_ref(), args.number)?;
+    let t = at(&denoiser, "--level", args.level)?;
+    energy(&denoiser)?;
+    let (data, labels) = labelled(args, &opened)?;
     let seeds: Vec<u64> = (0..data.dim(0)? as u64).collect();
-    let drawn = args.subject.drawn(&opened, &seeds, Start::Noise)?;
+    let drawn = args.subject.drawn(&opened, &seeds, &labels, Start::Noise)?;
     let (alpha, batch) = (denoiser.process().marginal(t).alpha, args.subject.batch);
     let mut progress = Progress::new(2 * seeds.len().div_ceil(batch) as u64, "batches");
-    let mut of = |x| to_host(&energies(energy, x, t, batch, || progress.step())?).map_err(anyhow::Error::from);
+    let mut of =
+        |x| to_host(&energies((&opened, &labels), x, t, batch, || progress.step())?).map_err(anyhow::Error::from);
     let both = [of(&data.affine(alpha, 0.)?)?, of(&drawn.affine(alpha, 0.)?)?];
     progress.done();
     for (name, energies) in ["data", "samples"].iter().zip(&both) {
@@ -63,4 +70,18 @@ pub fn run(args: &Histogram) -> Result<()> {
     let picture = chart::histograms(&[(title.as_str(), vec![("data", &both[0]), ("samples", &both[1])])])?;
     output::save_png(&args.out, &picture, &[("langevin.model", opened.what.clone())])?;
     crate::say!("{}", args.out.display())
+}
+
+/// The data as the model takes them, and what it is told of them and of its samples: nothing, one label for all, or the
+/// label of each.
+fn labelled(args: &Histogram, opened: &Opened) -> Result<(Tensor, Vec<u32>)> {
+    let (spec, subject) = (&opened.model.spec, &args.subject);
+    let asked = if subject.class.is_some() { subject.label(opened)? } else { None };
+    let (data, idx) = subject.places(opened, args.data.as_ref(), args.number, asked)?;
+    let x = scoring::samples(opened, data.as_ref(), &idx)?;
+    let known = subject.class.is_none() && spec.classes.is_some() && data.classes() == spec.classes;
+    match data.get(&idx)?.labels.filter(|_| known) {
+        Some(labels) => Ok((x, labels.to_vec1()?)),
+        None => Ok((x, subject.label(opened)?.into_iter().collect())),
+    }
 }

@@ -1,6 +1,7 @@
 //! `langevin look landscape`: an energy as a picture, of the plane or of a plane through three samples.
 
-use super::{Subject, at, energies, energy};
+use super::{Subject, at, denoiser, energies, energy};
+use crate::open::Opened;
 use crate::output::{self, View};
 use crate::progress::Progress;
 use crate::run::usage;
@@ -8,7 +9,7 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use langevin_data::Kind;
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::Denoiser;
 use langevin_eval::look::plane::Plane;
 use std::path::PathBuf;
 
@@ -46,14 +47,16 @@ pub struct Landscape {
 pub fn run(args: &Landscape) -> Result<()> {
     output::writable(&args.out)?;
     let opened = args.subject.open()?;
-    let denoiser = opened.model.denoiser(Cond::default())?;
-    let (energy, t) = (energy(&denoiser)?, at(&denoiser, "--level", args.level)?);
+    let label = args.subject.label(&opened)?;
+    let denoiser = denoiser(&opened, label.as_slice())?;
+    let t = at(&denoiser, "--level", args.level)?;
+    energy(&denoiser)?;
     let (alpha, batch) = (denoiser.process().marginal(t).alpha, args.subject.batch);
     let (plane, shown) = match (opened.kind(), args.through.as_slice()) {
-        (Kind::Points, []) => (None, args.subject.data(&opened, args.data.as_ref(), POINTS)?),
+        (Kind::Points, []) => (None, args.subject.data(&opened, args.data.as_ref(), POINTS, label)?),
         (Kind::Points, _) => return usage("--through: this model is one of points, whose plane is shown whole"),
-        (_, []) => plane(args, &opened, &["0", "1", "2"].map(String::from))?,
-        (_, through) => plane(args, &opened, through)?,
+        (_, []) => plane(args, (&opened, label), &["0", "1", "2"].map(String::from))?,
+        (_, through) => plane(args, (&opened, label), through)?,
     };
     let of = |at: &Tensor| -> Result<Tensor> {
         let at = at.to_dtype(opened.model.dtype())?.to_device(opened.model.device())?;
@@ -62,7 +65,7 @@ pub fn run(args: &Landscape) -> Result<()> {
         for first in (0..at.dim(0)?).step_by(batch) {
             let some = at.narrow(0, first, batch.min(at.dim(0)? - first))?;
             let x = plane.as_ref().map_or(Ok(some.clone()), |plane| plane.at(&some))?;
-            parts.push(energies(energy, &x.affine(alpha, 0.)?, t, batch, || progress.step())?);
+            parts.push(energies((&opened, label.as_slice()), &x.affine(alpha, 0.)?, t, batch, || progress.step())?);
         }
         progress.done();
         Ok(Tensor::cat(&parts, 0)?.to_device(&Device::Cpu)?)
@@ -73,11 +76,15 @@ pub fn run(args: &Landscape) -> Result<()> {
 }
 
 /// The plane through three samples, and where they are in it, `[3, 2]`.
-fn plane(args: &Landscape, opened: &crate::open::Opened, through: &[String]) -> Result<(Option<Plane>, Tensor)> {
+fn plane(
+    args: &Landscape,
+    (opened, label): (&Opened, Option<u32>),
+    through: &[String],
+) -> Result<(Option<Plane>, Tensor)> {
     let [a, b, c] = through else {
         return usage(format!("--through: {} samples; a plane goes through three", through.len()));
     };
-    let sample = |name: &String| args.subject.sample(opened, "--through", name);
+    let sample = |name: &String| args.subject.sample(opened, label, "--through", name);
     let plane = match Plane::through(&sample(a)?, &sample(b)?, &sample(c)?) {
         Ok(plane) => plane,
         Err(e) => return usage(format!("--through: {e}")),

@@ -8,6 +8,7 @@ mod spectrum;
 
 use crate::args::Machine;
 use crate::draw::{self, Job, Start};
+use crate::guide;
 use crate::open::{self, Opened};
 use crate::run::{Drawing, usage};
 use crate::scoring;
@@ -15,8 +16,8 @@ use crate::way::Way;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use clap::{Args, Parser, Subcommand};
-use langevin_data::{Kind, spread};
-use langevin_dynamics::{Denoiser, NoisyEnergy};
+use langevin_data::{Dataset, Kind};
+use langevin_dynamics::{Denoiser, NoisyEnergy, Preconditioned};
 use langevin_eval::score::time;
 use std::path::Path;
 
@@ -55,6 +56,10 @@ pub fn run(args: &Look) -> Result<()> {
 pub struct Subject {
     /// The model
     pub model: String,
+    /// Class that a class-conditional model is told, and of the samples; `none` for one trained with train.label_dropout
+    /// [default: none; for histogram, that of each of the data]
+    #[arg(long, value_name = "K|none")]
+    pub class: Option<String>,
     /// Samples at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
@@ -63,21 +68,34 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The model, which must be one without classes.
+    /// The model.
     fn open(&self) -> Result<Opened> {
         let device = self.machine.open()?;
         if self.batch == 0 {
             return usage("--batch 0: give at least 1");
         }
-        let opened = open::open(&self.model, &device)?;
-        if opened.model.spec.classes.is_some() {
-            return usage("this model is told a class, and its energy is one for each; give one without classes");
-        }
-        Ok(opened)
+        open::open(&self.model, &device)
     }
 
-    /// `n` samples of `spec`, or of what the run was trained on, `[n, ...]`.
-    fn data(&self, opened: &Opened, spec: Option<&String>, n: usize) -> Result<Tensor> {
+    /// What the model is told of all samples.
+    fn label(&self, opened: &Opened) -> Result<Option<u32>> {
+        guide::told(&opened.model.spec, self.class.as_deref())
+    }
+
+    /// `n` samples of `spec`, or of what the run was trained on, `[n, ...]`; of the class `label` where that is one.
+    fn data(&self, opened: &Opened, spec: Option<&String>, n: usize, label: Option<u32>) -> Result<Tensor> {
+        let (data, idx) = self.places(opened, spec, n, label)?;
+        scoring::samples(opened, data.as_ref(), &idx)
+    }
+
+    /// The data set, and where those samples are in it.
+    fn places(
+        &self,
+        opened: &Opened,
+        spec: Option<&String>,
+        n: usize,
+        label: Option<u32>,
+    ) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
         let spec = match (spec, &opened.run) {
             (Some(spec), _) => spec,
             (None, Some(run)) => &run.data.spec,
@@ -87,25 +105,31 @@ impl Subject {
             return usage("-n 0: give at least 1");
         }
         let data = scoring::open(opened, spec, "--data")?;
-        scoring::samples(opened, data.as_ref(), &spread(data.len(), n, SHOWN))
+        let idx = scoring::choose(&scoring::members(&opened.model.spec, label, data.as_ref())?, n, SHOWN);
+        Ok((data, idx))
     }
 
-    /// Samples of the model by its own sampler, as it takes them, `[N, ...]`.
-    fn drawn(&self, opened: &Opened, seeds: &[u64], start: Start) -> Result<Tensor> {
+    /// Samples of the model by its own sampler, as it takes them, `[N, ...]`; told `labels`, one for all or one each.
+    fn drawn(&self, opened: &Opened, seeds: &[u64], labels: &[u32], start: Start) -> Result<Tensor> {
         let drawing = Drawing::of(opened.run.as_ref(), &[])?;
         let way = match &opened.scheduler {
             Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &[])?,
             None => Way::of_sampler(&opened.model, &drawing.sampler)?,
         };
         let job = Job { model: &opened.model, guide: None, noise: drawing.noise, way, start, batch: self.batch };
-        let x = job.draw(seeds, None, false)?.x.to_device(opened.model.device())?;
+        let labels = match labels {
+            [] => None,
+            [label] => Some(vec![*label; seeds.len()]),
+            labels => Some(labels.to_vec()),
+        };
+        let x = job.draw(seeds, labels.as_deref(), false)?.x.to_device(opened.model.device())?;
         Ok(opened.model.spec.ranged(&x)?)
     }
 
     /// The sample that `name` means, a seed or an image file: `[1, ...]`.
-    fn sample(&self, opened: &Opened, option: &str, name: &str) -> Result<Tensor> {
+    fn sample(&self, opened: &Opened, label: Option<u32>, option: &str, name: &str) -> Result<Tensor> {
         if let Ok(seed) = name.parse::<u64>() {
-            return self.drawn(opened, &[seed], Start::Noise);
+            return self.drawn(opened, &[seed], label.as_slice(), Start::Noise);
         }
         if opened.kind() != Kind::Image {
             return usage(format!("{option} {name}: give a seed; this model is not one of images"));
@@ -137,13 +161,25 @@ fn energy(m: &dyn Denoiser) -> Result<&dyn NoisyEnergy> {
     }
 }
 
-/// The energies of `x` `[N, ...]`, `batch` at a time.
-fn energies(energy: &dyn NoisyEnergy, x: &Tensor, t: f64, batch: usize, mut watch: impl FnMut()) -> Result<Tensor> {
+/// The energies of `x` `[N, ...]`, `batch` at a time; told `labels`, one for all or one each.
+fn energies(
+    (opened, labels): (&Opened, &[u32]),
+    x: &Tensor,
+    t: f64,
+    batch: usize,
+    mut watch: impl FnMut(),
+) -> Result<Tensor> {
     let mut parts = vec![];
     for first in (0..x.dim(0)?).step_by(batch) {
-        let some = x.narrow(0, first, batch.min(x.dim(0)? - first))?;
-        parts.push(energy.energy_at(&some, &[t])?.detach().to_dtype(DType::F64)?);
+        let n = batch.min(x.dim(0)? - first);
+        let denoiser = denoiser(opened, if labels.len() > 1 { &labels[first..first + n] } else { labels })?;
+        parts.push(energy(&denoiser)?.energy_at(&x.narrow(0, first, n)?, &[t])?.detach().to_dtype(DType::F64)?);
         watch();
     }
     Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// The model told `labels`: none, one for all samples of any batch, or one each.
+fn denoiser<'a>(opened: &'a Opened, labels: &[u32]) -> Result<Preconditioned<'a>> {
+    Ok(opened.model.denoiser(guide::cond(&opened.model, labels)?)?)
 }

@@ -1,13 +1,13 @@
 //! `langevin look path`: the energy along an interpolation, and the hill between its ends.
 
-use super::{Subject, at};
+use super::{Subject, at, denoiser};
 use crate::draw::Start;
 use crate::output::{self, chart};
 use crate::run::usage;
 use anyhow::Result;
 use clap::Parser;
 use langevin_data::Kind;
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::Denoiser;
 use langevin_eval::look::path;
 use std::path::PathBuf;
 
@@ -56,17 +56,18 @@ pub fn run(args: &Path) -> Result<()> {
     output::writable(&args.out)?;
     let opened = args.subject.open()?;
     let model = &opened.model;
-    let denoiser = model.denoiser(Cond::default())?;
+    let label = args.subject.label(&opened)?;
+    let denoiser = denoiser(&opened, label.as_slice())?;
     let t = at(&denoiser, "--level", args.level)?;
     let points = match (args.latent, args.from.parse::<u64>(), args.to.parse::<u64>()) {
         (true, Ok(a), Ok(b)) => {
             let seeds: Vec<u64> = (0..args.points as u64).collect();
-            args.subject.drawn(&opened, &seeds, Start::Between { seeds: [a, b] })?
+            args.subject.drawn(&opened, &seeds, label.as_slice(), Start::Between { seeds: [a, b] })?
         }
         (true, ..) => return usage("--latent: give two seeds; an image has no noise to interpolate"),
         _ => {
-            let a = args.subject.sample(&opened, "--from", &args.from)?;
-            path::straight(&a, &args.subject.sample(&opened, "--to", &args.to)?, args.points)?
+            let end = |option: &str, name: &str| args.subject.sample(&opened, label, option, name);
+            path::straight(&end("--from", &args.from)?, &end("--to", &args.to)?, args.points)?
         }
     };
     let x = points.affine(denoiser.process().marginal(t).alpha, 0.)?;

@@ -1,13 +1,13 @@
 //! `langevin look spectrum`: the curvature of an energy, by the eigenvalues of its Hessian.
 
-use super::{Subject, at, energy};
+use super::{Subject, at, denoiser, energy};
 use crate::output::{self, chart};
 use crate::progress::Progress;
 use crate::run::usage;
 use crate::scoring::streams;
 use anyhow::Result;
 use clap::Parser;
-use langevin_dynamics::{Cond, Denoiser};
+use langevin_dynamics::Denoiser;
 use langevin_eval::look::lanczos;
 use std::path::PathBuf;
 
@@ -52,10 +52,11 @@ pub fn run(args: &Spectrum) -> Result<()> {
     }
     output::writable(&args.out)?;
     let opened = args.subject.open()?;
-    let denoiser = opened.model.denoiser(Cond::default())?;
+    let label = args.subject.label(&opened)?;
+    let denoiser = denoiser(&opened, label.as_slice())?;
     let (energy, t) = (energy(&denoiser)?, at(&denoiser, "--level", args.level)?);
     let marginal = denoiser.process().marginal(t);
-    let x = args.subject.data(&opened, args.data.as_ref(), args.number)?;
+    let x = args.subject.data(&opened, args.data.as_ref(), args.number, label)?;
     let (n, batch, d) = (x.dim(0)?, args.subject.batch, x.elem_count() / x.dim(0)?);
     let mut progress = Progress::new(n.div_ceil(batch) as u64, "batches");
     let mut spectra = vec![];

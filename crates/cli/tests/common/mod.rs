@@ -9,6 +9,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_models::mlp::MlpConfig;
 use langevin_models::unet::UNetConfig;
 use langevin_models::{Form, Head, Model, ModelSpec, checkpoint};
+use langevin_ops::noise::Noise;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -49,9 +50,22 @@ impl Dir {
 
     /// A model with random weights as `name`.
     pub fn model(&self, name: &str, spec: &ModelSpec, extra: &[(&str, String)]) -> PathBuf {
+        self.save(name, spec, extra, Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap())
+    }
+
+    /// The same with noise added to every weight: layers that start at zero have something to say, too.
+    pub fn stirred(&self, name: &str, spec: &ModelSpec, extra: &[(&str, String)]) -> PathBuf {
+        let model = Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap();
+        for (i, (_, var)) in model.vars().iter().enumerate() {
+            let noise = Noise::seeds(&[i as u64]).normal((1, var.elem_count()), DType::F32, &Device::Cpu).unwrap();
+            var.set(&(var.as_tensor() + (noise * 0.2).unwrap().reshape(var.shape()).unwrap()).unwrap()).unwrap();
+        }
+        self.save(name, spec, extra, model)
+    }
+
+    fn save(&self, name: &str, spec: &ModelSpec, extra: &[(&str, String)], model: Model) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let model = Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap();
         let extra: BTreeMap<_, _> = extra.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
         checkpoint::save(&path, spec, &checkpoint::weights(&model), &extra).unwrap();
         path
