@@ -86,19 +86,10 @@ pub fn run(args: &Detect) -> Result<()> {
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let data = scoring::open(&opened, &args.data, "DATA")?;
     let asked = (plan.spec.clone(), plan.label);
+    least_p(args.alpha, args.held_out_samples, plan.scores())?; // before the long work
     let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, plan)?;
     let (others, kept) = held_out(args, &opened, &asked, fitted, &used)?;
-    let most = args.alpha / scorer.names().len() as f64; // of the least p-value: Bonferroni
-    let least = 1. / (kept.len() + 1) as f64;
-    if least > most {
-        return usage(format!(
-            "--alpha {}: {} held-out samples give no p-value below {least:.2e}, and {} scores need {most:.2e}; raise \
-             --held-out-samples or --alpha, or use fewer --scores",
-            args.alpha,
-            kept.len(),
-            scorer.names().len()
-        ));
-    }
+    let most = least_p(args.alpha, kept.len(), scorer.names().len())?;
     let idx: Vec<usize> = (0..data.len()).collect();
     let mut progress = Progress::new(scorer.steps(kept.len()) + scorer.steps(idx.len()), "batches");
     let held_out = scorer.scores(others.as_ref(), &kept, &mut progress)?;
@@ -129,6 +120,18 @@ pub fn run(args: &Detect) -> Result<()> {
     let bright = images.brightness(others.as_ref(), &kept)?;
     images.write(data.as_ref(), &names, bright, folder)?;
     crate::say!("{}", folder.display())
+}
+
+/// What the least p-value of a sample may be for it to be flagged, by Bonferroni; `held_out` samples must allow it.
+fn least_p(alpha: f64, held_out: usize, scores: usize) -> Result<f64> {
+    let (most, least) = (alpha / scores as f64, 1. / (held_out + 1) as f64);
+    if least > most {
+        return usage(format!(
+            "--alpha {alpha}: {held_out} held-out samples give no p-value below {least:.2e}, and {scores} scores need \
+             {most:.2e}; raise --held-out-samples or --alpha, or use fewer --scores"
+        ));
+    }
+    Ok(most)
 }
 
 /// Held-out data and the places of the samples: of --held-out, of the test part of --fit, or of --fit what was not fitted to.

@@ -109,6 +109,13 @@ pub struct Plan {
     pub label: Option<u32>,
 }
 
+impl Plan {
+    /// How many scores there will be.
+    pub fn scores(&self) -> usize {
+        self.detectors.len()
+    }
+}
+
 /// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
 pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>> {
     let options = Options { size: None, shape: Some(opened.model.spec.shape.clone()) };
