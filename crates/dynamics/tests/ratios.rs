@@ -125,7 +125,7 @@ fn between_levels_lies_a_cubic() -> Result<()> {
 #[test]
 fn unknown_constants_are_found_at_every_level() -> Result<()> {
     let mixture = Mixture::isotropic(&[0.6, 0.4], &[vec![-1., 0.2], vec![0.8, -0.6]], &[0.1, 0.3])?;
-    for name in ["edm", "vp", "flow", "cosine"] {
+    for name in ["edm", "vp", "flow"] {
         let process = process(name);
         let model = Shifted(mixture.under(process.get()));
         let constants = estimate(&model, 60)?;
@@ -219,12 +219,12 @@ fn share_is(name: &str, found: f64, truth: f64, n: f64, error: f64) {
 #[test]
 fn mixtures_have_the_right_share_of_each_part() -> Result<()> {
     let (a, b) = modes();
-    for (name, sampler, effective) in [("edm", PC, 1.), ("vp", SMC, 0.5), ("flow", PC, 1.)] {
+    for (name, sampler, effective) in [("vp", SMC, 0.5), ("flow", PC, 1.)] {
         let process = process(name);
         let (a, b) = (Shifted(a.under(process.get())), b.under(process.get()));
         let why = Composed::new(&Expression::parse("a | b")?, &[("a", &a), ("b", &b)], 1.).map(|_| ()).unwrap_err();
         assert!(why.to_string().contains("--estimate-ratios"), "{why}");
-        let constants = estimate(&a, 60)?;
+        let constants = estimate(&a, 40)?;
         let error = constants.least_noisy().error;
         let a = Normalised::new(&a, constants)?;
         for (text, truth) in [("a | b", 0.5), ("0.25:a | b", 0.2)] {
