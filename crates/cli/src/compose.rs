@@ -1,10 +1,9 @@
 //! `langevin sample --compose`: samples of several models at once, `2*a & b & !c`.
 
+mod part;
 mod ratios;
 
 use crate::args::Sample;
-use crate::guide::Guiding;
-use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
 use crate::run::{Drawing, Usage, usage};
@@ -12,13 +11,13 @@ use crate::sample::{arrays, each, levels, seeds};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::likelihood::{Constants, Normalised};
+use langevin_dynamics::likelihood::Normalised;
 use langevin_dynamics::process::{self, Within};
 use langevin_dynamics::sampler::{Report, follow};
 use langevin_dynamics::wrap::{Clamped, Clip, Reframed};
-use langevin_dynamics::{Composed, Cond, Denoiser, Expression, NoisyEnergy, Preconditioned};
-use langevin_models::ModelSpec;
+use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, NoisyEnergy};
 use langevin_ops::shape::to_host;
+use part::Part;
 use ratios::Estimated;
 use std::path::Path;
 
@@ -30,52 +29,6 @@ const SAMPLER: [&str; 5] = [
     "sampler.corrector_steps=4",
     "sampler.steps=40",
 ];
-
-/// A model under the name that the composition calls it by.
-struct Part {
-    name: String,
-    opened: Opened,
-    label: Option<u32>,
-    log_z: Option<Constants>, // of a normalised energy in a mixture, once it is known
-}
-
-impl Part {
-    /// From NAME=MODEL\[,class=K\].
-    fn open(text: &str, device: &Device) -> Result<Self> {
-        let Some((name, model)) = text.split_once('=').map(|(name, model)| (name.trim(), model.trim())) else {
-            return usage(format!("--let {text}: give NAME=MODEL, such as a=runs/digits,class=3"));
-        };
-        if Expression::parse(name).ok() != Some(Expression::Model(name.into())) {
-            return usage(format!("--let {text}: `{name}` is no name; take letters, digits and _"));
-        }
-        let (model, class) = match model.rsplit_once(",class=") {
-            None => (model, None),
-            Some((model, class)) => (model, Some(class.trim().to_string())),
-        };
-        let opened = open::open(model, device)?;
-        if let (Some(n), None) = (opened.model.spec.classes, &class) {
-            return usage(format!(
-                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}",
-                n - 1
-            ));
-        }
-        let label = Guiding { class, ..Guiding::default() }.labels(&opened.model, &[0]);
-        let label =
-            label.map_err(|why| Usage(format!("--let {text}: {why}")))?.and_then(|labels| labels.first().copied());
-        Ok(Self { name: name.into(), opened, label, log_z: None })
-    }
-
-    fn spec(&self) -> &ModelSpec {
-        &self.opened.model.spec
-    }
-
-    /// The model for `n` samples.
-    fn denoiser(&self, n: usize) -> Result<Preconditioned<'_>> {
-        let model = &self.opened.model;
-        let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
-        Ok(model.denoiser(Cond { labels, dropout: None })?)
-    }
-}
 
 /// Models by their names.
 type Models<'a> = Vec<(&'a str, &'a dyn Denoiser)>;
@@ -171,7 +124,7 @@ impl Composition {
             Ok((composed.process().marginal(low), composed.process().marginal(high)))
         })?;
         let all = Within::all(own.get()).levels();
-        let ratio = |m: langevin_dynamics::Marginal| m.sigma / m.alpha;
+        let ratio = |m: Marginal| m.sigma / m.alpha;
         if ratio(low) > all.0 * 1.001 || ratio(high) < all.1 / 1.001 {
             crate::talk!("samples go from sigma/alpha {:.4} to {:.4}, which all of them know", ratio(high), ratio(low));
         }

@@ -148,8 +148,7 @@ fn unknown_constants_are_found_at_every_level() -> Result<()> {
         assert!(largest(&normalised.energy_grad(&x, &t)?.0, &jet.energy) < 1e-12 && normalised.normalised());
         assert_eq!(largest(&normalised.score(&x, &t)?, &model.score(&x, &t)?), 0.);
         // dE/dt, in log SNR: the slope of an estimate is as noisy as its steps
-        let rate = |t: f64| process.get().marginal(t);
-        let rates = t.map(|t| rate(t)).map(|m| 2. * (m.dalpha / m.alpha - m.dsigma / m.sigma));
+        let rates = t.map(|t| process.get().marginal(t)).map(|m| 2. * (m.dalpha / m.alpha - m.dsigma / m.sigma));
         for (i, (a, b)) in to_host(&jet.dt)?.into_iter().zip(to_host(&exact.dt)?).enumerate() {
             assert!(((a - b) / rates[i]).abs() < 0.1, "{name} at {}: {a} {b}", t[i]);
         }
@@ -251,11 +250,14 @@ fn compositions_are_parts_of_mixtures() -> Result<()> {
     assert_eq!(product.prior_precision(), 3.);
     let model = Composed::new(&Expression::parse("p | 3:c")?, &[("p", &product), ("c", &c)], 1.)?;
     // the widest of a mixture counts
-    assert_eq!(model.prior_precision(), 1.);
+    assert_eq!(
+        (model.prior_precision(), model.unevenness(), product.process().span()),
+        (1., 3., model.process().span())
+    );
     share_is("(2*a & b) | 3:c", left(&model, PC, 1000)?, 0.25, 1000., error);
     // weights of a composition add up, precisions of its parts weighed
     let power = Composed::new(&Expression::parse("0.5*p & c")?, &[("p", &product), ("c", &c)], 1.)?;
-    assert_eq!(power.prior_precision(), 2.5);
+    assert_eq!((power.prior_precision(), power.unevenness()), (2.5, 1.));
     let (x, t) = (normals(4), [0.3]);
     let m = process.get().marginal(t[0]);
     let told = ((&x + (power.score(&x, &t)? * m.sigma.powi(2))?)? / m.alpha)?;

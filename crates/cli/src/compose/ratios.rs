@@ -19,6 +19,9 @@ const LEVELS: usize = 100;
 /// A standard error of a log-ratio that is worth a word: shares are off by a fortieth.
 const LARGE: f64 = 0.1;
 
+/// So far apart parts of a mixture may begin.
+const FEW_NATS: f64 = 10.;
+
 /// A part of a mixture that is a model of its own, by its log Z.
 pub struct Estimated {
     name: String,
@@ -109,6 +112,13 @@ impl Composition {
         }
         if told.iter().any(|(_, log_z)| log_z.error > LARGE) {
             crate::talk!("that is not well known; more particles know it better: --estimate-ratios={}", 4 * particles);
+        }
+        let (d, r) = (self.shape(1)?.iter().product::<usize>(), self.with(1, |composed| Ok(composed.unevenness()))?);
+        if 0.5 * d as f64 * (r - 1. - r.ln()) > FEW_NATS {
+            crate::talk!(
+                "warning: the parts differ {r:.2} times in their precision where samples begin, as wide as the widest: in \
+                 {d} dimensions they do not find the others, and there is too little of these"
+            );
         }
         Ok(())
     }

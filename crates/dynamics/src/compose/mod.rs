@@ -107,6 +107,19 @@ impl Tree {
             Self::Mixture(parts) => parts.iter().map(|(_, part)| part.precision(of)).fold(f64::INFINITY, f64::min),
         }
     }
+
+    /// See [`Composed::unevenness`].
+    fn unevenness(&self, of: &[f64]) -> f64 {
+        match self {
+            Self::Part(_) => 1.,
+            Self::Weighted(_, inner) => inner.unevenness(of),
+            Self::Product(parts) => parts.iter().map(|part| part.unevenness(of)).fold(1., f64::max),
+            Self::Mixture(parts) => {
+                let widest = self.precision(of);
+                parts.iter().map(|(_, part)| part.unevenness(of).max(part.precision(of) / widest)).fold(1., f64::max)
+            }
+        }
+    }
 }
 
 /// ln(ratio) - E of each part of a mixture.
@@ -162,6 +175,13 @@ impl<'a> Composed<'a> {
         let normalised = temperature == 1. && expression.normalised(&known);
         let tree = Tree::Weighted(1. / temperature, Box::new(tree));
         Ok(Self { parts, process, tree, precision, normalised })
+    }
+
+    /// By how many times the precisions of the parts of a mixture differ at the prior end, r: 1 for those alike. Samples
+    /// begin as wide as the widest part, and find the others only while D/2 (r - 1 - ln r) is a few nats, D the dimension.
+    pub fn unevenness(&self) -> f64 {
+        let own: Vec<f64> = self.parts.iter().map(|part| part.prior_precision()).collect();
+        self.tree.unevenness(&own)
     }
 
     /// Shares of the parts that hold everywhere; `None` where they depend on the energies.
