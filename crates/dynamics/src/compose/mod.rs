@@ -128,7 +128,8 @@ fn logs(parts: &[(f64, Tree)], of: &[f64]) -> Vec<f64> {
 }
 
 impl<'a> Composed<'a> {
-    /// `expression` over `models`, each with its name, at a temperature that divides the energy.
+    /// `expression` over `models`, each with its name, at a temperature that divides the energy. Energies that are normalised
+    /// are taken to have one constant, all the same; [`crate::likelihood::Constants::same`] gives each its own.
     ///
     /// Errors if a name has no model or a model no name in it, if the models have no noise level in common, if a mixture
     /// has a part without an energy or a normaliser and no ratio, or if no density comes of it.
