@@ -144,6 +144,7 @@ Examples:
   langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
   langevin sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 --compose 'a & b' -n 16     what is both
   langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc --report
+  langevin sample --let a=runs/moons --let b=runs/rings --compose 'a | (b & 0.5*a)' --estimate-ratios     half of each
   langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
   langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
@@ -192,9 +193,14 @@ pub struct Sample {
     #[arg(long = "let", value_name = "NAME=MODEL[,class=K]", requires = "compose")]
     pub models: Vec<String>,
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
-    /// (of normalised energies, or with ratios as in a | 0.5:b), ( ) for the rest
+    /// (of normalised energies, with ratios as in a | 0.5:b, or with --estimate-ratios), ( ) for the rest; models of other
+    /// processes are taken as of that of the first
     #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "gif", "from", "scheduler", "interpolate"])]
     pub compose: Option<String>,
+    /// Estimate how much of each part of a mixture there is, by annealed particles [default: 128 of them, in 8 runs]; ratios
+    /// such as 0.5:b are then those of densities
+    #[arg(long, value_name = "PARTICLES", num_args = 0..=1, require_equals = true, requires = "compose")]
+    pub estimate_ratios: Option<Option<usize>>,
     /// What the energy of a composition is divided by [default: 1]
     #[arg(long, value_name = "T", requires = "compose")]
     pub temperature: Option<f64>,

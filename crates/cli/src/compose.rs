@@ -1,8 +1,9 @@
 //! `langevin sample --compose`: samples of several models at once, `2*a & b & !c`.
 
+mod part;
+mod ratios;
+
 use crate::args::Sample;
-use crate::guide::Guiding;
-use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
 use crate::run::{Drawing, Usage, usage};
@@ -10,11 +11,14 @@ use crate::sample::{arrays, each, levels, seeds};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
+use langevin_dynamics::likelihood::Normalised;
+use langevin_dynamics::process::{self, Within};
 use langevin_dynamics::sampler::{Report, follow};
-use langevin_dynamics::wrap::{Clamped, Clip};
-use langevin_dynamics::{Composed, Cond, Denoiser, Expression, NoisyEnergy, Preconditioned};
-use langevin_models::ModelSpec;
+use langevin_dynamics::wrap::{Clamped, Clip, Reframed};
+use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, NoisyEnergy};
 use langevin_ops::shape::to_host;
+use part::Part;
+use ratios::Estimated;
 use std::path::Path;
 
 /// What draws unless sampler.name says otherwise: no reverse process leads through compositions, but corrected it does.
@@ -26,61 +30,22 @@ const SAMPLER: [&str; 5] = [
     "sampler.steps=40",
 ];
 
-/// A model under the name that the composition calls it by.
-struct Part {
-    name: String,
-    opened: Opened,
-    label: Option<u32>,
-}
-
-impl Part {
-    /// From NAME=MODEL\[,class=K\].
-    fn open(text: &str, device: &Device) -> Result<Self> {
-        let Some((name, model)) = text.split_once('=').map(|(name, model)| (name.trim(), model.trim())) else {
-            return usage(format!("--let {text}: give NAME=MODEL, such as a=runs/digits,class=3"));
-        };
-        if Expression::parse(name).ok() != Some(Expression::Model(name.into())) {
-            return usage(format!("--let {text}: `{name}` is no name; take letters, digits and _"));
-        }
-        let (model, class) = match model.rsplit_once(",class=") {
-            None => (model, None),
-            Some((model, class)) => (model, Some(class.trim().to_string())),
-        };
-        let opened = open::open(model, device)?;
-        if let (Some(n), None) = (opened.model.spec.classes, &class) {
-            return usage(format!(
-                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}",
-                n - 1
-            ));
-        }
-        let label = Guiding { class, ..Guiding::default() }.labels(&opened.model, &[0]);
-        let label =
-            label.map_err(|why| Usage(format!("--let {text}: {why}")))?.and_then(|labels| labels.first().copied());
-        Ok(Self { name: name.into(), opened, label })
-    }
-
-    fn spec(&self) -> &ModelSpec {
-        &self.opened.model.spec
-    }
-
-    /// The model for `n` samples.
-    fn denoiser(&self, n: usize) -> Result<Preconditioned<'_>> {
-        let model = &self.opened.model;
-        let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
-        Ok(model.denoiser(Cond { labels, dropout: None })?)
-    }
-}
+/// Models by their names.
+type Models<'a> = Vec<(&'a str, &'a dyn Denoiser)>;
 
 /// A composition of opened models.
 struct Composition {
     parts: Vec<Part>,
+    asked: Expression,
+    /// What is asked, with the parts of the plan as models.
     expression: Expression,
+    plan: Vec<Estimated>,
     temperature: f64,
 }
 
 impl Composition {
     fn of(args: &Sample, text: &str, device: &Device) -> Result<Self> {
-        let expression = Expression::parse(text).map_err(|e| Usage(e.to_string()))?;
+        let asked = Expression::parse(text).map_err(|e| Usage(e.to_string()))?;
         let parts = args.models.iter().map(|text| Part::open(text, device)).collect::<Result<Vec<_>>>()?;
         let Some(first) = parts.first() else {
             return usage("--compose: name its models with --let, such as --let a=runs/digits,class=3");
@@ -100,7 +65,15 @@ impl Composition {
                 ));
             }
         }
-        let this = Self { expression, parts, temperature: args.temperature.unwrap_or(1.) };
+        let known = |name: &str| parts.iter().any(|part| part.name == name && part.spec().normalised);
+        let (plan, expression) = match &args.estimate_ratios {
+            Some(_) if !asked.mixes() => {
+                return usage(format!("--estimate-ratios: there is no mixture in \"{asked}\"; leave it out"));
+            }
+            Some(_) => ratios::plan(&asked, &known),
+            None => (vec![], asked.clone()),
+        };
+        let this = Self { parts, asked, expression, plan, temperature: args.temperature.unwrap_or(1.) };
         match this.with(1, |_| Ok(())) {
             Err(e) if !e.is::<Usage>() => usage(format!("{e:#}")),
             other => other.map(|()| this),
@@ -109,9 +82,58 @@ impl Composition {
 
     /// `f` of the composed model, for `n` samples.
     fn with<R>(&self, n: usize, f: impl FnOnce(&Composed) -> Result<R>) -> Result<R> {
+        self.models(n, &self.plan, |models| {
+            let used = |name| self.asked.names().contains(&name);
+            if let Some(idle) = self.parts.iter().find(|part| !used(part.name.as_str())) {
+                bail!(
+                    "compose: the model `{}` is not in \"{}\"; leave it out, or name it there",
+                    idle.name,
+                    self.asked
+                );
+            }
+            f(&ratios::composed(&self.expression, models, self.temperature)?)
+        })
+    }
+
+    /// `f` of the models of the parts and of `plan`, for `n` samples: all of the process of the first.
+    fn models<R>(&self, n: usize, plan: &[Estimated], f: impl FnOnce(&Models) -> Result<R>) -> Result<R> {
+        let process = self.first()?.spec().process.get();
         let models = self.parts.iter().map(|part| part.denoiser(n)).collect::<Result<Vec<_>>>()?;
-        let named = self.parts.iter().zip(&models).map(|(part, model)| (part.name.as_str(), model as &dyn Denoiser));
-        f(&Composed::new(&self.expression, &named.collect::<Vec<_>>(), self.temperature)?)
+        let models = models.iter().map(|model| Ok(Reframed::new(model, process)?)).collect::<Result<Vec<_>>>()?;
+        let each = || self.parts.iter().zip(&models);
+        let known: Vec<Option<Normalised>> = each()
+            .map(|(part, model)| Ok(part.log_z.clone().map(|log_z| Normalised::new(model, log_z)).transpose()?))
+            .collect::<Result<_>>()?;
+        let named = each().zip(&known).map(|((part, model), known)| match known {
+            Some(known) => (part.name.as_str(), known as &dyn Denoiser),
+            None => (part.name.as_str(), model as &dyn Denoiser),
+        });
+        ratios::with_parts(named.collect(), plan, f)
+    }
+
+    /// Says which models are taken as of another process, and at which noise levels.
+    fn tell(&self) -> Result<()> {
+        let own = &self.first()?.spec().process;
+        let others = self.parts.iter().filter(|part| !process::alike(own.get(), part.spec().process.get()));
+        for Part { name, opened, .. } in others {
+            let theirs = opened.model.spec.process.name();
+            crate::talk!("`{name}` denoises {theirs}, and is taken as of {} by equal sigma/alpha", own.name());
+        }
+        let (low, high) = self.with(1, |composed| {
+            let (low, high) = composed.process().span();
+            Ok((composed.process().marginal(low), composed.process().marginal(high)))
+        })?;
+        let all = Within::all(own.get()).levels();
+        let ratio = |m: Marginal| m.sigma / m.alpha;
+        if ratio(low) > all.0 * 1.001 || ratio(high) < all.1 / 1.001 {
+            crate::talk!("samples go from sigma/alpha {:.4} to {:.4}, which all of them know", ratio(high), ratio(low));
+        }
+        Ok(())
+    }
+
+    /// Samples of these models, `[n, ...]`.
+    fn shape(&self, n: usize) -> Result<Vec<usize>> {
+        Ok(std::iter::once(n).chain(self.first()?.spec().shape.iter().copied()).collect())
     }
 
     fn first(&self) -> Result<&Part> {
@@ -122,16 +144,16 @@ impl Composition {
     fn draw(&self, drawing: &Drawing, all: &[u64], batch: usize) -> Result<(Tensor, Option<Report>)> {
         let first = self.first()?;
         let (model, spec) = (&first.opened.model, first.spec());
-        let process = spec.process.get();
-        let times = drawing.sampler.grid.get().times(process, drawing.sampler.steps)?;
-        let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
-        let sigma = process.marginal(times[0]).sigma;
+        let (steps, std) = self.with(1, |composed| {
+            let times = drawing.sampler.grid.get().times(composed.process(), drawing.sampler.steps)?;
+            let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            Ok((steps, composed.process().marginal(times[0]).sigma / composed.prior_precision().sqrt()))
+        })?;
         let (mut parts, mut report) = (vec![], None::<Report>);
         let mut progress = Progress::new((all.len().div_ceil(batch) * steps.len()) as u64, "steps");
         for some in all.chunks(batch) {
             let (mut noise, mut sampler) = (drawing.noise.of(some), drawing.sampler.sampler.clone());
-            let mut shape = vec![some.len()];
-            shape.extend_from_slice(&spec.shape);
+            let shape = self.shape(some.len())?;
             let x = self.with(some.len(), |composed| {
                 let clamped;
                 let m: &dyn Denoiser = if drawing.sampler.clip {
@@ -140,8 +162,7 @@ impl Composition {
                 } else {
                     composed
                 };
-                let x = noise.normal(shape, model.dtype(), model.device())?;
-                let x = x.affine(sigma / composed.prior_precision().sqrt(), 0.)?;
+                let x = noise.normal(shape, model.dtype(), model.device())?.affine(std, 0.)?;
                 let watch = |_: langevin_dynamics::sampler::At| {
                     progress.step();
                     Ok(())
@@ -161,7 +182,7 @@ impl Composition {
                 "{bad} of the {} numbers drawn are not finite: \"{}\" may be no density (a negated part must be wider than \
                  the rest), or the steps are too large; try a smaller weight of what is negated, or more sampler.steps",
                 x.elem_count(),
-                self.expression
+                self.asked
             );
         }
         Ok((spec.unranged(&x)?, report))
@@ -170,11 +191,13 @@ impl Composition {
     /// Points over the composed energy, or over plain ground where there is none.
     fn landscape(&self, x: &Tensor) -> Result<image::RgbImage> {
         let first = self.first()?;
-        let (model, process) = (&first.opened.model, first.spec().process.get());
-        let t = process.t_at(-2. * (0.15 * first.spec().sigma_data).ln());
+        let (model, soft) = (&first.opened.model, -2. * (0.15 * first.spec().sigma_data).ln());
         let energy = |x: &Tensor| -> Result<Tensor> {
             let x = x.to_dtype(model.dtype())?.to_device(model.device())?;
-            self.with(x.dim(0)?, |composed| Ok(composed.energy_at(&x, &[t])?.to_device(&Device::Cpu)?))
+            self.with(x.dim(0)?, |composed| {
+                let t = composed.process().t_at(soft);
+                Ok(composed.energy_at(&x, &[t])?.to_device(&Device::Cpu)?)
+            })
         };
         let known = self.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
         let energy: Option<&output::Energy> = if known { Some(&energy) } else { None };
@@ -212,7 +235,8 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     }
     crate::sample::reports(args, &drawing.sampler.sampler)?;
     let all = seeds(args)?;
-    let composition = Composition::of(args, text, device)?;
+    let particles = ratios::particles(args.estimate_ratios.flatten())?;
+    let mut composition = Composition::of(args, text, device)?;
     let kind = composition.first()?.opened.kind();
     crate::sample::suits(args, kind)?;
     let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
@@ -225,9 +249,11 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     if args.batch < all.len() && sampler.population() {
         crate::talk!("each {} samples are a population of their own; --batch {} makes one", args.batch, all.len());
     }
+    composition.weigh(particles)?;
+    composition.tell()?;
     let (x, report) = composition.draw(&drawing, &all, args.batch)?;
     let notes = [
-        ("langevin.compose", composition.expression.to_string()),
+        ("langevin.compose", composition.asked.to_string()),
         ("langevin.models", args.models.join(" ")),
         ("langevin.sampler", toml::to_string(&drawing)?),
     ];

@@ -1,12 +1,13 @@
 //! Which class a model is told, and what guides it: its own null class, or a second model.
 
 use crate::open;
-use crate::run::usage;
+use crate::run::{Usage, usage};
 use crate::way::Way;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use clap::Args as Group;
-use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Guided};
+use langevin_dynamics::process::{self, Within};
+use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Guided, Process};
 use langevin_models::{Model, ModelSpec};
 
 /// The class of the samples, and guidance
@@ -21,7 +22,8 @@ pub struct Guiding {
     /// Guidance only at noise levels sigma/alpha from LOW to HIGH
     #[arg(long, value_name = "LOW,HIGH", requires = "guidance")]
     pub guidance_interval: Option<String>,
-    /// Another model as the guide, of the same process: a smaller one, or a snapshot RUN@STEP (autoguidance)
+    /// Another model as the guide: a smaller one, or a snapshot RUN@STEP (autoguidance); one of another process guides at
+    /// the noise levels that both know
     #[arg(long, value_name = "MODEL", requires = "guidance")]
     pub guide: Option<String>,
 }
@@ -66,6 +68,10 @@ impl Guiding {
                 }
                 None
             }
+        };
+        let guidance = match &other {
+            Some(other) => shared(guidance, &model.spec, &other.spec)?,
+            None => guidance,
         };
         let guide = Guide { other: other.map(Box::new), guidance };
         let (a, b) = (model.denoiser(Cond::default())?, guide.model(model).denoiser(Cond::default())?);
@@ -142,6 +148,29 @@ fn alike(model: &ModelSpec, guide: &ModelSpec, class: Option<&str>) -> Result<()
     }
 }
 
+/// The guidance at the noise levels that the guide knows too; says so if it is of another process.
+fn shared(mut guidance: Guidance, model: &ModelSpec, guide: &ModelSpec) -> Result<Guidance> {
+    let (own, theirs) = (model.process.get(), guide.process.get());
+    let both = Within::all(own).and(theirs).map_err(|why| Usage(format!("--guide: {why}")))?;
+    if both.span() != own.span() {
+        let ((low, high), (from, to)) = (both.levels(), guidance.interval.unwrap_or((0., f64::INFINITY)));
+        guidance.interval = Some((low.max(from), high.min(to)));
+        if guidance.check().is_err() {
+            return usage(format!(
+                "--guidance-interval {from},{to}: the guide knows sigma/alpha from {low:.4} to {high:.4}; guide there"
+            ));
+        }
+    }
+    if !process::alike(own, theirs) {
+        let (own, theirs, (low, high)) = (model.process.name(), guide.process.name(), both.levels());
+        crate::talk!(
+            "the guide denoises {theirs}, and is taken as of {own} by equal sigma/alpha, which both know from {low:.4} to \
+             {high:.4}"
+        );
+    }
+    Ok(guidance)
+}
+
 /// What a model is guided away from.
 pub struct Guide {
     other: Option<Box<Model>>, // none: the null class of the model itself
@@ -176,8 +205,9 @@ pub fn denoising<R>(
             let other = guide.model(model);
             let labels = guide.labels(model, labels, batch).unwrap_or_default();
             let denoiser = other.denoiser(cond(other, &labels)?)?;
-            // what a scheduler tells in place of c_noise suits a network that is told the same kind of number
-            let alike = other.spec.predict.name() == model.spec.predict.name();
+            // what a scheduler tells in place of c_noise suits a network that is told the same kind of number at that time
+            let alike = other.spec.predict.name() == model.spec.predict.name()
+                && process::alike(other.spec.process.get(), model.spec.process.get());
             Some((denoiser.telling(if alike { way.told.clone() } else { vec![] }), guide.guidance.clone()))
         }
         None => None,

@@ -4,7 +4,8 @@ mod common;
 
 use candle_core::Tensor;
 use common::{Dir, numbers, spec};
-use langevin_models::Head;
+use langevin_dynamics::process::Edm;
+use langevin_models::{Head, ModelSpec};
 
 fn array(dir: &Dir, name: &str) -> Tensor {
     Tensor::read_npz_by_name(dir.path(name), &["arr_0"]).unwrap().remove(0)
@@ -20,16 +21,62 @@ fn a_power_is_as_narrow_as_it_should_be() {
     {
         dir.run(&format!("{args} a.npz sampler.steps=40 sampler.name={sampler}")).ok();
         let x = numbers(&array(&dir, "a.npz"));
-        let far = |p: &[f64]| {
-            let mode = |k: u32| f64::from(k) * std::f64::consts::TAU / 8.;
-            let square = |k: u32| (p[0] - 1.4 * mode(k).cos()).powi(2) + (p[1] - 1.4 * mode(k).sin()).powi(2);
-            (0..8).map(square).fold(f64::INFINITY, f64::min)
-        };
-        let mean = x.chunks(2).map(far).sum::<f64>() / 400.;
-        let truth = 2. * 0.15f64.powi(2) / 4.;
         // a sum of two squares of normals has the standard deviation of its mean; particles are fewer than their number
-        assert!((mean / truth - 1.).abs() < 5. / 200f64.sqrt(), "{sampler}: {mean}, exact {truth}");
+        assert!((4. * spread(&x) - 1.).abs() < 5. / 200f64.sqrt(), "{sampler}: {}, exact 0.25", spread(&x));
     }
+}
+
+/// The mean square distance from the nearest of the eight Gaussians, in units of their own.
+fn spread(x: &[f64]) -> f64 {
+    let far = |p: &[f64]| {
+        let mode = |k: u32| f64::from(k) * std::f64::consts::TAU / 8.;
+        let square = |k: u32| (p[0] - 1.4 * mode(k).cos()).powi(2) + (p[1] - 1.4 * mode(k).sin()).powi(2);
+        (0..8).map(square).fold(f64::INFINITY, f64::min)
+    };
+    x.chunks(2).map(far).sum::<f64>() / (x.len() / 2) as f64 / (2. * 0.15f64.powi(2))
+}
+
+/// A mixture of a power and the density itself, half of each: the power is a quarter as wide, and has the integral
+/// (1/8)^3 (2 pi v)^-3 / 4.
+#[test]
+fn estimated_ratios_mix_half_and_half() {
+    let dir = Dir::new();
+    let args = "sample --let a=exact:8-gaussians --compose 4*a|a --estimate-ratios=256 -n 1000 --batch 1000";
+    let ran = dir.run(&format!("{args} --npz a.npz"));
+    ran.ok();
+    let line = ran.stderr.lines().find(|line| line.starts_with("log-ratio of `4*a`: ")).unwrap();
+    let number = |word: usize| line.split([' ', ',']).nth(word).unwrap().parse::<f64>().unwrap();
+    let truth = 4f64.ln() + 3. * (8. * std::f64::consts::TAU * 0.15f64.powi(2)).ln();
+    let (found, error) = (number(3), number(5));
+    assert!((found - truth).abs() < 5. * error && error < 0.1, "{line}, exact {truth}");
+    assert!(ran.stderr.contains("log-ratio of `a`: ") && ran.stderr.contains("draws of its prior"), "{}", ran.stderr);
+    // the square of a distance is exponential, of mean 1 or 1/4: its mean is 5/8, its variance 43/64; unweighed it were 0.89
+    let spread = spread(&numbers(&array(&dir, "a.npz")));
+    assert!((spread - 0.625).abs() < 5. * (43. / 64. / 1000f64).sqrt(), "{spread}");
+
+    // parts of parts come first, and ratios are those of densities
+    let few = "-n 3 sampler.steps=3 --npz b.npz --estimate-ratios=8 --compose";
+    let ran = dir.run(&format!("sample --let a=exact:8-gaussians {few} 2*(2*a|a)&a|0.3:a"));
+    assert!(ran.ok() == "b.npz\n");
+    let said: Vec<_> = ran.stderr.lines().filter_map(|line| line.split('`').nth(1)).collect();
+    assert_eq!(said, ["a", "2*a", "2*((2*a) | a) & a"], "{}", ran.stderr);
+    assert!(ran.stderr.contains("--estimate-ratios=32"), "{}", ran.stderr);
+}
+
+/// Models of other processes are taken as of the first: two times the density under two processes is its square.
+#[test]
+fn parts_may_be_of_different_processes() {
+    let dir = Dir::new();
+    let models = "--let a=exact:8-gaussians:flow --let b=exact:8-gaussians";
+    let ran = dir.run(&format!("sample {models} --compose a&b -n 1000 --batch 1000 --npz a.npz"));
+    ran.ok();
+    for words in
+        ["`b` denoises edm, and is taken as of flow", "from sigma/alpha 80.0000 to 0.0020, which all of them know"]
+    {
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    let spread = spread(&numbers(&array(&dir, "a.npz")));
+    assert!((spread - 0.5).abs() < 5. * 0.5 / 1000f64.sqrt(), "{spread}");
 }
 
 #[test]
@@ -110,6 +157,15 @@ fn what_cannot_be_composed_is_refused() {
     of("--let a=d.safetensors,class=0 --compose d&a").fails(2, &["without classes"]);
     of("--let &=d.safetensors --compose d").fails(2, &["is no name"]);
     of("--let a --compose d").fails(2, &["NAME=MODEL"]);
-    of("--let e=exact:8-gaussians:vp --compose d&e").fails(2, &["must denoise the same process"]);
+    of("--let e=exact:8-gaussians --compose d|e --estimate-ratios").fails(2, &["`d` has a score alone"]);
+    of("--compose 2*d --estimate-ratios").fails(2, &["--estimate-ratios: there is no mixture in \"2*d\""]);
+    of("--let e=exact:8-gaussians --compose e|2*e&d --estimate-ratios=1").fails(2, &["--estimate-ratios=1", "2 to"]);
+    dir.model("e.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    of("--let e=e.safetensors --compose e|2:d").fails(2, &["`d` has a score alone"]);
+    dir.run("sample --let e=e.safetensors --let x=exact:8-gaussians --compose x|e")
+        .fails(2, &["`e` is part of a mixture", "--estimate-ratios", "such as 1:e"]);
+    let far = ModelSpec { process: Edm { sigma_min: 1e3, sigma_max: 1e4 }.into(), ..spec(&[2], None, Head::Denoiser) };
+    dir.model("far.safetensors", &far, &[]);
+    of("--let f=far.safetensors --compose d&f").fails(2, &["none in common"]);
     of("--let e=d.safetensors --compose d").fails(2, &["`e` is not in \"d\""]);
 }

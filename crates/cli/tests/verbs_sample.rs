@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
+use langevin_dynamics::process::Edm;
 use langevin_models::{Head, ModelSpec};
 
 /// `arr_0` of an .npz.
@@ -131,7 +132,21 @@ fn guidance_goes_away_from_no_class_or_from_another_model() {
     dir.model("vp.safetensors", &ddpm(&[1, 8, 8]), &[]);
     fails("m.safetensors --guidance 2 --guide four.safetensors", &["4 classes", "the model 3"]);
     fails("m.safetensors --guidance 2 --guide small.safetensors", &["[1, 4, 4]", "[1, 8, 8]"]);
-    fails("m.safetensors --guidance 2 --guide vp.safetensors", &["--guide", "same process"]);
+    // a guide of another process guides at the noise levels that both know
+    let table = "sample m.safetensors --class 1 sampler.steps=3 -n 2 --npz a.npz --guidance 4 --guide vp.safetensors";
+    let ran = dir.run(table);
+    assert!(ran.ok() == "a.npz\n" && !near(&levels(&array(&dir, "a.npz")), &one));
+    let words =
+        "the guide denoises table, and is taken as of edm by equal sigma/alpha, which both know from 0.0100 to 80";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    fails(
+        &format!("{} --guidance-interval 0,0.005", &table[7..]),
+        &["--guidance-interval 0,0.005", "from 0.0100 to 80"],
+    );
+    let far =
+        ModelSpec { process: Edm { sigma_min: 1e3, sigma_max: 1e4 }.into(), ..spec(&[1, 8, 8], None, Head::Denoiser) };
+    dir.model("far.safetensors", &far, &[]);
+    fails("m.safetensors --guidance 2 --guide far.safetensors", &["--guide", "none in common"]);
 }
 
 #[test]

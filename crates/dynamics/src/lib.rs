@@ -62,4 +62,4 @@ pub use noisy::NoisyEnergy;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};
 pub use sampler::Sampler;
-pub use wrap::{Clamped, Clip, FromEnergy, Guidance, Guided};
+pub use wrap::{Clamped, Clip, FromEnergy, Guidance, Guided, Reframed};

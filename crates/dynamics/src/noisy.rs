@@ -102,7 +102,7 @@ fn column(parts: &[Parts], f: impl Fn(&Parts) -> f64) -> Vec<f64> {
 }
 
 /// One number a sample, `[B]` with the type and device of `x`; `v` is one for all or one a sample.
-fn filled(v: &[f64], x: &Tensor) -> Result<Tensor> {
+pub(crate) fn filled(v: &[f64], x: &Tensor) -> Result<Tensor> {
     let batch = x.dim(0)?;
     let v: Vec<f64> = (0..batch).map(|i| v[if v.len() == 1 { 0 } else { i }]).collect();
     Tensor::from_vec(v, batch, x.device())?.to_dtype(x.dtype())

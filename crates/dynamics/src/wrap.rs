@@ -1,10 +1,14 @@
-//! Denoisers made of denoisers: clipped, guided, or derived from an energy.
+//! Denoisers made of denoisers: clipped, guided, of another process, or derived from an energy.
 //!
 //! Samplers know of none of these: they are given the wrapped model.
 
+mod reframed;
+
+pub use reframed::Reframed;
+
 use crate::denoiser::each;
 use crate::noisy::{self, Jet, NoisyEnergy};
-use crate::{Denoiser, Process, process};
+use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -148,19 +152,24 @@ impl Guidance {
 /// Where the weight is 1 for the whole batch the guide is not asked.
 pub struct Guided<'a> {
     model: &'a dyn Denoiser,
-    guide: &'a dyn Denoiser,
+    guide: Reframed<'a>,
     guidance: Guidance,
 }
 
 impl<'a> Guided<'a> {
-    /// Errors if an option is out of its range, or if the two models denoise different processes.
+    /// A guide of another process is reframed onto that of the model: asked for guidance at noise levels that it does not
+    /// know it then errors, and an interval of guidance leaves these out.
+    ///
+    /// Errors if an option is out of its range, or if the two models have no noise level in common.
     pub fn new(model: &'a dyn Denoiser, guide: &'a dyn Denoiser, guidance: Guidance) -> Result<Self> {
         guidance.check()?;
-        let (a, b) = (model.process(), guide.process());
-        if !process::same(a, b) {
-            bail!("guidance: the model denoises {a:?}, its guide {b:?}; both must denoise the same process");
-        }
-        Ok(Self { model, guide, guidance })
+        Ok(Self { model, guide: Reframed::new(guide, model.process())?, guidance })
+    }
+
+    /// The times at which the guide is asked: where its weight is 0 any one does, and may be one that it does not know.
+    fn asked(&self, t: &[f64], w: &[f64]) -> Vec<f64> {
+        let (low, high) = self.guide.process().span();
+        t.iter().zip(w).map(|(t, w)| if *w == 1. { t.clamp(low, high) } else { *t }).collect()
     }
 
     fn energies(&self) -> Result<(&dyn NoisyEnergy, &dyn NoisyEnergy)> {
@@ -192,7 +201,7 @@ impl Denoiser for Guided<'_> {
             return Ok(x0);
         }
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        combine(&w, &x0, &rest, &self.guide.x0(x, t)?)
+        combine(&w, &x0, &rest, &self.guide.x0(x, &self.asked(t, &w))?)
     }
 
     fn whole_batch(&self) -> bool {
@@ -210,14 +219,14 @@ impl NoisyEnergy for Guided<'_> {
         let (model, guide) = self.energies()?;
         let w = self.weights(t);
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        combine(&w, &model.energy_at(x, t)?, &rest, &guide.energy_at(x, t)?)
+        combine(&w, &model.energy_at(x, t)?, &rest, &guide.energy_at(x, &self.asked(t, &w))?)
     }
 
     fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
         let (model, guide) = self.energies()?;
         let w = self.weights(t);
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        let (a, b) = (model.energy_grad(x, t)?, guide.energy_grad(x, t)?);
+        let (a, b) = (model.energy_grad(x, t)?, guide.energy_grad(x, &self.asked(t, &w))?);
         Ok((combine(&w, &a.0, &rest, &b.0)?, combine(&w, &a.1, &rest, &b.1)?))
     }
 
@@ -226,7 +235,7 @@ impl NoisyEnergy for Guided<'_> {
         let (model, guide) = self.energies()?;
         let w = self.weights(t);
         let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        let (a, b) = (model.jet(x, t)?, guide.jet(x, t)?);
+        let (a, b) = (model.jet(x, t)?, guide.jet(x, &self.asked(t, &w))?);
         let mix = |a: &Tensor, b: &Tensor| combine(&w, a, &rest, b);
         Ok(Jet { energy: mix(&a.energy, &b.energy)?, gradient: mix(&a.gradient, &b.gradient)?, dt: mix(&a.dt, &b.dt)? })
     }

@@ -116,9 +116,9 @@ fn guided() -> Result<()> {
     {
         assert!(guided(scale, interval).is_err());
     }
-    let vp = Vp::default();
-    let other = all.under(&vp);
-    assert!(Guided::new(&model, &other, Guidance::default()).err().unwrap().to_string().contains("same process"));
+    let far = Edm { sigma_min: 1e3, sigma_max: 1e4 };
+    let other = all.under(&far);
+    assert!(Guided::new(&model, &other, Guidance::default()).err().unwrap().to_string().contains("none in common"));
     // a flow's alpha is 0 at its end: guidance with an interval leaves that alone
     let flow = Flow::default();
     let (model, guide) = (one.under(&flow), all.under(&flow));

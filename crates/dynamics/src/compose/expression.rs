@@ -44,6 +44,54 @@ impl Expression {
         names
     }
 
+    /// Whether there is a mixture in it.
+    pub fn mixes(&self) -> bool {
+        match self {
+            Self::Model(_) => false,
+            Self::Weighted(_, of) => of.mixes(),
+            Self::Product(parts) => parts.iter().any(Self::mixes),
+            Self::Mixture(_) => true,
+        }
+    }
+
+    /// Whether its normaliser is the same at every t, if that of a model is where `known` says so.
+    pub fn normalised(&self, known: &dyn Fn(&str) -> bool) -> bool {
+        match self {
+            Self::Model(name) => known(name),
+            Self::Weighted(w, of) => *w == 1. && of.normalised(known),
+            Self::Product(_) => false,
+            Self::Mixture(parts) => parts.iter().all(|(_, part)| part.normalised(known)),
+        }
+    }
+
+    /// The parts of its mixtures that are not normalised, each with its ratio if one is given; parts of parts come first.
+    pub fn unnormalised(&self, known: &dyn Fn(&str) -> bool) -> Vec<(Option<f64>, &Self)> {
+        match self {
+            Self::Model(_) => vec![],
+            Self::Weighted(_, of) => of.unnormalised(known),
+            Self::Product(parts) => parts.iter().flat_map(|part| part.unnormalised(known)).collect(),
+            Self::Mixture(parts) => {
+                let own = |(ratio, part): &'_ (Option<f64>, Self)| (!part.normalised(known)).then_some(*ratio);
+                let of = parts.iter().map(|each| (each.1.unnormalised(known), own(each), &each.1));
+                of.flat_map(|(inner, own, part)| inner.into_iter().chain(own.map(|ratio| (ratio, part)))).collect()
+            }
+        }
+    }
+
+    /// The same with the model `name` in place of each part of a mixture that is `part`.
+    pub fn with_part(&self, part: &Self, name: &str) -> Self {
+        let all = |of: &Self| of.with_part(part, name);
+        match self {
+            Self::Model(own) => Self::Model(own.clone()),
+            Self::Weighted(w, of) => Self::Weighted(*w, Box::new(all(of))),
+            Self::Product(parts) => Self::Product(parts.iter().map(all).collect()),
+            Self::Mixture(parts) => {
+                let new = |of: &Self| if of == part { Self::Model(name.into()) } else { all(of) };
+                Self::Mixture(parts.iter().map(|(ratio, of)| (*ratio, new(of))).collect())
+            }
+        }
+    }
+
     fn each<'a>(&'a self, f: &mut dyn FnMut(&'a str)) {
         match self {
             Self::Model(name) => f(name),

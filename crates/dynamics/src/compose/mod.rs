@@ -1,9 +1,10 @@
 //! Models made of models by their energies: products, powers, negations and mixtures. \[Hinton02; Du20; Du23\]
 //!
 //! `a & b` has the energy E_a + E_b, `w*a` w E_a, `!a` -E_a, all of it divided by a temperature; `a | r:b` has
-//! -ln(exp(-E_a) + r exp(-E_b)) and asks for normalised energies. At noise level t these are compositions of noisy
-//! densities, which are not the noisy composition: no reverse process leads from one to the next, and samplers need MCMC at
-//! each level (`pc` with a corrector, as \[Du23\]; `annealed-mcmc`, in small steps), or weights (`smc`).
+//! -ln(exp(-E_a) + r exp(-E_b)) and asks for normalised energies, which [`crate::likelihood::Normalised`] makes of others,
+//! compositions among them. At noise level t these are compositions of noisy densities, which are not the noisy
+//! composition: no reverse process leads from one to the next, and samplers need MCMC at each level (`pc` with a corrector,
+//! as \[Du23\]; `annealed-mcmc`, in small steps), or weights (`smc`).
 //!
 //! A negated part must leave the whole integrable: `a & !b` where b is the wider of the two. With weights that add up to 0
 //! or less the composition is refused; where tails make it diverge, chains run away, which their reports show.
@@ -14,15 +15,20 @@ pub use expression::Expression;
 
 use crate::denoiser::each;
 use crate::noisy::{Jet, NoisyEnergy};
-use crate::{Denoiser, Process, process};
+use crate::process::Within;
+use crate::wrap::Reframed;
+use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::shape::{scale, to_host};
 
-/// A composition of models of one process.
+/// A composition of models. Those of other processes than the first are reframed onto that of the first, and its span is
+/// what of that all of them know.
 pub struct Composed<'a> {
-    parts: Vec<&'a dyn Denoiser>,
+    parts: Vec<Reframed<'a>>,
+    process: Within<'a>,
     tree: Tree,
     precision: f64,
+    normalised: bool,
 }
 
 /// The expression with its models by their place, weights and temperature included.
@@ -91,47 +97,27 @@ impl Tree {
         }
     }
 
-    /// The precision of the composition in units of that of pure noise: weights add up, and the widest of a mixture counts.
-    fn precision(&self) -> f64 {
+    /// The precision of the composition in units of that of pure noise, of those of the parts: weights add up, and the
+    /// widest of a mixture counts.
+    fn precision(&self, of: &[f64]) -> f64 {
+        match self {
+            Self::Part(at) => of[*at],
+            Self::Weighted(w, inner) => w * inner.precision(of),
+            Self::Product(parts) => parts.iter().map(|part| part.precision(of)).sum(),
+            Self::Mixture(parts) => parts.iter().map(|(_, part)| part.precision(of)).fold(f64::INFINITY, f64::min),
+        }
+    }
+
+    /// See [`Composed::unevenness`].
+    fn unevenness(&self, of: &[f64]) -> f64 {
         match self {
             Self::Part(_) => 1.,
-            Self::Weighted(w, inner) => w * inner.precision(),
-            Self::Product(parts) => parts.iter().map(Self::precision).sum(),
-            Self::Mixture(parts) => parts.iter().map(|(_, part)| part.precision()).fold(f64::INFINITY, f64::min),
-        }
-    }
-
-    /// Whether its normaliser is the same at every t, if that of the parts is where `known` says so.
-    fn normalised(&self, known: &[bool]) -> bool {
-        match self {
-            Self::Part(at) => known[*at],
-            Self::Weighted(w, inner) => *w == 1. && inner.normalised(known),
-            Self::Product(_) => false,
-            Self::Mixture(parts) => parts.iter().all(|(_, part)| part.normalised(known)),
-        }
-    }
-
-    /// Errors, naming it, if a mixture has a part whose share of the whole is not known.
-    fn check(&self, expression: &Expression, known: &[bool]) -> Result<()> {
-        match (self, expression) {
-            (Self::Weighted(_, inner), Expression::Weighted(_, of)) => inner.check(of, known),
-            (Self::Product(parts), Expression::Product(of)) => {
-                parts.iter().zip(of).try_for_each(|(part, of)| part.check(of, known))
+            Self::Weighted(_, inner) => inner.unevenness(of),
+            Self::Product(parts) => parts.iter().map(|part| part.unevenness(of)).fold(1., f64::max),
+            Self::Mixture(parts) => {
+                let widest = self.precision(of);
+                parts.iter().map(|(_, part)| part.unevenness(of).max(part.precision(of) / widest)).fold(1., f64::max)
             }
-            (Self::Mixture(parts), Expression::Mixture(of)) => {
-                for ((_, part), (ratio, of)) in parts.iter().zip(of) {
-                    part.check(of, known)?;
-                    if ratio.is_none() && !part.normalised(known) {
-                        bail!(
-                            "compose: `{of}` is part of a mixture, but how much of it there is depends on its normaliser, \
-                             which is not known; train it with model.normalised = true and loss.time, or give the ratio \
-                             of its exp(-E) to the others', such as 1:{of}"
-                        );
-                    }
-                }
-                Ok(())
-            }
-            _ => Ok(()),
         }
     }
 }
@@ -142,9 +128,10 @@ fn logs(parts: &[(f64, Tree)], of: &[f64]) -> Vec<f64> {
 }
 
 impl<'a> Composed<'a> {
-    /// `expression` over `models`, each with its name, at a temperature that divides the energy.
+    /// `expression` over `models`, each with its name, at a temperature that divides the energy. Energies that are normalised
+    /// are taken to have one constant, all the same; [`crate::likelihood::Constants::same`] gives each its own.
     ///
-    /// Errors if a name has no model or a model no name in it, if the models do not denoise the same process, if a mixture
+    /// Errors if a name has no model or a model no name in it, if the models have no noise level in common, if a mixture
     /// has a part without an energy or a normaliser and no ratio, or if no density comes of it.
     pub fn new(expression: &Expression, models: &[(&str, &'a dyn Denoiser)], temperature: f64) -> Result<Self> {
         if !(temperature.is_finite() && temperature > 0.) {
@@ -156,33 +143,46 @@ impl<'a> Composed<'a> {
         if let Some(idle) = names.iter().find(|name| !used.contains(name)) {
             bail!("compose: the model `{idle}` is not in \"{expression}\"; leave it out, or name it there");
         }
-        let parts: Vec<&dyn Denoiser> = models.iter().map(|(_, model)| *model).collect();
-        let Some((first, one)) = models.first() else { bail!("compose: there are no models") };
-        for (name, model) in models {
-            let (a, b) = (one.process(), model.process());
-            if !process::same(a, b) {
-                bail!("compose: `{first}` denoises {a:?}, `{name}` {b:?}; all must denoise the same process");
-            }
+        let Some((_, first)) = models.first() else { bail!("compose: there are no models") };
+        let mut process = Within::all(first.process());
+        let mut parts = vec![];
+        for (_, model) in models {
+            process = process.and(model.process())?;
+            parts.push(Reframed::new(*model, first.process())?);
         }
-        if tree.mixes() {
-            if let Some((name, _)) = models.iter().find(|(_, model)| model.noisy_energy().is_none()) {
-                bail!(
-                    "compose: a mixture needs energies, and `{name}` has a score alone; use & and weights, or an energy"
-                );
-            }
-            let known: Vec<bool> =
-                parts.iter().map(|part| part.noisy_energy().is_some_and(|e| e.normalised())).collect();
-            tree.check(expression, &known)?;
+        let energy = |name: &str| models.iter().find(|(own, _)| *own == name).and_then(|(_, m)| m.noisy_energy());
+        let known = |name: &str| energy(name).is_some_and(|e| e.normalised());
+        if tree.mixes()
+            && let Some((name, _)) = models.iter().find(|(_, model)| model.noisy_energy().is_none())
+        {
+            bail!("compose: a mixture needs energies, and `{name}` has a score alone; use & and weights, or an energy");
         }
-        let precision = tree.precision() / temperature;
+        if let Some((_, of)) = expression.unnormalised(&known).iter().find(|(ratio, _)| ratio.is_none()) {
+            bail!(
+                "compose: `{of}` is part of a mixture, but how much of it there is depends on its normaliser, which is not \
+                 known; estimate it with --estimate-ratios, train it with model.normalised = true and loss.time, or give \
+                 the ratio of its exp(-E) to the others', such as 1:{of}"
+            );
+        }
+        let own: Vec<f64> = models.iter().map(|(_, model)| model.prior_precision()).collect();
+        let precision = tree.precision(&own) / temperature;
         if precision.is_nan() || precision <= 0. {
             bail!(
                 "compose: the weights of \"{expression}\" add up to {}: there is no such density; they must add up to \
                  more than 0",
-                tree.precision()
+                precision * temperature
             );
         }
-        Ok(Self { parts, tree: Tree::Weighted(1. / temperature, Box::new(tree)), precision })
+        let normalised = temperature == 1. && expression.normalised(&known);
+        let tree = Tree::Weighted(1. / temperature, Box::new(tree));
+        Ok(Self { parts, process, tree, precision, normalised })
+    }
+
+    /// By how many times the precisions of the parts of a mixture differ at the prior end, r: 1 for those alike. Samples
+    /// begin as wide as the widest part, and find the others only while D/2 (r - 1 - ln r) is a few nats, D the dimension.
+    pub fn unevenness(&self) -> f64 {
+        let own: Vec<f64> = self.parts.iter().map(|part| part.prior_precision()).collect();
+        self.tree.unevenness(&own)
     }
 
     /// Shares of the parts that hold everywhere; `None` where they depend on the energies.
@@ -195,7 +195,7 @@ impl<'a> Composed<'a> {
         Some(shares)
     }
 
-    fn energies(&self) -> Result<Vec<&'a dyn NoisyEnergy>> {
+    fn energies(&self) -> Result<Vec<&dyn NoisyEnergy>> {
         match self.parts.iter().map(|part| part.noisy_energy()).collect() {
             Some(energies) => Ok(energies),
             None => bail!("compose: not every model has an energy"),
@@ -234,22 +234,23 @@ fn weighted<'t>(shares: &[Vec<f64>], of: impl IntoIterator<Item = &'t Tensor>) -
 
 impl Denoiser for Composed<'_> {
     fn process(&self) -> &dyn Process {
-        self.parts[0].process()
+        &self.process
     }
 
     /// (x + sigma^2 score) / alpha: what a denoiser with that score would say. Errors at pure noise, if weights do not add
     /// up to 1 there.
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let over = |f: fn(f64, f64) -> f64| each(self.process(), t, |m| f(m.alpha, m.sigma));
-        let rest = 1. - self.precision;
-        if (self.tree.mixes() || rest != 0.) && over(|alpha, _| alpha).iter().any(|alpha| *alpha < 1e-6) {
+        let shares = self.shares();
+        let rest = shares.as_ref().map(|shares| 1. - shares.iter().sum::<f64>());
+        if rest != Some(0.) && over(|alpha, _| alpha).iter().any(|alpha| *alpha < 1e-6) {
             bail!(
                 "compose: x0 cannot be told where alpha = 0, and {:?} is there at t = {t:?}; use sampler.name=annealed-mcmc, \
                  or a process that ends before (t_max of cosine and flow)",
                 self.process()
             );
         }
-        let Some(shares) = self.shares() else {
+        let (Some(shares), Some(rest)) = (shares, rest) else {
             let lift = scale(&self.score(x, t)?, &over(|alpha, sigma| sigma * sigma / alpha))?;
             return scale(x, &over(|alpha, _| 1. / alpha))? + lift;
         };
@@ -306,8 +307,6 @@ impl NoisyEnergy for Composed<'_> {
     }
 
     fn normalised(&self) -> bool {
-        let known: Vec<bool> =
-            self.parts.iter().map(|part| part.noisy_energy().is_some_and(|e| e.normalised())).collect();
-        self.tree.normalised(&known)
+        self.normalised
     }
 }

@@ -40,6 +40,8 @@ pub struct LevelReport {
     pub ess: f64,
     /// Whether they were.
     pub resampled: bool,
+    /// The estimate of log Z at this level, by the particles so far.
+    pub log_z: f64,
 }
 
 /// One population at the end of its way.
@@ -148,13 +150,14 @@ impl Annealing {
             let square = log_sum_exp(&log_w.iter().map(|w| 2. * w).collect::<Vec<_>>());
             let ess = (2. * total - square).exp() / n as f64;
             let resampled = ess < self.resample && i + 2 < times.len();
+            let level = LevelReport { t: pair[1], ess, resampled, log_z: log_z + total - (n as f64).ln() };
             if resampled {
                 log_z += total - (n as f64).ln();
                 let u = z.uniform(n)?[0];
                 particles = particles.select(&systematic(&log_w, total, u))?;
                 log_w = vec![0.; n];
             }
-            levels.push(LevelReport { t: pair[1], ess, resampled });
+            levels.push(level);
             watch()?;
         }
         log_z += log_sum_exp(&log_w) - (n as f64).ln();

@@ -1,5 +1,6 @@
 //! log p_t(x), three ways: along the probability-flow ODE ([`Flow`]), by an energy that knows its normaliser
-//! ([`Normaliser`]), and by annealed importance sampling along the noise levels ([`Annealing`]).
+//! ([`Normaliser`]), and by annealed importance sampling along the noise levels ([`Annealing`]). Of the last, at all levels,
+//! comes log Z(t) for an energy that does not know it ([`Constants`], [`Normalised`]).
 //!
 //! All three take the density at the prior end to be the Gaussian N(0, s^2 I) that samplers begin with, s = sigma there.
 //! What they return is the density of x_t itself, in the units of x, with t mostly the least noisy time of the span; clean
@@ -7,11 +8,13 @@
 
 mod annealing;
 mod flow;
+mod normalised;
 mod normaliser;
 
 pub(crate) use annealing::systematic;
 pub use annealing::{Annealing, LevelReport, LogZ, Population};
 pub use flow::{Divergence, Flow, FlowLikelihood, Probe};
+pub use normalised::{ConstantAt, Constants, Normalised};
 pub use normaliser::Normaliser;
 
 use candle_core::{DType, Result, Tensor};

@@ -10,6 +10,7 @@ mod subvp;
 mod table;
 mod ve;
 mod vp;
+mod within;
 
 pub use cosine::Cosine;
 pub use edm::Edm;
@@ -18,6 +19,7 @@ pub use subvp::SubVp;
 pub use table::{Betas, Table, TableOptions};
 pub use ve::Ve;
 pub use vp::Vp;
+pub use within::Within;
 
 use candle_core::{Result, bail};
 use langevin_ops::registry;
@@ -139,8 +141,13 @@ fn weight(new: f64, old: f64) -> f64 {
 
 /// Whether two processes are one: the same span, and the same noise within it.
 pub fn same(a: &dyn Process, b: &dyn Process) -> bool {
-    let (low, high) = a.span();
-    a.span() == b.span() && [low, 0.5 * (low + high), high].iter().all(|&t| a.marginal(t) == b.marginal(t))
+    a.span() == b.span() && alike(a, b)
+}
+
+/// Whether two processes have the same noise at each time that lies in the spans of both.
+pub fn alike(a: &dyn Process, b: &dyn Process) -> bool {
+    let (low, high) = (a.span().0.max(b.span().0), a.span().1.min(b.span().1));
+    low < high && [low, 0.5 * (low + high), high].iter().all(|&t| a.marginal(t) == b.marginal(t))
 }
 
 registry! {

@@ -1,0 +1,57 @@
+//! A model of a composition, as `--let NAME=MODEL[,class=K]` gives it.
+
+use crate::guide::Guiding;
+use crate::open::{self, Opened};
+use crate::run::{Usage, usage};
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use langevin_dynamics::likelihood::Constants;
+use langevin_dynamics::{Cond, Expression, Preconditioned};
+use langevin_models::ModelSpec;
+
+/// A model under the name that the composition calls it by.
+pub struct Part {
+    pub name: String,
+    pub opened: Opened,
+    label: Option<u32>,
+    /// Of a normalised energy in a mixture, once it is known.
+    pub log_z: Option<Constants>,
+}
+
+impl Part {
+    /// From NAME=MODEL\[,class=K\].
+    pub fn open(text: &str, device: &Device) -> Result<Self> {
+        let Some((name, model)) = text.split_once('=').map(|(name, model)| (name.trim(), model.trim())) else {
+            return usage(format!("--let {text}: give NAME=MODEL, such as a=runs/digits,class=3"));
+        };
+        if Expression::parse(name).ok() != Some(Expression::Model(name.into())) {
+            return usage(format!("--let {text}: `{name}` is no name; take letters, digits and _"));
+        }
+        let (model, class) = match model.rsplit_once(",class=") {
+            None => (model, None),
+            Some((model, class)) => (model, Some(class.trim().to_string())),
+        };
+        let opened = open::open(model, device)?;
+        if let (Some(n), None) = (opened.model.spec.classes, &class) {
+            return usage(format!(
+                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}",
+                n - 1
+            ));
+        }
+        let label = Guiding { class, ..Guiding::default() }.labels(&opened.model, &[0]);
+        let label =
+            label.map_err(|why| Usage(format!("--let {text}: {why}")))?.and_then(|labels| labels.first().copied());
+        Ok(Self { name: name.into(), opened, label, log_z: None })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.opened.model.spec
+    }
+
+    /// The model for `n` samples.
+    pub fn denoiser(&self, n: usize) -> Result<Preconditioned<'_>> {
+        let model = &self.opened.model;
+        let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
+        Ok(model.denoiser(Cond { labels, dropout: None })?)
+    }
+}

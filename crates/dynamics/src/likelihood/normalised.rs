@@ -1,0 +1,326 @@
+//! log Z(t) at every t of an energy whose constant is free there, by annealing; and the energy with it: E + log Z is
+//! -log p_t, and a part that mixtures can weigh. \[DelMoral06\]
+//!
+//! Independent populations of particles each go down the noise levels once, and tell log Z at all of them. Between levels log Z
+//! is the cubic in log SNR through the four nearest, and the derivative that dE/dt gains is that of the cubic.
+//! An energy whose prior is P times as sharp as noise (a composition) is annealed under the process x_t = alpha x_0 +
+//! sigma/sqrt(P) eps: its prior is then that of the process, and any process may lead from one density to the next.
+
+use super::{Annealing, LogZ, log_gaussian, log_sum_exp};
+use crate::noisy::{Jet, NoisyEnergy, filled};
+use crate::process::Within;
+use crate::{Denoiser, Marginal, Process};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{combine, to_host};
+use serde::Serialize;
+
+/// sigma/alpha from which nothing of the data is seen: log Z is told up to there.
+const PURE: f64 = 1000.;
+
+/// log Z at one noise level.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ConstantAt {
+    /// ln(alpha^2 / sigma^2) there.
+    pub log_snr: f64,
+    /// log Z, with its standard error.
+    pub log_z: LogZ,
+}
+
+/// log Z(t): at some levels, and between them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Constants {
+    levels: Vec<ConstantAt>, // log SNR rises; one level is all levels
+}
+
+impl Constants {
+    /// Of the same log Z at every t: that of a normalised energy, `-Normaliser::value`.
+    pub fn same(log_z: LogZ) -> Self {
+        Self { levels: vec![ConstantAt { log_snr: 0., log_z }] }
+    }
+
+    /// From log Z at four or more levels, the most noisy first.
+    ///
+    /// Errors if they are fewer, if log SNR does not rise, or if a number is not finite.
+    pub fn at_levels(levels: Vec<ConstantAt>) -> Result<Self> {
+        if levels.len() < 4 {
+            bail!("log Z: {} noise levels; give at least 4, or one constant for all", levels.len());
+        }
+        if let Some(bad) = levels.iter().find(|l| !(l.log_snr.is_finite() && l.log_z.value.is_finite())) {
+            bail!("log Z: it is {} at log SNR {}; both must be finite", bad.log_z.value, bad.log_snr);
+        }
+        match levels.windows(2).find(|pair| pair[0].log_snr >= pair[1].log_snr) {
+            Some(pair) => bail!("log Z: log SNR goes from {} to {}; it must rise", pair[0].log_snr, pair[1].log_snr),
+            None => Ok(Self { levels }),
+        }
+    }
+
+    /// Of the energy `m`, for samples of the shape `[N, ...]`, by one population of N particles for each of `noises`, whose N
+    /// streams are its noise. `watch` is told after each level of each.
+    pub fn estimate(
+        m: &dyn NoisyEnergy,
+        annealing: &Annealing,
+        to: (&[usize], DType, &Device),
+        noises: impl IntoIterator<Item = Noise>,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self> {
+        let process = Sharper::of(m)?;
+        let sharp = Sharp { model: m, process: &process };
+        let (low, high) = process.span();
+        let (mut times, mut runs) = (vec![high], vec![]);
+        for mut noise in noises {
+            let prior = at_prior(&sharp, to, &mut noise)?;
+            let population = annealing.run(&sharp, low, to, &mut noise, watch)?;
+            times.truncate(1);
+            times.extend(population.levels.iter().map(|level| level.t));
+            runs.push([prior].into_iter().chain(population.levels.iter().map(|level| level.log_z)).collect::<Vec<_>>());
+        }
+        let of = |(i, &t): (usize, &f64)| ConstantAt {
+            log_snr: m.process().log_snr(t),
+            log_z: LogZ::of(&runs.iter().filter_map(|run| run.get(i)).copied().collect::<Vec<_>>()),
+        };
+        Self::at_levels(times.iter().enumerate().map(of).collect())
+    }
+
+    /// The levels, the most noisy first: one alone where log Z is the same at all.
+    pub fn levels(&self) -> &[ConstantAt] {
+        &self.levels
+    }
+
+    /// log Z at the least noisy level.
+    pub fn least_noisy(&self) -> LogZ {
+        self.levels.last().map_or(LogZ { value: 0., error: 0., runs: 0 }, |level| level.log_z)
+    }
+
+    /// log Z and its derivative in log SNR.
+    pub fn at(&self, log_snr: f64) -> (f64, f64) {
+        if self.levels.len() < 4 {
+            return (self.least_noisy().value, 0.);
+        }
+        let above = self.levels.partition_point(|level| level.log_snr <= log_snr);
+        let first = above.saturating_sub(2).min(self.levels.len() - 4);
+        cubic(&self.levels[first..first + 4], log_snr)
+    }
+
+    /// The log SNRs between which it is told.
+    fn range(&self) -> (f64, f64) {
+        match self.levels.as_slice() {
+            [first, .., last] => (first.log_snr, last.log_snr),
+            _ => (f64::NEG_INFINITY, f64::INFINITY),
+        }
+    }
+}
+
+/// The polynomial through `levels`, and its derivative: the sum of log Z_i prod_(j != i) (l - l_j) / (l_i - l_j).
+fn cubic(levels: &[ConstantAt], at: f64) -> (f64, f64) {
+    let (mut value, mut slope) = (0., 0.);
+    for (i, level) in levels.iter().enumerate() {
+        let (mut term, mut rise) = (level.log_z.value, 0.);
+        for (_, other) in levels.iter().enumerate().filter(|(j, _)| *j != i) {
+            let width = level.log_snr - other.log_snr;
+            let part = (at - other.log_snr) / width;
+            (term, rise) = (term * part, rise * part + term / width);
+        }
+        (value, slope) = (value + term, slope + rise);
+    }
+    (value, slope)
+}
+
+/// log Z at the prior end by importance sampling: ln of the mean of exp(-E) / prior over draws of the prior.
+fn at_prior(m: &Sharp, (shape, dtype, device): (&[usize], DType, &Device), z: &mut Noise) -> Result<f64> {
+    let t = m.process.span().1;
+    let std = m.process.marginal(t).sigma;
+    let x = z.normal(shape, dtype, device)?.affine(std, 0.)?;
+    let energy = to_host(&m.energy_at(&x, &[t])?.detach())?;
+    let logs: Vec<f64> = energy.iter().zip(log_gaussian(&x, std)?).map(|(energy, prior)| -energy - prior).collect();
+    Ok(log_sum_exp(&logs) - (logs.len() as f64).ln())
+}
+
+/// The process of an energy with its noise divided by sqrt(P), up to where nothing of the data is seen.
+#[derive(Debug)]
+struct Sharper<'a> {
+    process: Within<'a>,
+    factor: f64,
+}
+
+impl<'a> Sharper<'a> {
+    fn of(m: &'a dyn NoisyEnergy) -> Result<Self> {
+        let factor = m.prior_precision().powf(-0.5);
+        match Within::all(m.process()).between(-2. * PURE.ln(), f64::INFINITY) {
+            Some(process) if factor.is_finite() => Ok(Self { process, factor }),
+            _ => bail!("log Z: {:?} has no noise levels to anneal through", m.process()),
+        }
+    }
+}
+
+impl Process for Sharper<'_> {
+    fn marginal(&self, t: f64) -> Marginal {
+        let m = self.process.marginal(t);
+        Marginal { sigma: self.factor * m.sigma, dsigma: self.factor * m.dsigma, ..m }
+    }
+
+    fn span(&self) -> (f64, f64) {
+        self.process.span()
+    }
+
+    fn t_at(&self, log_snr: f64) -> f64 {
+        self.process.t_at(log_snr + 2. * self.factor.ln())
+    }
+}
+
+/// The energy under that process: the same densities.
+struct Sharp<'a> {
+    model: &'a dyn NoisyEnergy,
+    process: &'a Sharper<'a>,
+}
+
+impl Denoiser for Sharp<'_> {
+    fn process(&self) -> &dyn Process {
+        self.process
+    }
+
+    /// (x + sigma^2 score) / alpha.
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let over = |f: fn(&Marginal) -> f64| t.iter().map(|&t| f(&self.process.marginal(t))).collect::<Vec<_>>();
+        let lift = over(|m| m.sigma.powi(2) / m.alpha);
+        combine(&over(|m| 1. / m.alpha), x, &lift, &self.model.score(x, t)?)
+    }
+
+    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.model.score(x, t)
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch()
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        Some(self)
+    }
+}
+
+impl NoisyEnergy for Sharp<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.model.energy_at(x, t)
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        self.model.energy_grad(x, t)
+    }
+
+    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
+        self.model.jet(x, t)
+    }
+
+    fn normalised(&self) -> bool {
+        self.model.normalised()
+    }
+}
+
+/// A model whose energy is E + log Z(t): the same score, and normalised at the noise levels at which log Z is told.
+pub struct Normalised<'a> {
+    model: &'a dyn Denoiser,
+    process: Within<'a>,
+    constants: Constants,
+}
+
+impl<'a> Normalised<'a> {
+    /// Errors if the model has no energy, or if `constants` are told at none of its noise levels.
+    pub fn new(model: &'a dyn Denoiser, constants: Constants) -> Result<Self> {
+        let (least, most) = constants.range();
+        if model.noisy_energy().is_none() {
+            bail!("normalised: this model has a score but no energy");
+        }
+        match Within::all(model.process()).between(least, most) {
+            Some(process) => Ok(Self { model, process, constants }),
+            None => {
+                bail!("normalised: log Z is told at log SNR {least} to {most}, and {:?} is not there", model.process())
+            }
+        }
+    }
+
+    fn energy(&self) -> Result<&'a dyn NoisyEnergy> {
+        match self.model.noisy_energy() {
+            Some(energy) => Ok(energy),
+            None => bail!("normalised: this model has a score but no energy"),
+        }
+    }
+
+    /// log Z and its derivative in t, at each time.
+    fn constants(&self, t: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (least, most) = self.constants.range();
+        let of = |&t: &f64| {
+            let m = self.process.marginal(t);
+            if !(m.log_snr() >= least - 1e-6 && m.log_snr() <= most + 1e-6) {
+                let (low, high) = self.process.span();
+                bail!(
+                    "normalised: log Z is told from t = {low} to {high}, and t = {t} is outside; keep to these times"
+                );
+            }
+            let (value, slope) = self.constants.at(m.log_snr());
+            let rate = if slope == 0. { 0. } else { 2. * (m.dalpha / m.alpha - m.dsigma / m.sigma) };
+            Ok((value, slope * rate))
+        };
+        t.iter().map(of).collect::<Result<Vec<_>>>().map(|each| each.into_iter().unzip())
+    }
+}
+
+impl Denoiser for Normalised<'_> {
+    fn process(&self) -> &dyn Process {
+        &self.process
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.model.x0(x, t)
+    }
+
+    fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        self.model.x0_unclipped(x, t)
+    }
+
+    fn eps(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.model.eps(x, t)
+    }
+
+    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.model.score(x, t)
+    }
+
+    fn prior_precision(&self) -> f64 {
+        self.model.prior_precision()
+    }
+
+    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.model.x0_vjp(x, t, v)
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch()
+    }
+
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        Some(self)
+    }
+}
+
+impl NoisyEnergy for Normalised<'_> {
+    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let energy = self.energy()?.energy_at(x, t)?;
+        &energy + filled(&self.constants(t)?.0, &energy)?
+    }
+
+    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
+        let (energy, gradient) = self.energy()?.energy_grad(x, t)?;
+        Ok(((&energy + filled(&self.constants(t)?.0, &energy)?)?, gradient))
+    }
+
+    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
+        let (Jet { energy, gradient, dt }, (value, slope)) = (self.energy()?.jet(x, t)?, self.constants(t)?);
+        let (value, slope) = (filled(&value, &energy)?, filled(&slope, &dt)?);
+        Ok(Jet { energy: (energy + value)?, gradient, dt: (dt + slope)? })
+    }
+
+    fn normalised(&self) -> bool {
+        true
+    }
+}
