@@ -36,6 +36,8 @@ impl Default for Annealing {
 pub struct LevelReport {
     /// The time.
     pub t: f64,
+    /// The estimate of log Z there.
+    pub log_z: f64,
     /// Effective number of particles, as a part of all, before any are drawn again.
     pub ess: f64,
     /// Whether they were.
@@ -148,13 +150,14 @@ impl Annealing {
             let square = log_sum_exp(&log_w.iter().map(|w| 2. * w).collect::<Vec<_>>());
             let ess = (2. * total - square).exp() / n as f64;
             let resampled = ess < self.resample && i + 2 < times.len();
+            let here = log_z + total - (n as f64).ln();
             if resampled {
-                log_z += total - (n as f64).ln();
+                log_z = here;
                 let u = z.uniform(n)?[0];
                 particles = particles.select(&systematic(&log_w, total, u))?;
                 log_w = vec![0.; n];
             }
-            levels.push(LevelReport { t: pair[1], ess, resampled });
+            levels.push(LevelReport { t: pair[1], log_z: here, ess, resampled });
             watch()?;
         }
         log_z += log_sum_exp(&log_w) - (n as f64).ln();
