@@ -9,7 +9,6 @@ mod annealing;
 mod flow;
 mod normaliser;
 
-pub(crate) use annealing::systematic;
 pub use annealing::{Annealing, LevelReport, LogZ, Population};
 pub use flow::{Divergence, Flow, FlowLikelihood, Probe};
 pub use normaliser::Normaliser;
