@@ -68,7 +68,7 @@ pub struct Bits {
     /// The time whose density it is [default: the least noisy of the process]
     #[arg(long, value_name = "T")]
     pub t_min: Option<f64>,
-    /// Noise levels of ais
+    /// Noise levels of ais: with few of them far modes make it find mostly too little of log Z, and of its error
     #[arg(long, default_value_t = 200)]
     pub levels: usize,
     /// Particles of a run of ais
