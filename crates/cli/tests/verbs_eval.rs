@@ -148,6 +148,9 @@ fn what_cannot_be_measured_is_one_sentence() {
     run("exact:8-gaussians", "-n 1").fails(2, &["-n 1"]);
     run("exact:8-gaussians", "--rtol 0").fails(2, &["rtol"]);
     run("exact:8-gaussians", "--levels 1").fails(2, &["levels"]);
+    run("exact:8-gaussians", "--moves 1 --kernel langevin")
+        .fails(2, &["langevin", "no test of acceptance", "mala or hmc"]);
+    run("exact:8-gaussians", "--kernel gibbs").fails(2, &["gibbs", "mala"]);
     run("exact:8-gaussians", "--json no/x.json").fails(1, &["no folder"]);
     run("exact:gaussian-12d", "").fails(2, &["[2]", "[12]"]);
     run("exact:nine", "").fails(2, &["exact:nine", "exact:8-gaussians"]);

@@ -5,8 +5,7 @@
 #![allow(clippy::print_stdout)] // an example talks
 
 use langevin_dynamics::grid::{Grid, Karras};
-use langevin_dynamics::inverse::{Along, AnyMethod, Mcmc, Measured, Operator, Product, posterior};
-use langevin_dynamics::mcmc::Hmc;
+use langevin_dynamics::inverse::{Along, AnyMethod, Measured, Operator, Product, posterior};
 use langevin_dynamics::process::Edm;
 use langevin_dynamics::sampler::prior;
 use langevin_dynamics::{FromEnergy, Mixture};
@@ -37,13 +36,8 @@ fn main() -> Result<()> {
     let seeds: Vec<u64> = (0..400).collect();
     let times = Karras::default().times(&process, 40)?;
     for mut method in AnyMethod::defaults() {
-        match &mut method {
-            AnyMethod::Dps(dps) => dps.scale = 0.2, // a step of 1 is for images, whose norm is tens
-            // there is an energy, so steps can be tested and adapt: ten of plain Langevin dynamics lag behind the levels
-            AnyMethod::Mcmc(mcmc) => {
-                *mcmc = Mcmc { kernel: Hmc { adapt: 60, ..Hmc::default() }.into(), steps_per_level: 5 };
-            }
-            _ => {}
+        if let AnyMethod::Dps(dps) = &mut method {
+            dps.scale = 0.2; // a step of 1 is for images, whose norm is tens
         }
         let mut z = Noise::seeds(&seeds);
         let start = prior(&process, times[0], &[seeds.len(), 2], DType::F64, &Device::Cpu, &mut z)?;

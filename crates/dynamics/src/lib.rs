@@ -35,7 +35,6 @@
 //! - \[Du23\] Reduce, reuse, recycle: compositional generation with energy-based diffusion models and MCMC, 2302.11552
 //! - \[Hinton02\] Training products of experts by minimizing contrastive divergence
 //! - \[Du20\] Compositional visual generation with energy based models, 2004.06030
-//! - \[DelMoral06\] Sequential Monte Carlo samplers
 //! - \[Thornton25\] Composition and control with distilled energy diffusion models and SMC, 2502.12786
 //! - \[Vincent11\] A connection between score matching and denoising autoencoders
 
@@ -49,6 +48,7 @@ pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;
 mod ode;
+mod particles;
 pub mod predict;
 pub mod process;
 pub mod sampler;

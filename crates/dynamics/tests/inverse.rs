@@ -202,13 +202,13 @@ fn draw(method: &dyn Method, m: &dyn Denoiser, seen: &Measured, steps: usize, n:
     let times = Karras::default().times(process, steps)?;
     let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
     let start = prior(process, times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z)?;
-    let mut told = 0;
+    let (route, mut told) = (method.route(process, seen, &times), 0);
     let x = method.draw(m, seen, &times, &start, &mut z, &mut |at| {
         told += 1;
-        assert_eq!((at.step, at.steps), (told, method.steps(process, seen, &times)));
+        assert_eq!((at.step, at.steps), (told, route.len()));
         Ok(())
     })?;
-    assert_eq!(told, method.steps(process, seen, &times));
+    assert_eq!(told, route.len());
     Ok(x)
 }
 
@@ -267,6 +267,7 @@ fn mcmc_draws_from_the_posterior() -> Result<()> {
         let operator = if to_host(&y)?[1] == 0. { first() } else { turned() };
         let exact = posterior(&noisy, &Measured::new(operator, y, variance.sqrt())?, &[2])?;
         has_moments(&draw(&corrected, &energy, &seen, 12, 1200)?, &exact)?;
+        has_moments(&draw(&Mcmc::default(), &energy, &seen, 12, 1200)?, &exact)?;
         has_moments(&draw(&plain, &score, &seen, 20, 1200)?, &exact)?;
         let (mean, prior) = (exact.moments().0, noisy.moments().0);
         assert!((mean[0] - prior[0]).abs() > 0.2, "a measurement that tells nothing");

@@ -1,14 +1,17 @@
 //! The three likelihoods on the exact mixture, under every process, and what they refuse.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::mixture;
 use langevin_dynamics::exact::Exact;
-use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normaliser, Probe, mean_and_error};
+use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normaliser, Population, Probe, mean_and_error};
+use langevin_dynamics::mcmc::{AnyKernel, Hmc, Langevin, Mala};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::process::{AnyProcess, Vp};
-use langevin_dynamics::{Denoiser, FromEnergy, NoisyEnergy, Process};
+use langevin_dynamics::{Composed, Denoiser, Expression, FromEnergy, Mixture, NoisyEnergy, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, sum_per_sample, to_host};
 
@@ -244,7 +247,7 @@ fn annealing_finds_log_z_whatever_the_constants_between() -> Result<()> {
         let shift = |t: f64| 5. * (7. * t).sin() + 2.;
         let model = Shifted { exact: mixture.under(process.get()), shift, normalised: false };
         let t = process.get().span().0;
-        let annealing = Annealing { levels: 60, resample };
+        let annealing = Annealing { levels: 60, resample, ..Annealing::default() };
         let mut log_z = vec![];
         for run in 0..runs {
             let mut z = Noise::of_step(1, run, particles);
@@ -253,11 +256,91 @@ fn annealing_finds_log_z_whatever_the_constants_between() -> Result<()> {
             assert_eq!(population.levels.len(), 60);
             assert!(population.levels.iter().all(|level| level.ess > 0. && level.ess <= 1. + 1e-9));
             assert!(resample > 0. || population.levels.iter().all(|level| !level.resampled));
+            let last = population.levels[59];
+            assert!(last.t == t && last.log_z == population.log_z && last.acceptance.is_nan());
+            for level in &population.levels[20..] {
+                assert!((level.log_z + shift(level.t)).abs() < 0.5, "{name} at {}: {}", level.t, level.log_z);
+            }
             log_z.push(population.log_z);
         }
         let found = LogZ::of(&log_z);
         assert!(found.error > 1e-6 && found.error < 0.1, "{name}: {found:?}");
         assert!((found.value + shift(t)).abs() < 5. * found.error, "{name} {resample}: {found:?} {}", -shift(t));
+    }
+    Ok(())
+}
+
+/// `runs` populations of `particles` in the plane, all of one seed.
+fn populations(
+    m: &dyn NoisyEnergy,
+    a: &Annealing,
+    (runs, particles): (u64, usize),
+    seed: u64,
+) -> Result<Vec<Population>> {
+    let one = |run| {
+        let mut z = Noise::of_step(seed, run, particles);
+        a.run(m, m.process().span().0, (&[particles, 2], DType::F64, &Device::Cpu), &mut z, &mut || Ok(()))
+    };
+    (0..runs).map(one).collect()
+}
+
+fn log_z(populations: &[Population]) -> LogZ {
+    LogZ::of(&populations.iter().map(|population| population.log_z).collect::<Vec<_>>())
+}
+
+/// Over many seeds, (estimate - truth) / error is Student's t of as many degrees of freedom as its error has.
+#[test]
+fn the_error_of_annealing_is_honest() -> Result<()> {
+    let (edm, seeds) = (AnyProcess::named("edm").map_err(candle_core::Error::Msg)?, 24);
+    let mixture = Mixture::isotropic(&[0.6, 0.4], &[vec![-0.4, 0.3], vec![0.5, -0.4]], &[0.3, 0.25])?;
+    for (resample, steps_per_level) in [(0., 0), (0.99, 1)] {
+        let annealing = Annealing { levels: 30, resample, steps_per_level, ..Annealing::default() };
+        let off = |seed| {
+            let found = log_z(&populations(&mixture.under(edm.get()), &annealing, (16, 16), seed)?);
+            Ok(found.value / found.error)
+        };
+        let off = (0..seeds).map(off).collect::<Result<Vec<f64>>>()?;
+        let (mean, square) = (mean_and_error(&off).0, off.iter().map(|z| z * z).sum::<f64>() / seeds as f64);
+        println!("resample {resample}, {steps_per_level} moves: mean {mean:.2}, mean square {square:.2}");
+        // of 15 degrees of freedom: z^2 has mean 15/13 and deviation 1.84
+        assert!(mean.abs() < 5. * (15. / 13. / seeds as f64).sqrt(), "{mean}");
+        assert!(square > 0.3 && square < 15. / 13. + 5. * 1.84 / (seeds as f64).sqrt(), "{square}");
+    }
+    Ok(())
+}
+
+/// A power of a density at every level: no level is the one below it with noise. There moves tell more than levels do at
+/// the same cost.
+#[test]
+fn moves_help_where_levels_do_not_follow_by_noise() -> Result<()> {
+    let edm = AnyProcess::named("edm").map_err(candle_core::Error::Msg)?;
+    let angle = |k: i32| std::f64::consts::TAU * f64::from(k) / 8.;
+    let means: Vec<_> = (0..8).map(|k| vec![1.4 * angle(k).cos(), 1.4 * angle(k).sin()]).collect();
+    let mixture = Mixture::isotropic(&[1.; 8], &means, &[0.0225; 8])?;
+    let (exact, t) = (mixture.under(edm.get()), edm.get().span().0);
+    let square = Composed::new(&Expression::parse("2*a")?, &[("a", &exact as &dyn Denoiser)], 1.)?;
+    let side = 300;
+    let at = |i: usize| 6. * ((i as f64 + 0.5) / side as f64 - 0.5);
+    let lattice = Tensor::from_iter((0..side * side).flat_map(|i| [at(i % side), at(i / side)]), &Device::Cpu)?;
+    let log_p = to_host(&exact.log_p(&lattice.reshape((side * side, 2))?, &[t])?)?;
+    let truth = (log_p.iter().map(|log_p| (2. * log_p).exp()).sum::<f64>() * (6. / side as f64).powi(2)).ln();
+    let run = |levels, kernel: AnyKernel, steps_per_level| {
+        let annealing = Annealing { levels, resample: 0.5, kernel, steps_per_level };
+        let all = populations(&square, &annealing, (16, 32), 3)?;
+        let found = log_z(&all);
+        println!("{levels} levels, {steps_per_level} moves: {found:?}, in truth {truth:.4}");
+        assert!((found.value - truth).abs() < 5. * found.error && found.error < 0.1, "{found:?} {truth}");
+        Ok::<_, candle_core::Error>((found.error, all))
+    };
+    let (still, _) = run(200, Mala::default().into(), 0)?;
+    let (moved, by_mala) = run(100, Mala::default().into(), 1)?;
+    assert!(moved < 0.85 * still, "{still} {moved}");
+    let (_, by_hmc) = run(100, Hmc { leapfrogs: 2, ..Hmc::default() }.into(), 1)?;
+    for all in [by_mala, by_hmc] {
+        // step sizes follow the acceptance that they aim at
+        let late = all.iter().flat_map(|population| &population.levels[50..]).map(|level| level.acceptance);
+        let (mean, _) = mean_and_error(&late.collect::<Vec<_>>());
+        assert!((mean - 0.7).abs() < 0.15, "{mean}");
     }
     Ok(())
 }
@@ -288,6 +371,8 @@ fn refuses() -> Result<()> {
     for (result, word) in [
         (run(Annealing { levels: 1, ..usual() }, 4, 0.1), "levels"),
         (run(Annealing { resample: 2., ..usual() }, 4, 0.1), "resample"),
+        (run(Annealing { kernel: Langevin::default().into(), steps_per_level: 1, ..usual() }, 4, 0.1), "no test"),
+        (run(Annealing { kernel: Mala { step: 0., ..Mala::default() }.into(), ..usual() }, 4, 0.1), "step is 0"),
         (run(usual(), 1, 0.1), "particles"),
         (run(usual(), 4, 2.), "span"),
     ] {

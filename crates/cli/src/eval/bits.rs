@@ -11,6 +11,7 @@ use clap::Parser;
 use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
 use langevin_dynamics::Marginal;
 use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, Probe};
+use langevin_dynamics::mcmc::AnyKernel;
 use langevin_eval::bits::{Likelihoods, Unit};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
@@ -39,6 +40,7 @@ Examples:
   langevin eval bits runs/digits --data digits:test
   langevin eval bits runs/digits --data digits:test -n 1000 --method ode --probes 4 --rtol 1e-4 --atol 1e-4
   langevin eval bits exact:8-gaussians --data toy:8-gaussians:test       a model whose answers are known
+  langevin eval bits runs/digits --data digits:test --method ais --levels 400 --moves 1
   langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
   langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]
 pub struct Bits {
@@ -74,15 +76,23 @@ pub struct Bits {
     /// Give the points the noise of that time, alpha x + sigma eps: the density is then taken where the model has learnt it
     #[arg(long)]
     pub noised: bool,
-    /// Noise levels of ais
+    /// Noise levels of ais: with few of them far modes make it find mostly too little of log Z, and of its error
     #[arg(long, default_value_t = 200)]
     pub levels: usize,
     /// Particles of a run of ais
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 64)]
     pub particles: usize,
-    /// Independent runs of ais, whose spread is its error
-    #[arg(long, default_value_t = 8)]
+    /// Independent runs of ais, whose spread is its error: of N runs that is known to a part 1/sqrt(2(N-1)) of itself
+    #[arg(long, default_value_t = 16)]
     pub runs: usize,
+    /// Steps of --kernel that move the particles of ais at each level: for energies whose levels do not follow from each
+    /// other by noise alone, as those of compositions and of networks little trained. Each costs about as much as a level,
+    /// and for exact energies more levels give more
+    #[arg(long, default_value_t = 0)]
+    pub moves: usize,
+    /// The kernel of --moves, mala or hmc: it must leave each level as it is
+    #[arg(long, value_name = "NAME", default_value = "mala")]
+    pub kernel: String,
     /// Points at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
@@ -135,7 +145,7 @@ impl Bits {
                 return usage(format!("{name} {value}: give {least} to 1000000"));
             }
         }
-        if let Err(why) = self.flow(1).check().and_then(|()| self.annealing().check()) {
+        if let Err(why) = self.flow(1).check().and_then(|()| self.annealing()?.check()) {
             return usage(why.to_string());
         }
         self.json.as_deref().map_or(Ok(()), output::writable)
@@ -148,8 +158,9 @@ impl Bits {
         Flow { rtol: self.rtol, atol: self.atol, divergence, ..Flow::default() }
     }
 
-    fn annealing(&self) -> Annealing {
-        Annealing { levels: self.levels, ..Annealing::default() }
+    fn annealing(&self) -> candle_core::Result<Annealing> {
+        let kernel = AnyKernel::named(&self.kernel).map_err(candle_core::Error::Msg)?;
+        Ok(Annealing { levels: self.levels, steps_per_level: self.moves, kernel, ..Annealing::default() })
     }
 
     /// The methods asked for; without any, those that the model allows, and on stderr why not the others.
@@ -322,7 +333,7 @@ impl<'a> Task<'a> {
     fn by_annealing(&self) -> Result<(Likelihoods, String, Value)> {
         let (args, classes) = (self.args, self.points.classes());
         let populations =
-            Populations { annealing: args.annealing(), particles: args.particles, runs: args.runs, seed: args.seed };
+            Populations { annealing: args.annealing()?, particles: args.particles, runs: args.runs, seed: args.seed };
         let found = populations.log_z(self.model, &classes, self.points.t[0])?;
         let constants: Constants =
             classes.into_iter().zip(&found).map(|(class, (log_z, _))| (class, (-log_z.value, log_z.error))).collect();
@@ -330,9 +341,14 @@ impl<'a> Task<'a> {
         let levels = || found.iter().flat_map(|(_, levels)| levels);
         let ess = levels().map(|level| level.ess).fold(1., f64::min);
         let resampled = levels().filter(|level| level.resampled).count() as f64 / (found.len() * args.runs) as f64;
+        let accepted = levels().map(|level| level.acceptance).sum::<f64>() / levels().count() as f64;
+        let moved = match args.moves {
+            0 => String::new(),
+            n => format!("; at each level {n} of {}, {:.0} % accepted", args.kernel, 100. * accepted),
+        };
         let how = format!(
             "log Z {} nats; {} runs of {} particles, {} levels; effective particles at least {:.0} %, drawn again \
-             {resampled:.1} times a run",
+             {resampled:.1} times a run{moved}",
             values.join(", "),
             args.runs,
             args.particles,
@@ -342,6 +358,7 @@ impl<'a> Task<'a> {
         let figures = json!({
             "log_z": found.iter().map(|(log_z, _)| log_z).collect::<Vec<_>>(),
             "runs": args.runs, "particles": args.particles, "levels": args.levels,
+            "moves": args.moves, "kernel": args.kernel,
             "by_level": found.iter().map(|(_, levels)| &levels[..args.levels]).collect::<Vec<_>>(),
         });
         Ok((self.of_constants(&constants)?, how, figures))

@@ -33,7 +33,7 @@ of it, the samples. With --table it is PSNR and SSIM of the samples, with standa
 Examples:
   langevin inpaint runs/digits --input seven.png --mask half -n 8
   langevin inpaint runs/digits --input seven.png --mask hole.png --method repaint,mcmc repaint.jump=10 repaint.resample=10
-  langevin inpaint runs/digits --input seven.png --task superres=2 --method mcmc mcmc.kernel=hmc
+  langevin inpaint runs/digits --input seven.png --task superres=2 --method mcmc mcmc.steps_per_level=5
   langevin inpaint runs/digits --input blurred.png --measured --task deblur=1.0 --noise 0.05 --method dps,mcmc
   langevin inpaint google/ddpm-cifar10-32 --input frog.png --task colour --method dps
   langevin inpaint runs/digits --data digits:test -n 6 --mask wide

@@ -69,7 +69,7 @@ impl<'a> Given<'a> {
 
     /// How often a bar of progress moves for a batch.
     fn steps(&self, method: &dyn Method, seen: &Measured) -> u64 {
-        method.steps(self.model.spec.process.get(), seen, &self.way.times()) as u64
+        method.route(self.model.spec.process.get(), seen, &self.way.times()).len() as u64
     }
 
     /// Samples `[N, ...]` in [-1, 1] on the CPU, for the `seeds` of a batch; `seen` is one measurement for all or one a seed,

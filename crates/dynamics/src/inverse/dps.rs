@@ -7,7 +7,7 @@
 use super::{Measured, Method};
 use crate::Denoiser;
 use crate::denoiser::each;
-use crate::sampler::{At, Ddpm};
+use crate::sampler::{Ddpm, Sampler};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
@@ -45,31 +45,29 @@ impl Method for Dps {
         Ok(())
     }
 
-    fn draw(
-        &self,
-        m: &dyn Denoiser,
-        seen: &Measured,
-        times: &[f64],
-        x: &Tensor,
-        z: &mut Noise,
-        watch: &mut dyn FnMut(At) -> Result<()>,
-    ) -> Result<Tensor> {
-        self.check()?;
-        let (ancestral, steps) = (Ddpm::default(), times.len().saturating_sub(1));
-        let mut x = x.detach();
-        for (i, pair) in times.windows(2).enumerate() {
-            let (t, s) = ([pair[0]], [pair[1]]);
-            let mut x0 = None;
-            let (_, gradient) = grad::gradient(&x, |x| {
-                let estimate = m.x0(x, &t)?;
-                x0 = Some(estimate.detach());
-                sum_per_sample(&seen.residual(1., &estimate)?.sqr()?)?.affine(1., TINY)?.sqrt()
-            })?;
-            let Some(x0) = x0 else { bail!("dps: the denoiser gave no estimate") };
-            let length = each(m.process(), &t, |m| self.scale * (m.alpha * m.alpha + m.sigma * m.sigma));
-            x = (ancestral.given(m.process(), &x, &x0, &t, &s, z)? - scale(&gradient, &length)?)?.detach();
-            watch(At { step: i + 1, steps, t: s[0], x: &x })?;
-        }
-        Ok(x)
+    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
+        Ok(Box::new(Pulled { scale: self.scale, seen, ancestral: Ddpm::default() }))
+    }
+}
+
+/// Ancestral sampling with a step towards what was measured after each.
+#[derive(Debug)]
+struct Pulled<'a> {
+    scale: f64,
+    seen: &'a Measured,
+    ancestral: Ddpm,
+}
+
+impl Sampler for Pulled<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let mut x0 = None;
+        let (_, gradient) = grad::gradient(x, |x| {
+            let estimate = m.x0(x, t)?;
+            x0 = Some(estimate.detach());
+            sum_per_sample(&self.seen.residual(1., &estimate)?.sqr()?)?.affine(1., TINY)?.sqrt()
+        })?;
+        let Some(x0) = x0 else { bail!("dps: the denoiser gave no estimate") };
+        let length = each(m.process(), t, |m| self.scale * (m.alpha * m.alpha + m.sigma * m.sigma));
+        self.ancestral.given(m.process(), x, &x0, t, s, z)? - scale(&gradient, &length)?
     }
 }

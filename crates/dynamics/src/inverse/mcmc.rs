@@ -6,8 +6,8 @@
 
 use super::{Measured, Method, Posterior};
 use crate::Denoiser;
-use crate::mcmc::{AnyKernel, Langevin, Level, Score};
-use crate::sampler::{At, Ddim, Sampler};
+use crate::mcmc::{AnyKernel, Hmc, Level, Score};
+use crate::sampler::{Ddim, Sampler, lands};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -17,16 +17,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcmc {
-    /// Its unit of length is the smallest deviation that the posterior can have at a level.
+    /// Its unit of length is the smallest deviation that the posterior can have at a level. Steps of that length lag behind
+    /// where the posterior is wider, and keep the law of a noisier level: by a third of a deviation for ten of plain
+    /// Langevin dynamics at each of 40 levels. Trajectories whose steps adapt to what is accepted do not.
     pub kernel: AnyKernel,
-    /// Steps of the kernel at each noise level. With too few the wide directions lag behind: they keep the law of a noisier
-    /// level. HMC that adapts its step needs fewest.
+    /// Steps of the kernel at each noise level. Of the default each is 5 evaluations of an energy, and 10 of a model that has
+    /// a score alone.
     pub steps_per_level: usize,
 }
 
 impl Default for Mcmc {
     fn default() -> Self {
-        Self { kernel: Langevin { step: 0.2 }.into(), steps_per_level: 10 }
+        Self { kernel: Hmc { adapt: 60, ..Hmc::default() }.into(), steps_per_level: 2 }
     }
 }
 
@@ -43,35 +45,36 @@ impl Method for Mcmc {
         self.kernel.get().check()
     }
 
-    fn draw(
-        &self,
-        m: &dyn Denoiser,
-        seen: &Measured,
-        times: &[f64],
-        x: &Tensor,
-        z: &mut Noise,
-        watch: &mut dyn FnMut(At) -> Result<()>,
-    ) -> Result<Tensor> {
-        self.check()?;
-        let (posterior, steps) = (Posterior::new(m, seen), times.len().saturating_sub(1));
-        let (mut x, mut kernel) = (x.detach(), self.kernel.clone());
-        kernel.get_mut().begin();
-        for (i, pair) in times.windows(2).enumerate() {
-            let (t, s) = ([pair[0]], [pair[1]]);
-            let level = m.process().marginal(t[0]);
-            // no direction is narrower than the noise of the level, and of what was measured
-            let precision = level.sigma.powi(-2) + seen.operator().norm2() / posterior.variance(&level);
-            let density = Level { model: &posterior, t: &t };
-            let mut at = density.look(&x)?;
-            for _ in 0..self.steps_per_level {
-                at = kernel.get_mut().advance(&density, &at, &[precision.powf(-0.5)], z)?.0;
-            }
-            x = match s[0] > 0. {
-                true => Ddim::default().step(m, &at.x, &t, &s, z)?.detach(),
-                false => at.x.affine(1. / level.alpha, 0.)?, // with the noise of the last level, which is none to see
-            };
-            watch(At { step: i + 1, steps, t: s[0], x: &x })?;
+    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
+        Ok(Box::new(Annealed { method: self.clone(), seen }))
+    }
+}
+
+/// The chains of one run.
+#[derive(Debug)]
+struct Annealed<'a> {
+    method: Mcmc,
+    seen: &'a Measured,
+}
+
+impl Sampler for Annealed<'_> {
+    fn begin(&mut self, _times: &[f64]) {
+        self.method.kernel.get_mut().begin();
+    }
+
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+        let posterior = Posterior::new(m, self.seen);
+        let level = posterior.marginal(t)?;
+        // no direction is narrower than the noise of the level, and of what was measured
+        let precision = level.sigma.powi(-2) + self.seen.operator().norm2() / posterior.variance(&level);
+        let density = Level { model: &posterior, t };
+        let mut at = density.look(x)?;
+        for _ in 0..self.method.steps_per_level {
+            at = self.method.kernel.get_mut().advance(&density, &at, &[precision.powf(-0.5)], z)?.0;
         }
-        Ok(x)
+        match lands(s) {
+            true => at.x.affine(1. / level.alpha, 0.), // with the noise of the last level, which is none to see
+            false => Ddim::default().step(m, &at.x, t, s, z),
+        }
     }
 }

@@ -28,7 +28,7 @@ pub use repaint::RePaint;
 pub use replace::Replace;
 pub use superres::SuperRes;
 
-use crate::sampler::At;
+use crate::sampler::{At, Sampler, follow};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -131,16 +131,19 @@ impl Measured {
     }
 }
 
-/// A way to draw x_0 given what was measured.
+/// A way to draw x_0 given what was measured: a sampler that is told of it, and the way that it takes through the levels.
 pub trait Method: Send + Sync + Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()> {
         Ok(())
     }
 
-    /// How often [`Method::draw`] tells `watch` in a run through `times`.
-    fn steps(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> usize {
-        times.len().saturating_sub(1)
+    /// What takes the steps given `seen`. Errors if it cannot.
+    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>>;
+
+    /// Its steps (t, s) through the falling `times`.
+    fn route(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> Vec<(f64, f64)> {
+        times.windows(2).map(|pair| (pair[0], pair[1])).collect()
     }
 
     /// Samples `[B, ...]` of x_0 given `seen`, from `x`, noise at the first of the falling `times`; the last is 0. Tells
@@ -153,7 +156,11 @@ pub trait Method: Send + Sync + Debug {
         x: &Tensor,
         z: &mut Noise,
         watch: &mut dyn FnMut(At) -> Result<()>,
-    ) -> Result<Tensor>;
+    ) -> Result<Tensor> {
+        self.check()?;
+        let mut sampler = self.sampler(seen)?;
+        follow(m, sampler.as_mut(), &self.route(m.process(), seen, times), x, z, watch)
+    }
 }
 
 registry! {

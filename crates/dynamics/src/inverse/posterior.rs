@@ -22,7 +22,7 @@ impl<'a> Posterior<'a> {
         Self { model, seen }
     }
 
-    fn marginal(&self, t: &[f64]) -> Result<Marginal> {
+    pub(super) fn marginal(&self, t: &[f64]) -> Result<Marginal> {
         match t {
             [t] => Ok(self.process().marginal(*t)),
             _ => bail!("a posterior is asked at one time for all samples, not at {} times", t.len()),

@@ -3,10 +3,9 @@
 
 use super::replace::Replaced;
 use super::{Measured, Method};
-use crate::sampler::{At, follow};
-use crate::{Denoiser, Process};
-use candle_core::{Result, Tensor, bail};
-use langevin_ops::noise::Noise;
+use crate::Process;
+use crate::sampler::Sampler;
+use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -62,23 +61,13 @@ impl Method for RePaint {
         Ok(())
     }
 
-    fn steps(&self, process: &dyn Process, seen: &Measured, times: &[f64]) -> usize {
-        Replaced::new(seen).map_or(0, |replaced| self.path(times, replaced.lowest(process, times)).len())
+    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
+        Ok(Box::new(Replaced::new(seen)?))
     }
 
-    fn draw(
-        &self,
-        m: &dyn Denoiser,
-        seen: &Measured,
-        times: &[f64],
-        x: &Tensor,
-        z: &mut Noise,
-        watch: &mut dyn FnMut(At) -> Result<()>,
-    ) -> Result<Tensor> {
-        self.check()?;
-        let mut replaced = Replaced::new(seen)?;
+    fn route(&self, process: &dyn Process, seen: &Measured, times: &[f64]) -> Vec<(f64, f64)> {
         // where nothing is put in its place, going back would only forget it
-        let path = self.path(times, replaced.lowest(m.process(), times));
-        follow(m, &mut replaced, &path, x, z, watch)
+        let lowest = Replaced::new(seen).map_or(f64::INFINITY, |replaced| replaced.lowest(process, times));
+        self.path(times, lowest)
     }
 }

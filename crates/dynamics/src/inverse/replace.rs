@@ -4,7 +4,7 @@
 //! Its samples have what was measured exactly, but the rest was drawn before it knew: a biased draw from the posterior.
 
 use super::{Measured, Method};
-use crate::sampler::{At, Ddpm, Sampler, follow};
+use crate::sampler::{Ddpm, Sampler};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -22,17 +22,8 @@ impl Named for Replace {
 }
 
 impl Method for Replace {
-    fn draw(
-        &self,
-        m: &dyn Denoiser,
-        seen: &Measured,
-        times: &[f64],
-        x: &Tensor,
-        z: &mut Noise,
-        watch: &mut dyn FnMut(At) -> Result<()>,
-    ) -> Result<Tensor> {
-        let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
-        follow(m, &mut Replaced::new(seen)?, &steps, x, z, watch)
+    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
+        Ok(Box::new(Replaced::new(seen)?))
     }
 }
 

@@ -11,7 +11,6 @@ mod flow;
 mod normalised;
 mod normaliser;
 
-pub(crate) use annealing::systematic;
 pub use annealing::{Annealing, LevelReport, LogZ, Population};
 pub use flow::{Divergence, Flow, FlowLikelihood, Probe};
 pub use normalised::{ConstantAt, Constants, Normalised};

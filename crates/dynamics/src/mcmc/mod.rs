@@ -191,6 +191,11 @@ pub trait ScoreKernel: Send + Sync + std::fmt::Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()>;
 
+    /// Whether a test of acceptance makes it leave a density exactly as it is.
+    fn corrected(&self) -> bool {
+        true
+    }
+
     /// Other chains begin: what was adapted to the last ones is forgotten.
     fn begin(&mut self) {}
 

@@ -47,7 +47,7 @@ pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
 pub use smc::Smc;
 pub use tempering::Tempering;
-pub(crate) use transfer::Ends;
+pub(crate) use transfer::{Ends, PURE, lands};
 pub use unipc::{Bh, UniPc};
 
 use crate::{Denoiser, Process};

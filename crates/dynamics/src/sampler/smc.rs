@@ -1,21 +1,17 @@
-//! Sequential Monte Carlo down the noise levels: particles take the reverse step k(x_s | x_t), are weighed against the
-//! noising step q, log w += E(x_t, t) - E(x_s, s) + log q(x_t | x_s) - log k(x_s | x_t), are drawn again in proportion to
-//! their weights where these are uneven, and are moved by a kernel. \[DelMoral06; Thornton25\]
+//! Sequential Monte Carlo down the noise levels: particles take a reverse step, are weighed against the noising step, are
+//! drawn again in proportion to their weights where these are uneven, and are moved by a kernel. \[DelMoral06; Thornton25\]
 //!
-//! Any densities may follow each other so, compositions too. With P times the precision of pure noise at the prior end, the
-//! noise of q has variance beta / P, which leaves weights even there; the variance of k is that of the Gaussian reverse
-//! step and of what x_t hides of x_0, by the mean square of the score.
+//! Any densities may follow each other so, compositions too. The step and its weights are those of `particles.rs`.
 
 use super::report::{AtLevel, Report};
-use super::transfer::{Ends, lands};
+use super::transfer::lands;
 use super::{Sampler, above_zero};
 use crate::Denoiser;
-use crate::likelihood::{log_sum_exp, systematic};
-use crate::mcmc::{AnyKernel, Level, Mala, Score, View};
-use candle_core::{DType, Result, Tensor, bail};
+use crate::mcmc::{AnyKernel, Level, Mala};
+use crate::particles::Particles;
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::{combine, dot_per_sample};
 use serde::{Deserialize, Serialize};
 
 /// One evaluation of energy and score a step, and those of the kernel. The samples of a run are one population.
@@ -33,13 +29,6 @@ pub struct Smc {
     pub report: Report,
     #[serde(skip)]
     particles: Option<Particles>,
-}
-
-/// Where the particles are, and the logarithms of their weights.
-#[derive(Clone, Debug)]
-struct Particles {
-    at: View,
-    log_w: Vec<f64>,
 }
 
 impl Default for Smc {
@@ -83,7 +72,7 @@ impl Sampler for Smc {
             return m.x0(&last.at.x, &[t]);
         }
         let mut next = now.step(m, t, s, z)?;
-        let share = next.effective(s)? / next.log_w.len() as f64;
+        let share = next.effective(s)?;
         if share < self.resample {
             next = next.drawn_again(z)?;
         }
@@ -111,82 +100,10 @@ impl Sampler for Smc {
 
 impl Smc {
     /// After the steps of the kernel at `t`, which leave weights as they are.
-    fn moved(&mut self, m: &dyn Denoiser, now: Particles, t: f64, z: &mut Noise) -> Result<Particles> {
+    fn moved(&mut self, m: &dyn Denoiser, mut now: Particles, t: f64, z: &mut Noise) -> Result<Particles> {
         let level = (&Level { model: m, t: &[t] }, AtLevel::new(m.process(), &[t]));
-        let at = self.report.steps_at(level, self.kernel.get_mut(), now.at, self.steps_per_level, z)?;
-        Ok(Particles { at, log_w: now.log_w })
-    }
-}
-
-impl Particles {
-    /// `x` as draws of pure noise, weighed as particles of the model at `t`.
-    fn from_prior(m: &dyn Denoiser, x: &Tensor, t: f64) -> Result<Self> {
-        let at = Level { model: m, t: &[t] }.look(x)?;
-        let variance = m.process().marginal(t).sigma.powi(2) / m.prior_precision();
-        let prior = dot_per_sample(x, x)?.into_iter().map(|square| 0.5 * square / variance);
-        let log_w = energy(&at)?.iter().zip(prior).map(|(energy, prior)| prior - energy).collect();
-        Ok(Self { at, log_w })
-    }
-
-    /// The particles at `s`, with what the step from `t` adds to their weights.
-    fn step(self, m: &dyn Denoiser, t: f64, s: f64, z: &mut Noise) -> Result<Self> {
-        let Self { at, mut log_w } = self;
-        let ends = Ends { t: m.process().marginal(t), s: m.process().marginal(s) };
-        let precision = m.prior_precision();
-        let (ratio, beta, noise) = (ends.ratio(), ends.variance() / precision, ends.t.sigma.powi(2) / precision);
-        let d = (at.x.elem_count() / log_w.len().max(1)) as f64;
-        let (mean, hidden) = if ends.starts_from_noise() {
-            (at.x.affine(ratio * ends.keep().powi(2), 0.)?, 0.) // the score tells nothing of x0 here
-        } else {
-            let square = at.score.to_dtype(DType::F64)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
-            let hidden = (noise / ends.t.alpha.powi(2) * (1. - noise * square)).max(0.);
-            (combine(&[1. / ratio], &at.x, &[beta / ratio], &at.score)?, hidden)
-        };
-        let variance = beta * ends.keep().powi(2) + (ends.s.alpha * beta / noise).powi(2) * hidden;
-        let eps = z.normal_like(&at.x)?;
-        let next = Level { model: m, t: &[s] }.look(&(mean + eps.affine(variance.sqrt(), 0.)?)?)?;
-        let back = (&at.x - next.x.affine(ratio, 0.)?)?;
-        let (there, back) = (dot_per_sample(&eps, &eps)?, dot_per_sample(&back, &back)?);
-        let (before, after) = (energy(&at)?, energy(&next)?);
-        for (n, log_w) in log_w.iter_mut().enumerate() {
-            // log q - log k, each without its D/2 ln(2 pi)
-            let kernels = 0.5 * (there[n] - back[n] / beta + d * (variance / beta).ln());
-            *log_w += before[n] - after[n] + kernels;
-            if log_w.is_nan() {
-                *log_w = f64::NEG_INFINITY; // what is lost weighs nothing
-            }
-        }
-        Ok(Self { at: next, log_w })
-    }
-
-    /// The effective number of particles, (sum w)^2 / sum w^2.
-    fn effective(&self, t: f64) -> Result<f64> {
-        let squares: Vec<f64> = self.log_w.iter().map(|w| 2. * w).collect();
-        let effective = (2. * log_sum_exp(&self.log_w) - log_sum_exp(&squares)).exp();
-        if !effective.is_finite() {
-            bail!("smc: at t = {t} the energies of all particles are not finite; take more steps, sampler.steps");
-        }
-        Ok(effective)
-    }
-
-    /// As many particles, drawn in proportion to their weights, all of one weight: systematic resampling.
-    fn drawn_again(self, z: &mut Noise) -> Result<Self> {
-        let n = self.log_w.len();
-        let u = z.uniform(n)?.first().copied().unwrap_or(0.);
-        let rows = systematic(&self.log_w, log_sum_exp(&self.log_w), u);
-        let index = Tensor::new(rows.as_slice(), self.at.x.device())?;
-        let pick = |x: &Tensor| x.index_select(&index, 0);
-        let energy = energy(&self.at)?;
-        let energy = rows.iter().filter_map(|&row| energy.get(row as usize)).copied().collect();
-        let at = View { x: pick(&self.at.x)?, score: pick(&self.at.score)?, energy: Some(energy) };
-        Ok(Self { at, log_w: vec![0.; n] })
-    }
-}
-
-fn energy(at: &View) -> Result<&[f64]> {
-    match &at.energy {
-        Some(energy) => Ok(energy),
-        None => bail!("smc: this model has a score but no energy"),
+        now.at = self.report.steps_at(level, self.kernel.get_mut(), now.at, self.steps_per_level, z)?;
+        Ok(now)
     }
 }
 

@@ -7,6 +7,9 @@ use crate::{Marginal, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::shape::scale;
 
+/// sigma/alpha from which next to nothing of the data is seen.
+pub(crate) const PURE: f64 = 1e3;
+
 /// The marginals at both ends of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
@@ -42,7 +45,7 @@ impl Ends {
 
     /// Whether there is next to no signal at t.
     pub fn starts_from_noise(&self) -> bool {
-        self.t.sigma >= 1e3 * self.t.alpha
+        self.t.sigma >= PURE * self.t.alpha
     }
 
     /// The variance of q(x_t | x_s).
