@@ -253,12 +253,12 @@ fn annealing_finds_log_z_whatever_the_constants_between() -> Result<()> {
             let mut z = Noise::of_step(1, run, particles);
             let to = (&[particles, 2][..], DType::F64, &Device::Cpu);
             let population = annealing.run(&model, t, to, &mut z, &mut || Ok(()))?;
-            assert_eq!(population.levels.len(), 60);
+            assert_eq!(population.levels.len(), 61);
             assert!(population.levels.iter().all(|level| level.ess > 0. && level.ess <= 1. + 1e-9));
             assert!(resample > 0. || population.levels.iter().all(|level| !level.resampled));
-            let last = population.levels[59];
+            let last = population.levels[60];
             assert!(last.t == t && last.log_z == population.log_z && last.acceptance.is_nan());
-            for level in &population.levels[20..] {
+            for level in &population.levels[21..] {
                 assert!((level.log_z + shift(level.t)).abs() < 0.5, "{name} at {}: {}", level.t, level.log_z);
             }
             log_z.push(population.log_z);
@@ -338,7 +338,7 @@ fn moves_help_where_levels_do_not_follow_by_noise() -> Result<()> {
     let (_, by_hmc) = run(100, Hmc { leapfrogs: 2, ..Hmc::default() }.into(), 1)?;
     for all in [by_mala, by_hmc] {
         // step sizes follow the acceptance that they aim at
-        let late = all.iter().flat_map(|population| &population.levels[50..]).map(|level| level.acceptance);
+        let late = all.iter().flat_map(|population| &population.levels[51..]).map(|level| level.acceptance);
         let (mean, _) = mean_and_error(&late.collect::<Vec<_>>());
         assert!((mean - 0.7).abs() < 0.15, "{mean}");
     }

@@ -28,7 +28,7 @@ const NOISE: u64 = 1 << 40;
 #[command(after_long_help = "\
 Three methods, at the same points:
   ode     the probability-flow ODE with its divergence: every model with a score
-  energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=0.01
+  energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=0.001
   ais     annealed importance sampling along the noise levels, resampled where weights grow uneven: every energy
 Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, dequantisation.
 Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 levels; points and
@@ -341,7 +341,8 @@ impl<'a> Task<'a> {
         let levels = || found.iter().flat_map(|(_, levels)| levels);
         let ess = levels().map(|level| level.ess).fold(1., f64::min);
         let resampled = levels().filter(|level| level.resampled).count() as f64 / (found.len() * args.runs) as f64;
-        let accepted = levels().map(|level| level.acceptance).sum::<f64>() / levels().count() as f64;
+        let accepted: Vec<f64> = levels().map(|level| level.acceptance).filter(|part| part.is_finite()).collect();
+        let accepted = accepted.iter().sum::<f64>() / accepted.len() as f64;
         let moved = match args.moves {
             0 => String::new(),
             n => format!("; at each level {n} of {}, {:.0} % accepted", args.kernel, 100. * accepted),
@@ -359,7 +360,7 @@ impl<'a> Task<'a> {
             "log_z": found.iter().map(|(log_z, _)| log_z).collect::<Vec<_>>(),
             "runs": args.runs, "particles": args.particles, "levels": args.levels,
             "moves": args.moves, "kernel": args.kernel,
-            "by_level": found.iter().map(|(_, levels)| &levels[..args.levels]).collect::<Vec<_>>(),
+            "by_level": found.iter().map(|(_, levels)| &levels[..=args.levels]).collect::<Vec<_>>(),
         });
         Ok((self.of_constants(&constants)?, how, figures))
     }

@@ -59,7 +59,7 @@ pub struct Population {
     pub x: Tensor,
     /// Their log weights, `[N]`, up to a constant.
     pub log_w: Vec<f64>,
-    /// From the prior to t.
+    /// From the prior to t, both among them.
     pub levels: Vec<LevelReport>,
 }
 
@@ -106,7 +106,7 @@ impl Annealing {
         kernel.check()
     }
 
-    /// The times from the end of the span to `t`, `levels + 1` of them.
+    /// The times from the end of the span, or from where nothing of the data is seen, to `t`: `levels + 1` of them.
     fn times(&self, m: &dyn NoisyEnergy, t: f64) -> Result<Vec<f64>> {
         let process = m.process();
         let (low, high) = process.span();
@@ -115,7 +115,7 @@ impl Annealing {
         }
         let (from, to) = (process.log_snr(high).max(-2. * PURE.ln()), process.log_snr(t));
         let at = |i: usize| match i {
-            0 => high,
+            0 if process.log_snr(high) >= from => high,
             i if i == self.levels => t,
             i => process.t_at(from + (to - from) * i as f64 / self.levels as f64),
         };
@@ -144,8 +144,10 @@ impl Annealing {
         let (times, m) = (self.times(m, t)?, m as &dyn Denoiser);
         let x = (prior(m.process(), times[0], shape, dtype, device, z)? / m.prior_precision().sqrt())?;
         let mut particles = Particles::from_prior(m, &x, times[0])?;
-        let (mut kernel, mut length, mut levels) = (self.kernel.clone(), 1., vec![]);
+        let (mut kernel, mut length) = (self.kernel.clone(), 1.);
         kernel.get_mut().begin();
+        let (log_z, ess) = (particles.log_z(), particles.effective(times[0])?);
+        let mut levels = vec![LevelReport { t: times[0], log_z, ess, resampled: false, acceptance: f64::NAN }];
         for pair in times.windows(2) {
             let s = pair[1];
             particles = particles.step(m, pair[0], s, z)?;

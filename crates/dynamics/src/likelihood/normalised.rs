@@ -3,20 +3,14 @@
 //!
 //! Independent populations of particles each go down the noise levels once, and tell log Z at all of them. Between levels log Z
 //! is the cubic in log SNR through the four nearest, and the derivative that dE/dt gains is that of the cubic.
-//! An energy whose prior is P times as sharp as noise (a composition) is annealed under the process x_t = alpha x_0 +
-//! sigma/sqrt(P) eps: its prior is then that of the process, and any process may lead from one density to the next.
 
-use super::{Annealing, LogZ, log_gaussian, log_sum_exp};
+use super::{Annealing, LogZ};
 use crate::noisy::{Jet, NoisyEnergy, filled};
 use crate::process::Within;
-use crate::{Denoiser, Marginal, Process};
+use crate::{Denoiser, Process};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::{combine, to_host};
 use serde::Serialize;
-
-/// sigma/alpha from which nothing of the data is seen: log Z is told up to there.
-const PURE: f64 = 1000.;
 
 /// log Z at one noise level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -64,16 +58,11 @@ impl Constants {
         noises: impl IntoIterator<Item = Noise>,
         watch: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Self> {
-        let process = Sharper::of(m)?;
-        let sharp = Sharp { model: m, process: &process };
-        let (low, high) = process.span();
-        let (mut times, mut runs) = (vec![high], vec![]);
+        let (mut times, mut runs) = (vec![], vec![]);
         for mut noise in noises {
-            let prior = at_prior(&sharp, to, &mut noise)?;
-            let population = annealing.run(&sharp, low, to, &mut noise, watch)?;
-            times.truncate(1);
-            times.extend(population.levels.iter().map(|level| level.t));
-            runs.push([prior].into_iter().chain(population.levels.iter().map(|level| level.log_z)).collect::<Vec<_>>());
+            let levels = annealing.run(m, m.process().span().0, to, &mut noise, watch)?.levels;
+            times = levels.iter().map(|level| level.t).collect();
+            runs.push(levels.iter().map(|level| level.log_z).collect::<Vec<_>>());
         }
         let of = |(i, &t): (usize, &f64)| ConstantAt {
             log_snr: m.process().log_snr(t),
@@ -124,97 +113,6 @@ fn cubic(levels: &[ConstantAt], at: f64) -> (f64, f64) {
         (value, slope) = (value + term, slope + rise);
     }
     (value, slope)
-}
-
-/// log Z at the prior end by importance sampling: ln of the mean of exp(-E) / prior over draws of the prior.
-fn at_prior(m: &Sharp, (shape, dtype, device): (&[usize], DType, &Device), z: &mut Noise) -> Result<f64> {
-    let t = m.process.span().1;
-    let std = m.process.marginal(t).sigma;
-    let x = z.normal(shape, dtype, device)?.affine(std, 0.)?;
-    let energy = to_host(&m.energy_at(&x, &[t])?.detach())?;
-    let logs: Vec<f64> = energy.iter().zip(log_gaussian(&x, std)?).map(|(energy, prior)| -energy - prior).collect();
-    Ok(log_sum_exp(&logs) - (logs.len() as f64).ln())
-}
-
-/// The process of an energy with its noise divided by sqrt(P), up to where nothing of the data is seen.
-#[derive(Debug)]
-struct Sharper<'a> {
-    process: Within<'a>,
-    factor: f64,
-}
-
-impl<'a> Sharper<'a> {
-    fn of(m: &'a dyn NoisyEnergy) -> Result<Self> {
-        let factor = m.prior_precision().powf(-0.5);
-        match Within::all(m.process()).between(-2. * PURE.ln(), f64::INFINITY) {
-            Some(process) if factor.is_finite() => Ok(Self { process, factor }),
-            _ => bail!("log Z: {:?} has no noise levels to anneal through", m.process()),
-        }
-    }
-}
-
-impl Process for Sharper<'_> {
-    fn marginal(&self, t: f64) -> Marginal {
-        let m = self.process.marginal(t);
-        Marginal { sigma: self.factor * m.sigma, dsigma: self.factor * m.dsigma, ..m }
-    }
-
-    fn span(&self) -> (f64, f64) {
-        self.process.span()
-    }
-
-    fn t_at(&self, log_snr: f64) -> f64 {
-        self.process.t_at(log_snr + 2. * self.factor.ln())
-    }
-}
-
-/// The energy under that process: the same densities.
-struct Sharp<'a> {
-    model: &'a dyn NoisyEnergy,
-    process: &'a Sharper<'a>,
-}
-
-impl Denoiser for Sharp<'_> {
-    fn process(&self) -> &dyn Process {
-        self.process
-    }
-
-    /// (x + sigma^2 score) / alpha.
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let over = |f: fn(&Marginal) -> f64| t.iter().map(|&t| f(&self.process.marginal(t))).collect::<Vec<_>>();
-        let lift = over(|m| m.sigma.powi(2) / m.alpha);
-        combine(&over(|m| 1. / m.alpha), x, &lift, &self.model.score(x, t)?)
-    }
-
-    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.model.score(x, t)
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch()
-    }
-
-    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
-        Some(self)
-    }
-}
-
-impl NoisyEnergy for Sharp<'_> {
-    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.model.energy_at(x, t)
-    }
-
-    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
-        self.model.energy_grad(x, t)
-    }
-
-    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
-        self.model.jet(x, t)
-    }
-
-    fn normalised(&self) -> bool {
-        self.model.normalised()
-    }
 }
 
 /// A model whose energy is E + log Z(t): the same score, and normalised at the noise levels at which log Z is told.

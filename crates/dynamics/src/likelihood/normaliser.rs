@@ -29,7 +29,7 @@ impl Normaliser {
         if !m.normalised() {
             bail!(
                 "likelihood: the constant of this energy is free at each t, so that -E is no log-density; train with \
-                 model.normalised=true and loss.time=0.01, or estimate the constant by annealed importance sampling"
+                 model.normalised=true and loss.time=0.001, or estimate the constant by annealed importance sampling"
             );
         }
         let draws = shape.first().copied().unwrap_or(0);
