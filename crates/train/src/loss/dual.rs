@@ -5,7 +5,7 @@
 //! both parts have a variance of at most 1 where nothing is known. The second ties the levels together, so that E has one
 //! free constant in place of one a level, and -E is log p_t once that is known. A sample tells it one number where it tells
 //! the first D, so that its gradient is the noisier: w is best small, about 1/D as the variances of the two have it (the paper's
-//! weights are w = 1/2D). At 8/D digits had scores so rough that the probability-flow ODE told another density.
+//! weights are w = 1/2D).
 
 use super::{Denoising, Noisy};
 use candle_core::{Result, Tensor, bail};
