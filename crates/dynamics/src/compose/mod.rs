@@ -175,7 +175,7 @@ impl<'a> Composed<'a> {
             tree.check(expression, &known)?;
         }
         let precision = tree.precision() / temperature;
-        if precision.is_nan() || precision <= 0. {
+        if !(precision.is_finite() && precision > 0.) {
             bail!(
                 "compose: the weights of \"{expression}\" add up to {}: there is no such density; they must add up to \
                  more than 0",
