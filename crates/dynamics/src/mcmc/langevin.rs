@@ -42,6 +42,10 @@ impl ScoreKernel for Langevin {
         Ok(())
     }
 
+    fn corrected(&self) -> bool {
+        false
+    }
+
     fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
         let eps: Vec<f64> = length.iter().map(|length| self.step * length * length).collect();
         let proposal = langevin(&at.x, &at.score, &eps, &z.normal_like(&at.x)?)?.detach();
