@@ -130,7 +130,8 @@ fn a_reverse_process_alone_misses_the_product() {
     let found = x.chunks(2).map(|x| x[0]).sum::<f64>() / N as f64;
     println!("heun: mean {found:.4}, exact {mean:.4}, standard deviation {:.4}", variance.sqrt());
     let off = (found - mean).abs() / (variance / N as f64).sqrt();
-    assert!((10. ..200.).contains(&off), "{off} standard errors");
+    // far off for chance, and near enough to be a density: not for want of numbers
+    assert!((4. ..20.).contains(&off), "{off} standard errors");
     let x = draw("4*a & 4*b", 1., &process("edm"), SMC, 60);
     agrees("smc", &x, |x| 4. * (logs(&mixtures, x)[..2].iter().sum::<f64>()), 0.3 * N as f64);
 }
