@@ -65,11 +65,12 @@ fn what_is_not_exact_is_said() {
     ran.ok();
     assert!(ran.stderr.contains("pc draws \"2*d\" approximately"), "{}", ran.stderr);
     of(&format!("{exact} 2*a sampler.clip=true")).fails(2, &["sampler.clip = true", "MCMC of smc", "leave it out"]);
-    of("exact:8-gaussians sampler.name=annealed-mcmc sampler.clip=true").fails(2, &["sampler.clip = true"]);
+    let alone = "sample exact:8-gaussians -n 4 --npz a.npz sampler.steps=4 sampler.name=annealed-mcmc";
+    dir.run(&format!("{alone} sampler.clip=true")).fails(2, &["sampler.clip = true"]);
     of(&format!("{exact} 2*a sampler.kernel=langevin"))
         .fails(2, &["langevin has no test of acceptance", "mala or hmc"]);
     // steps that never end anywhere are told of without a report
-    let ran = of("exact:8-gaussians sampler.name=annealed-mcmc sampler.kernel.step=1e300 sampler.adapt=0");
+    let ran = dir.run(&format!("{alone} sampler.kernel.step=1e300 sampler.adapt=0"));
     ran.ok();
     assert!(ran.stderr.contains("accepted less than 5% of its proposals at 4 of 4 noise levels"), "{}", ran.stderr);
 }
