@@ -70,7 +70,7 @@ fn what_is_not_exact_is_said() {
     of(&format!("{exact} 2*a sampler.kernel=langevin"))
         .fails(2, &["langevin has no test of acceptance", "mala or hmc"]);
     // steps that never end anywhere are told of without a report
-    let ran = dir.run(&format!("{alone} sampler.kernel.step=1e300 sampler.adapt=0"));
+    let ran = dir.run(&format!("{alone} sampler.kernel.name=mala sampler.kernel.step=1e300 sampler.adapt=0"));
     ran.ok();
     assert!(ran.stderr.contains("accepted less than 5% of its proposals at 4 of 4 noise levels"), "{}", ran.stderr);
 }
