@@ -165,9 +165,9 @@ pub struct Sample {
     pub seeds: Option<String>,
     #[command(flatten)]
     pub guiding: crate::guide::Guiding,
-    /// Samples at a time
-    #[arg(long, default_value_t = 64)]
-    pub batch: usize,
+    /// Samples at a time [default: 64, but all of them where points or rows are one population, as of smc]
+    #[arg(long)]
+    pub batch: Option<usize>,
     /// Write one picture, a grid of all samples [default: samples.png, when nothing else is asked for]
     #[arg(long, value_name = "FILE.png")]
     pub out: Option<PathBuf>,

@@ -7,13 +7,13 @@ use crate::args::Sample;
 use crate::output;
 use crate::progress::Progress;
 use crate::run::{Drawing, Usage, usage};
-use crate::sample::{arrays, each, levels, seeds};
+use crate::sample::{BATCH, arrays, each, mcmc, seeds};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
 use langevin_dynamics::likelihood::Normalised;
 use langevin_dynamics::process::{self, Within};
-use langevin_dynamics::sampler::{Report, follow};
+use langevin_dynamics::sampler::{AnySampler, Report, follow};
 use langevin_dynamics::wrap::{Clamped, Clip, Reframed};
 use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, NoisyEnergy};
 use langevin_ops::shape::to_host;
@@ -21,8 +21,13 @@ use part::Part;
 use ratios::Estimated;
 use std::path::Path;
 
-/// What draws unless sampler.name says otherwise: no reverse process leads through compositions, but corrected it does.
-const SAMPLER: [&str; 5] = [
+/// What draws unless sampler.name says otherwise: no reverse process leads through compositions. Weighed particles follow the
+/// energies, with no bias but that of their number.
+const BY_WEIGHTS: [&str; 2] = ["sampler.name=smc", "sampler.steps=40"];
+
+/// The same where weights cannot: by scores alone, and for images, which few ancestors would be left of. A corrected reverse
+/// process is as right as its corrector has time to be.
+const CORRECTED: [&str; 5] = [
     "sampler.name=pc",
     "sampler.corrector.name=hmc",
     "sampler.corrector.leapfrogs=2",
@@ -155,13 +160,8 @@ impl Composition {
             let (mut noise, mut sampler) = (drawing.noise.of(some), drawing.sampler.sampler.clone());
             let shape = self.shape(some.len())?;
             let x = self.with(some.len(), |composed| {
-                let clamped;
-                let m: &dyn Denoiser = if drawing.sampler.clip {
-                    clamped = Clamped::new(composed, Clip::default())?;
-                    &clamped
-                } else {
-                    composed
-                };
+                let clamped = drawing.sampler.clip.then(|| Clamped::new(composed, Clip::default())).transpose()?;
+                let m: &dyn Denoiser = clamped.as_ref().map_or(composed, |clamped| clamped);
                 let x = noise.normal(shape, model.dtype(), model.device())?.affine(std, 0.)?;
                 let watch = |_: langevin_dynamics::sampler::At| {
                     progress.step();
@@ -219,16 +219,48 @@ impl Composition {
     }
 }
 
+/// Whether a reverse process leads through the noisy composition: noise commutes with mixtures, and with nothing else.
+fn commutes(expression: &Expression) -> bool {
+    match expression {
+        Expression::Model(_) => true,
+        Expression::Mixture(parts) => parts.iter().all(|(_, part)| commutes(part)),
+        _ => false,
+    }
+}
+
+/// Says on stderr what is drawn only nearly.
+fn talk_of(composition: &Composition, sampler: &AnySampler, has_energy: bool) {
+    let name = sampler.name();
+    if sampler.get().report().is_none() {
+        if !commutes(&composition.asked) || composition.temperature != 1. {
+            crate::talk!(
+                "sampler.name={name} has no steps of MCMC, and a reverse process alone draws something else than \"{}\"; leave \
+                 sampler.name out, or take smc, annealed-mcmc or tempering",
+                composition.asked
+            );
+        }
+    } else if !has_energy {
+        crate::talk!(
+            "not every model here has an energy: {name} draws \"{}\" approximately, by scores and their line integrals",
+            composition.asked
+        );
+    }
+}
+
 /// Carries out `langevin sample --compose TEXT`; what can be written was asked before.
 pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
-    let mut changes: Vec<String> = SAMPLER.map(String::from).into();
-    match &args.model {
+    let own: Vec<String> = match &args.model {
         Some(model) if !model.contains('=') => {
             return usage(format!("{model}: the models of a composition are named by --let, such as --let a={model}"));
         }
-        first => changes.extend(first.iter().chain(&args.changes).cloned()),
-    }
-    let drawing = Drawing::of(None, &changes)?;
+        first => first.iter().chain(&args.changes).cloned().collect(),
+    };
+    let mut composition = Composition::of(args, text, device)?;
+    let kind = composition.first()?.opened.kind();
+    crate::sample::suits(args, kind)?;
+    let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
+    let usual: &[&str] = if has_energy && kind != Kind::Image { &BY_WEIGHTS } else { &CORRECTED };
+    let drawing = Drawing::of(None, &usual.iter().map(|s| s.to_string()).chain(own).collect::<Vec<_>>())?;
     let sampler = drawing.sampler.sampler.get();
     if sampler.wants_consistency() {
         return usage("--compose: consistency functions cannot be composed; leave sampler.name out, or use smc");
@@ -236,22 +268,21 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     crate::sample::reports(args, &drawing.sampler.sampler)?;
     let all = seeds(args)?;
     let particles = ratios::particles(args.estimate_ratios.flatten())?;
-    let mut composition = Composition::of(args, text, device)?;
-    let kind = composition.first()?.opened.kind();
-    crate::sample::suits(args, kind)?;
-    let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
     if sampler.wants_energy() && !has_energy {
         return usage(format!(
             "sampler.name={}: it weighs samples by their energy, and not every model here has one; leave it out",
             drawing.sampler.sampler.name()
         ));
     }
-    if args.batch < all.len() && sampler.population() {
-        crate::talk!("each {} samples are a population of their own; --batch {} makes one", args.batch, all.len());
+    talk_of(&composition, &drawing.sampler.sampler, has_energy);
+    let whole = sampler.population() && kind != Kind::Image;
+    let batch = args.batch.unwrap_or(if whole { all.len() } else { BATCH });
+    if batch < all.len() && sampler.population() {
+        crate::talk!("each {batch} samples are a population of their own; --batch {} makes one", all.len());
     }
     composition.weigh(particles)?;
     composition.tell()?;
-    let (x, report) = composition.draw(&drawing, &all, args.batch)?;
+    let (x, report) = composition.draw(&drawing, &all, batch)?;
     let notes = [
         ("langevin.compose", composition.asked.to_string()),
         ("langevin.models", args.models.join(" ")),
@@ -271,8 +302,5 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
         output::save(path, &arrays(kind, &x, None)?)?;
         crate::say!("{}", path.display())?;
     }
-    match (&args.report, &report) {
-        (Some(file), Some(report)) => levels(report, file.as_deref()),
-        _ => Ok(()),
-    }
+    mcmc(args, report.as_ref())
 }

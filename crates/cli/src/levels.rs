@@ -30,6 +30,25 @@ pub fn show(report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// Acceptance below this part is no sampling.
+const STUCK: f64 = 0.05;
+
+/// Says on stderr at which levels chains hardly moved, report or none.
+pub fn warn(report: &Report) {
+    let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.stats.acceptance() < STUCK).collect();
+    if let (Some(first), Some(last)) = (stuck.first(), stuck.last()) {
+        crate::talk!(
+            "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what is drawn \
+             hardly moved there; take a smaller step of the kernel, or more sampler.steps (--report shows each level)",
+            100. * STUCK,
+            stuck.len(),
+            report.levels.len(),
+            first.noise,
+            last.noise
+        );
+    }
+}
+
 /// A number with so many decimals, where there is one: too few steps tell neither ESS nor R-hat.
 fn known(v: f64, decimals: usize) -> String {
     if v.is_nan() { "-".into() } else { format!("{v:.decimals$}") }

@@ -132,6 +132,13 @@ impl Sampler {
         if self.steps == 0 || self.steps > 100_000 {
             return usage(format!("sampler.steps = {}: give 1 to 100000", self.steps));
         }
+        if self.clip && self.sampler.get().report().is_some() {
+            return usage(format!(
+                "sampler.clip = true: clipping bends the score, and no energy goes with what comes of it, so the steps of \
+                 MCMC of {} would have none to go by; leave it out",
+                self.sampler.name()
+            ));
+        }
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use langevin_dynamics::sampler::{AnySampler, Report};
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
+/// Samples at a time without --batch.
+pub const BATCH: usize = 64;
 /// Samples without -n or --seeds.
 const NUMBER: usize = 64;
 /// Pictures of a path from one seed to another without -n.
@@ -30,7 +32,7 @@ const MOST: u64 = 10_000_000;
 pub fn run(args: &Sample) -> Result<()> {
     let device = args.machine.open()?;
     let seeds = seeds(args)?;
-    if args.batch == 0 {
+    if args.batch == Some(0) {
         return usage("--batch 0: give at least 1");
     }
     let levels = args.report.iter().flatten();
@@ -52,7 +54,7 @@ pub fn run(args: &Sample) -> Result<()> {
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
     reports(args, &way.sampler)?;
-    let (model, noise, batch) = (&opened.model, drawing.noise, args.batch);
+    let (model, noise, batch) = (&opened.model, drawing.noise, args.batch.unwrap_or(BATCH));
     let job = Job { model, guide, noise, way: start.cut(way)?, start, batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
@@ -176,14 +178,14 @@ fn write(
         output::save_gif(path, frames)?;
         crate::say!("{}", path.display())?;
     }
-    match (&args.report, &drawn.report) {
-        (Some(file), Some(report)) => levels(report, file.as_deref()),
-        _ => Ok(()),
-    }
+    mcmc(args, drawn.report.as_ref())
 }
 
-/// What MCMC did at each noise level: the table, and JSON in `file`.
-pub fn levels(report: &Report, file: Option<&Path>) -> Result<()> {
+/// What MCMC did at each noise level, if it is asked for: the table, and JSON in a file. Where it failed is said anyway.
+pub fn mcmc(args: &Sample, report: Option<&Report>) -> Result<()> {
+    let Some(report) = report else { return Ok(()) };
+    levels::warn(report);
+    let Some(file) = &args.report else { return Ok(()) };
     if let Some(path) = file {
         output::save(path, serde_json::to_string_pretty(&levels::json(report))?.as_bytes())?;
         crate::say!("{}", path.display())?;

@@ -204,6 +204,11 @@ impl Denoiser for Guided<'_> {
         combine(&w, &x0, &rest, &self.guide.x0(x, &self.asked(t, &w))?)
     }
 
+    fn prior_precision(&self) -> f64 {
+        let w = self.weights(&[self.process().span().1]).first().copied().unwrap_or(1.);
+        w * self.model.prior_precision() + (1. - w) * self.guide.prior_precision()
+    }
+
     fn whole_batch(&self) -> bool {
         self.model.whole_batch() || self.guide.whole_batch()
     }

@@ -61,7 +61,7 @@ fn every_kernel_corrects() {
         for level in &levels {
             let (stats, ess) = (level.stats, level.trace.ess());
             assert_eq!((stats.proposed, stats.nan, level.trace.chains()), (4 * N as u64, 0, N), "{name}");
-            assert!((0.8..=1.).contains(&stats.acceptance()), "{name} at {}: {stats:?}", level.t);
+            assert!((0.45..=1.).contains(&stats.acceptance()), "{name} at {}: {stats:?}", level.t);
             // no fewer than there are chains, which are independent, and R-hat tells whether they agree
             assert!(ess > 100. && level.trace.r_hat() > 0.9 && level.noise == level.t, "{name} at {}: {ess}", level.t);
         }
@@ -75,7 +75,7 @@ fn a_score_alone_is_enough() {
     let n = 300;
     let make = || {
         let kernel = Some(Mala { step: 0.3, ..Mala::default() }.into());
-        AnySampler::from(Pc { corrector: kernel, corrector_steps: 2, ..Pc::default() })
+        AnySampler::from(Pc { corrector: kernel, corrector_steps: 2, adapt: 0, ..Pc::default() })
     };
     let ((exact, by_energy), (line, by_score)) = (draw(&mut make(), 16, n, true), draw(&mut make(), 16, n, false));
     let same = exact.iter().zip(&line).filter(|(a, b)| (*a - *b).abs() < 1e-9).count();
@@ -108,4 +108,41 @@ fn reports_of_batches_add_up() {
         let swapped = whole.levels.iter().skip(1).all(|level| level.swaps.is_some_and(|s| s.accepted > 0));
         assert_eq!(swapped, sampler.name() == "tempering");
     }
+}
+
+/// With one sweep a level all neighbours swap, in turn.
+#[test]
+fn every_pair_swaps_with_one_sweep_a_level() {
+    let n = 20;
+    for sweeps in [1, 2, 3] {
+        let mut sampler = serde_json::from_str(&format!(r#"{{"name": "tempering", "sweeps": {sweeps}}}"#)).unwrap();
+        let (_, report) = draw(&mut sampler, 12, n, true);
+        let levels = report.unwrap().levels;
+        for (k, level) in levels.iter().enumerate().skip(1) {
+            // the pair is there in all sweeps from its own level on, and swaps in every second
+            let turns = (levels.len() - k) * sweeps;
+            let proposed = level.swaps.map_or(0, |swaps| swaps.proposed) / n as u64;
+            assert!(
+                proposed.abs_diff(turns as u64 / 2) <= 1 && proposed > 0,
+                "{sweeps} a level: {proposed} of {turns} at {k}"
+            );
+        }
+    }
+}
+
+/// Weighed particles tell of each level once, the noisiest first.
+#[test]
+fn smc_tells_of_each_level_once() {
+    let (_, report) = draw(&mut AnySampler::named("smc").unwrap(), 6, 30, true);
+    let noises: Vec<f64> = report.unwrap().levels.iter().map(|level| level.noise).collect();
+    let process = AnyProcess::named("edm").unwrap();
+    let times = AnyGrid::from(Karras::default()).get().times(process.get(), 6).unwrap();
+    assert_eq!(noises, times[..6]);
+}
+
+/// A kernel without a test of acceptance leaves no level as it is, and weights would not be those of what it draws.
+#[test]
+fn smc_refuses_a_kernel_without_a_test() {
+    let why = serde_json::from_str::<AnySampler>(r#"{"name": "smc", "kernel": {"name": "langevin"}}"#).unwrap_err();
+    assert!(why.to_string().contains("langevin has no test of acceptance"), "{why}");
 }

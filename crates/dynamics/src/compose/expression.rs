@@ -19,6 +19,8 @@ pub enum Expression {
     Mixture(Vec<(Option<f64>, Expression)>),
 }
 
+/// Smaller weights, and greater ones than its inverse, leave nothing of sums of energies.
+const LEAST: f64 = 1e-100;
 /// Deeper ones are a slip, and would overflow the stack.
 const DEEPEST: usize = 100;
 
@@ -111,17 +113,23 @@ impl fmt::Display for Expression {
         match self {
             Self::Model(name) => f.write_str(name),
             Self::Weighted(w, of) if *w == -1. => write!(f, "!{}", inner(of)),
-            Self::Weighted(w, of) => write!(f, "{w}*{}", inner(of)),
+            Self::Weighted(w, of) => write!(f, "{}*{}", short(*w), inner(of)),
             Self::Product(parts) => f.write_str(&parts.iter().map(inner).collect::<Vec<_>>().join(" & ")),
             Self::Mixture(parts) => {
                 let part = |(ratio, of): &(Option<f64>, Self)| {
                     let of = if matches!(of, Self::Mixture(_)) { format!("({of})") } else { of.to_string() };
-                    ratio.map_or(of.clone(), |ratio| format!("{ratio}:{of}"))
+                    ratio.map_or(of.clone(), |ratio| format!("{}:{of}", short(ratio)))
                 };
                 f.write_str(&parts.iter().map(part).collect::<Vec<_>>().join(" | "))
             }
         }
     }
+}
+
+/// A number as it is mostly typed: 0.001, and 1e300 in place of its 301 digits.
+fn short(v: f64) -> String {
+    let usual = v == 0. || (1e-6..1e15).contains(&v.abs());
+    if usual { v.to_string() } else { format!("{v:e}") }
 }
 
 struct Parser<'a> {
@@ -235,7 +243,7 @@ impl Parser<'_> {
         Ok(Expression::Model(name))
     }
 
-    /// A finite number, if there is one next.
+    /// A number that leaves room to reckon with it, if there is one next.
     fn number(&mut self) -> Result<Option<f64>> {
         let next = self.peek();
         if !next.is_some_and(|c| c.is_ascii_digit() || c == '.' || c == '-') {
@@ -254,6 +262,9 @@ impl Parser<'_> {
             (length, before) = (length + c.len_utf8(), Some(c));
         }
         match self.rest().get(..length).and_then(|text| text.parse::<f64>().ok()).filter(|v| v.is_finite()) {
+            Some(value) if value != 0. && !(LEAST..=1. / LEAST).contains(&value.abs()) => {
+                self.expected("a number from 1e-100 to 1e100")
+            }
             Some(value) => {
                 self.at += length;
                 Ok(Some(value))

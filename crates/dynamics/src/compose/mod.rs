@@ -166,7 +166,7 @@ impl<'a> Composed<'a> {
         }
         let own: Vec<f64> = models.iter().map(|(_, model)| model.prior_precision()).collect();
         let precision = tree.precision(&own) / temperature;
-        if precision.is_nan() || precision <= 0. {
+        if !(precision.is_finite() && precision > 0.) {
             bail!(
                 "compose: the weights of \"{expression}\" add up to {}: there is no such density; they must add up to \
                  more than 0",

@@ -72,6 +72,14 @@ impl Denoiser for Posterior<'_> {
         self.model.score(x, t)? + self.pull(x, &self.marginal(t)?)?
     }
 
+    fn prior_precision(&self) -> f64 {
+        self.model.prior_precision()
+    }
+
+    fn whole_batch(&self) -> bool {
+        self.model.whole_batch()
+    }
+
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
         self.model.noisy_energy().map(|_| self as &dyn NoisyEnergy)
     }

@@ -5,7 +5,8 @@
 //! monotone sequence; R-hat is sqrt(V / W) of chains cut in half, on ranks. \[Vehtari et al. 2021, 1903.08008\]
 
 use super::View;
-use candle_core::{Result, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use statrs::function::erf::erf_inv;
 
@@ -112,52 +113,77 @@ pub fn r_hat(chains: &[Vec<f64>]) -> f64 {
     ratio(&chains).max(ratio(&folded.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
-/// What is watched of a chain: the mean of its numbers, that of their squares, and its energy where it is known.
-const WATCHED: usize = 3;
+/// Samples of at most so many numbers are watched number by number.
+const FEW: usize = 16;
+/// So many directions are watched of others, the same ones always.
+const DIRECTIONS: usize = 8;
 
-/// The course of chains, step by step, in a few numbers each.
+/// The course of chains, step by step, in a few numbers each: every number of a sample, or their mean and some fixed random
+/// directions where they are many; the mean of their squares; and the energy where it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    watched: [Vec<Vec<f64>>; WATCHED], // [steps][chains]
+    watched: Vec<Vec<Vec<f64>>>, // [steps][chains] each
+}
+
+/// What is watched of chains at `x` `[B, ...]` by their places: `[watched][chains]`.
+fn places(x: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let numbers = x.elem_count() / x.dim(0)?.max(1);
+    let x = to_host(x)?;
+    let of = |f: &dyn Fn(&[f64]) -> f64| x.chunks(numbers.max(1)).map(f).collect::<Vec<f64>>();
+    let mut watched = vec![of(&|x| mean(x.iter().map(|v| v * v)))];
+    if numbers <= FEW {
+        watched.extend((0..numbers).map(|i| of(&|x| x[i])));
+        return Ok(watched);
+    }
+    watched.push(of(&|x| mean_of(x)));
+    let seeds: Vec<u64> = (0..DIRECTIONS as u64).collect();
+    let directions = to_host(&Noise::seeds(&seeds).normal((DIRECTIONS, numbers), DType::F64, &Device::Cpu)?)?;
+    for direction in directions.chunks(numbers) {
+        watched.push(of(&|x| x.iter().zip(direction).map(|(x, along)| x * along).sum()));
+    }
+    Ok(watched)
 }
 
 impl Trace {
-    /// Notes where the chains are now. Errors if they are not as many as before.
+    /// Notes where the chains are now. Errors if they are not as many as before, or another number is known of them.
     pub fn record(&mut self, at: &View) -> Result<()> {
-        let batch = at.x.dim(0)?;
-        let numbers = at.x.elem_count() / batch.max(1);
-        let x = to_host(&at.x)?;
-        let of = |f: fn(f64) -> f64| x.chunks(numbers.max(1)).map(|x| mean(x.iter().map(|v| f(*v)))).collect();
-        let before = self.chains();
+        let (batch, before) = (at.x.dim(0)?, self.chains());
         if before > 0 && before != batch {
             bail!("trace: {batch} chains after {before}; a trace is of one set of chains");
         }
-        let values = [Some(of(|v| v)), Some(of(|v| v * v)), at.energy.clone()];
-        for (steps, values) in self.watched.iter_mut().zip(values) {
-            steps.extend(values);
+        let values: Vec<Vec<f64>> = places(&at.x)?.into_iter().chain(at.energy.clone()).collect();
+        if self.watched.is_empty() {
+            self.watched = vec![vec![]; values.len()];
         }
+        if self.watched.len() != values.len() {
+            bail!(
+                "trace: {} numbers known of a chain after {}; the energy always, or never",
+                values.len(),
+                self.watched.len()
+            );
+        }
+        self.watched.iter_mut().zip(values).for_each(|(steps, values)| steps.push(values));
         Ok(())
     }
 
     /// Chains of the same course beside these.
     pub fn append(&mut self, other: Self) {
+        if self.watched.is_empty() {
+            return *self = other;
+        }
         for (own, other) in self.watched.iter_mut().zip(other.watched) {
-            if own.is_empty() {
-                *own = other;
-            } else {
-                own.iter_mut().zip(other).for_each(|(own, other)| own.extend(other));
-            }
+            own.iter_mut().zip(other).for_each(|(own, other)| own.extend(other));
         }
     }
 
     /// The number of chains.
     pub fn chains(&self) -> usize {
-        self.watched[0].first().map_or(0, Vec::len)
+        self.watched.first().and_then(|steps| steps.first()).map_or(0, Vec::len)
     }
 
     /// The number of steps.
     pub fn steps(&self) -> usize {
-        self.watched[0].len()
+        self.watched.first().map_or(0, Vec::len)
     }
 
     /// The least effective sample size of what is watched; NaN where nothing can be said.
@@ -174,6 +200,6 @@ impl Trace {
         let chains = |steps: &Vec<Vec<f64>>| -> Vec<Vec<f64>> {
             (0..self.chains()).map(|n| steps.iter().filter_map(|step| step.get(n)).copied().collect()).collect()
         };
-        self.watched.iter().filter(|steps| !steps.is_empty()).map(move |steps| f(&chains(steps)))
+        self.watched.iter().map(move |steps| f(&chains(steps)))
     }
 }

@@ -24,7 +24,7 @@ pub struct Hmc {
     /// The diagonal of M^-1, best the variances of the density: one number a number of a sample; empty for ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inverse_mass: Vec<f64>,
-    /// Steps over which each chain adapts its step size, after which it stays; 0 for none.
+    /// Steps over which each chain adapts its step size, after which it stays; 0 for none. Until then what is drawn is off.
     pub adapt: usize,
     /// The rate of acceptance that adaptation aims at.
     pub target: f64,
@@ -125,6 +125,10 @@ impl ScoreKernel for Hmc {
 
     fn begin(&mut self) {
         self.size = StepSize::default();
+    }
+
+    fn adapt_again(&mut self, steps: usize) {
+        self.size.again(steps);
     }
 
     fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {

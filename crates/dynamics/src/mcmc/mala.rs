@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct Mala {
     /// The step size h, in units of the squared length of the density.
     pub step: f64,
-    /// Steps over which each chain adapts its step size, after which it stays; 0 for none.
+    /// Steps over which each chain adapts its step size, after which it stays; 0 for none. Until then what is drawn is off.
     pub adapt: usize,
     /// The rate of acceptance that adaptation aims at: 0.574 is best in many dimensions.
     pub target: f64,
@@ -54,6 +54,10 @@ impl ScoreKernel for Mala {
 
     fn begin(&mut self) {
         self.size = StepSize::default();
+    }
+
+    fn adapt_again(&mut self, steps: usize) {
+        self.size.again(steps);
     }
 
     fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {

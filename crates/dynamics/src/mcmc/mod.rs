@@ -145,7 +145,7 @@ pub struct Stats {
     pub diverged: u64,
     /// Proposals that were not finite; their chains stay where they were.
     pub nan: u64,
-    /// The sum over proposals, but for those lost, of how far their energy difference may be off.
+    /// The sum over proposals, but for those that diverged or were lost, of how far their energy difference may be off.
     pub error: f64,
 }
 
@@ -155,9 +155,10 @@ impl Stats {
         self.accepted as f64 / self.proposed as f64
     }
 
-    /// How far the energy difference of a proposal may be off, on average; NaN if there were none.
+    /// How far the energy difference of a proposal may be off, on average over those that neither diverged nor were lost; NaN
+    /// if there were none.
     pub fn mean_error(&self) -> f64 {
-        self.error / self.proposed as f64
+        self.error / (self.proposed - self.diverged - self.nan) as f64
     }
 }
 
@@ -198,6 +199,10 @@ pub trait ScoreKernel: Send + Sync + std::fmt::Debug {
 
     /// Other chains begin: what was adapted to the last ones is forgotten.
     fn begin(&mut self) {}
+
+    /// The same chains come to another density: over the next `steps` steps, in place of the kernel's own, each adapts its
+    /// step size from where it stands. A kernel without a test of acceptance has nothing to adapt by.
+    fn adapt_again(&mut self, _steps: usize) {}
 
     /// One step of every chain from where `at` saw it. `length` is the unit of length of the density, one for all chains or
     /// one a chain: sigma for noisy data, 1 where step sizes are absolute.

@@ -1,21 +1,27 @@
 //! Step sizes that adapt to a rate of acceptance, each chain its own, by dual averaging. \[Hoffman & Gelman 2014, section 3.2\]
 //!
 //! After step m with probability of acceptance a: H = (1 - 1/(m + t0)) H + (target - a) / (m + t0),
-//! ln e = mu - H sqrt(m) / gamma, and ln e-bar = m^-kappa ln e + (1 - m^-kappa) ln e-bar, which is what stays.
+//! ln e = mu - H sqrt(m) / gamma, and ln e-bar = m^-kappa ln e + (1 - m^-kappa) ln e-bar, which is what stays. Here mu is the
+//! logarithm of the size that a chain comes with; theirs is that of ten times it, for a search that begins far too small.
+//!
+//! A size that still adapts depends on where its chain has been, so its steps leave the density a little off: only those
+//! after it has come to rest count.
 
 use candle_core::{Result, bail};
 
 const GAMMA: f64 = 0.05;
 const T0: f64 = 10.;
 const KAPPA: f64 = 0.75;
-/// So far, as a factor, may a step size go from where it began: there is no best one for a flat density.
+/// So far, as a factor, may a step size go from where it came in: there is no best one for a flat density.
 const MOST: f64 = 1e4;
 
 /// The state of one chain.
 #[derive(Clone, Copy, Debug, Default)]
 struct Average {
+    /// ln of the step size that it came with, relative to the first.
+    from: f64,
     error: f64,
-    /// ln of the step size by which it goes on, and its mean, relative to the first.
+    /// ln of the step size by which it goes on, and its mean, relative to the one that it came with.
     log: f64,
     log_mean: f64,
 }
@@ -26,6 +32,7 @@ pub struct StepSize {
     chains: Vec<Average>,
     done: usize,
     frozen: bool,
+    steps: Option<usize>, // as many in place of the kernel's own
 }
 
 impl StepSize {
@@ -35,17 +42,27 @@ impl StepSize {
             bail!("mcmc: {} lengths for {batch} chains; give one, or one a chain", units.len());
         }
         if self.chains.len() != batch {
-            *self = Self::default(); // none has adapted, or these are other chains
+            *self = Self { steps: self.steps, ..Self::default() }; // none has adapted, or these are other chains
         }
         let frozen = self.frozen;
-        let own = |chain: &Average| if frozen { chain.log_mean } else { chain.log };
+        let own = |chain: &Average| chain.from + if frozen { chain.log_mean } else { chain.log };
         let n = units.len().max(self.chains.len());
         let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
         Ok((0..n).map(|i| first * at(units, i) * self.chains.get(i).map_or(1., |chain| own(chain).exp())).collect())
     }
 
-    /// What was accepted, `[B]`, changes the next step size, for the first `steps` steps.
+    /// The same chains at another density: over `steps` steps they adapt again, from the sizes that they have.
+    pub(super) fn again(&mut self, steps: usize) {
+        for chain in &mut self.chains {
+            let now = if self.frozen { chain.log_mean } else { chain.log };
+            *chain = Average { from: chain.from + now, ..Average::default() };
+        }
+        (self.done, self.frozen, self.steps) = (0, false, Some(steps));
+    }
+
+    /// What was accepted, `[B]`, changes the next step size, for the first `steps` steps if nothing else was said.
     pub(super) fn adapt(&mut self, probability: &[f64], target: f64, steps: usize) {
+        let steps = self.steps.unwrap_or(steps);
         if self.done >= steps {
             return;
         }

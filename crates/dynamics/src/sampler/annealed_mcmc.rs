@@ -12,7 +12,7 @@ use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
-/// `steps_per_level` steps of the kernel a level; its unit of length is sigma.
+/// `adapt + steps_per_level` steps of the kernel a level; its first unit of length is sigma.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnnealedMcmc {
@@ -20,6 +20,9 @@ pub struct AnnealedMcmc {
     pub kernel: AnyKernel,
     /// Its steps at each time of the grid.
     pub steps_per_level: usize,
+    /// Steps before those at each level in which each chain adapts its step size, for a kernel with a test of acceptance; 0 leaves
+    /// the size as the kernel has it, in units of sigma, where chains stand still once sigma is far below the data's width.
+    pub adapt: usize,
     /// What the kernel did in the last run.
     #[serde(skip)]
     pub report: Report,
@@ -27,7 +30,7 @@ pub struct AnnealedMcmc {
 
 impl Default for AnnealedMcmc {
     fn default() -> Self {
-        Self { kernel: Mala::default().into(), steps_per_level: 10, report: Report::default() }
+        Self { kernel: Mala::default().into(), steps_per_level: 10, adapt: 10, report: Report::default() }
     }
 }
 
@@ -48,7 +51,7 @@ impl Sampler for AnnealedMcmc {
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x = self.report.steps(m, self.kernel.get_mut(), (x, t), self.steps_per_level, z)?;
+        let x = self.report.steps(m, self.kernel.get_mut(), (x, t), (self.adapt, self.steps_per_level), z)?;
         if lands(s) { m.x0(&x, t) } else { carried(&ends(m.process(), t, s)?, &x) }
     }
 

@@ -3,7 +3,7 @@
 //! The step size of the Langevin dynamics is eps = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 (1 where data
 //! are not scaled). In many dimensions |z| / |score| is nearly sigma; in few it varies from point to point, and a step
 //! size that depends on x draws from another density (near p / eps): hence the choice of [`Norms`].
-//! Any other kernel may correct in its place, with a test of acceptance or without; its unit of length is sigma. So corrected,
+//! Any other kernel may correct in its place, with a test of acceptance or without; its first unit of length is sigma. So corrected,
 //! a reverse process that is not quite that of the densities still arrives, as for products of models. \[Du23, Alg. 1\]
 
 use super::report::Report;
@@ -41,6 +41,9 @@ pub struct Pc {
     /// The kernel that corrects, with its own step size; the paper's Langevin step, by `snr` and `norms`, if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrector: Option<AnyKernel>,
+    /// Steps before those at each level in which each chain adapts its step size, for a kernel with a test of acceptance; 0 leaves
+    /// the size as the kernel has it, in units of sigma, where chains stand still once sigma is far below the data's width.
+    pub adapt: usize,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
     /// The norms that make the step size.
@@ -54,7 +57,7 @@ impl Default for Pc {
     fn default() -> Self {
         let predictor = Box::new(ReverseDiffusion::default().into());
         let (norms, report) = (Norms::default(), Report::default());
-        Self { predictor, corrector_steps: 1, corrector: None, snr: 0.16, norms, report }
+        Self { predictor, corrector_steps: 1, corrector: None, adapt: 4, snr: 0.16, norms, report }
     }
 }
 
@@ -83,7 +86,7 @@ impl Sampler for Pc {
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let x = match &mut self.corrector {
-            Some(kernel) => self.report.steps(m, kernel.get_mut(), (x, t), self.corrector_steps, z)?,
+            Some(kernel) => self.report.steps(m, kernel.get_mut(), (x, t), (self.adapt, self.corrector_steps), z)?,
             None => self.corrected(m, x, &ends(m.process(), t, s)?, t, z)?,
         };
         if lands(s) { m.x0(&x, t) } else { self.predictor.get_mut().step(m, &x, t, s, z) }

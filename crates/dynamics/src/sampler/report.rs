@@ -59,17 +59,20 @@ impl Report {
         }
     }
 
-    /// `steps` steps of `kernel` at the noise level `t`, whose sigma is the unit of length; where they lead.
+    /// `steps` steps of `kernel` at the noise level `t`, whose sigma is the first unit of length; where they lead. Before
+    /// them come `adapt` steps in which each chain finds its step size, and which are not told of: far below the width of
+    /// the data sigma is no measure of it.
     pub(super) fn steps(
         &mut self,
         m: &dyn Denoiser,
         kernel: &mut dyn ScoreKernel,
         (x, t): (&Tensor, &[f64]),
-        steps: usize,
+        (adapt, steps): (usize, usize),
         z: &mut Noise,
     ) -> Result<Tensor> {
         let level = Level { model: m, t };
-        let at = level.look(x)?;
+        let length = each(m.process(), t, |m| m.sigma);
+        let at = adapted(&level, kernel, (level.look(x)?, &length), adapt, z)?;
         Ok(self.steps_at((&level, AtLevel::new(m.process(), t)), kernel, at, steps, z)?.x)
     }
 
@@ -92,4 +95,21 @@ impl Report {
         self.levels.push(found);
         Ok(at)
     }
+}
+
+/// Where `steps` steps lead in which each chain adapts its step size to the density `m`; none leave it as it is.
+pub(super) fn adapted(
+    m: &dyn Score,
+    kernel: &mut dyn ScoreKernel,
+    (mut at, length): (View, &[f64]),
+    steps: usize,
+    z: &mut Noise,
+) -> Result<View> {
+    if steps > 0 && kernel.corrected() {
+        kernel.adapt_again(steps);
+        for _ in 0..steps {
+            at = kernel.advance(m, &at, length, z)?.0;
+        }
+    }
+    Ok(at)
 }

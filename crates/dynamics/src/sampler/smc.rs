@@ -50,6 +50,13 @@ impl Sampler for Smc {
             bail!("resample is {}; it must be from 0 to 1, 0.5 is usual", self.resample);
         }
         above_zero("steps_per_level", self.steps_per_level as f64)?;
+        if !self.kernel.get().corrected() {
+            bail!(
+                "smc: the kernel {} has no test of acceptance, so it leaves no level as it is and the weights would not be \
+                 those of what it draws; use mala or hmc",
+                self.kernel.name()
+            );
+        }
         self.kernel.get().check()
     }
 
@@ -65,10 +72,11 @@ impl Sampler for Smc {
         }
         let now = match self.particles.take() {
             Some(now) => now,
-            None => Particles::from_prior(m, x, t)?,
+            None => self.moved(m, Particles::from_prior(m, x, t)?, t, z)?,
         };
         if lands(&[s]) {
             let last = self.moved(m, now.drawn_again(z)?, t, z)?;
+            self.report.levels.pop(); // this level was told of when it was reached
             return m.x0(&last.at.x, &[t]);
         }
         let mut next = now.step(m, t, s, z)?;

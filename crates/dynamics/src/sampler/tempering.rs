@@ -4,7 +4,7 @@
 //! Levels are compared in y = x/alpha, where neighbours overlap; constants cancel, so energies need no normaliser. Where
 //! there is next to no signal x is a draw of the level already, and the level is left out.
 
-use super::report::{AtLevel, Report};
+use super::report::{AtLevel, Report, adapted};
 use super::transfer::{Ends, carried, ends, lands};
 use super::{Sampler, above_zero};
 use crate::denoiser::{Denoiser, each};
@@ -25,8 +25,13 @@ pub struct Tempering {
     pub sweeps: usize,
     /// Most levels that are kept; the noisiest is let go for a new one.
     pub rungs: usize,
+    /// Steps at a new level before those in which each chain adapts its step size there, for a kernel with a test of
+    /// acceptance; 0 leaves the size as the kernel has it, in units of sigma.
+    pub adapt: usize,
     #[serde(skip)]
     ladder: Vec<Rung>,
+    #[serde(skip)]
+    done: usize, // sweeps of the run
     #[serde(skip)]
     report: Report,
 }
@@ -43,7 +48,8 @@ struct Rung {
 
 impl Default for Tempering {
     fn default() -> Self {
-        Self { kernel: Hmc::default().into(), sweeps: 5, rungs: 16, ladder: vec![], report: Report::default() }
+        let (kernel, report) = (Hmc::default().into(), Report::default());
+        Self { kernel, sweeps: 5, rungs: 16, adapt: 5, ladder: vec![], done: 0, report }
     }
 }
 
@@ -87,7 +93,7 @@ impl Sampler for Tempering {
 
     fn begin(&mut self, _times: &[f64]) {
         self.ladder.clear();
-        self.report = Report::default();
+        (self.report, self.done) = (Report::default(), 0);
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
@@ -95,10 +101,10 @@ impl Sampler for Tempering {
         if ends.iter().any(Ends::starts_from_noise) {
             return if lands(s) { m.x0(x, t) } else { carried(&ends, x) };
         }
-        self.add(m, x, t)?;
-        for sweep in 0..self.sweeps {
+        self.add(m, x, t, z)?;
+        for _ in 0..self.sweeps {
             self.moves(m, z)?;
-            self.swaps(m, sweep, z)?;
+            self.swaps(m, z)?;
         }
         let Some(rung) = self.ladder.last() else { bail!("tempering: no levels") };
         let x = scale(&rung.at.x, &each(m.process(), t, |m| m.alpha))?;
@@ -112,15 +118,19 @@ impl Sampler for Tempering {
 
 impl Tempering {
     /// The chains `x` at `t` as a new level.
-    fn add(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64]) -> Result<()> {
+    fn add(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], z: &mut Noise) -> Result<()> {
         let level = Unscaled::new(m, t);
         let inverse: Vec<f64> = level.alpha.iter().map(|alpha| 1. / alpha).collect();
+        // step sizes go on from those of the level above
+        let last = self.ladder.last().filter(|_| self.adapt > 0);
+        let mut kernel = last.map_or(&self.kernel, |last| &last.kernel).clone();
         let at = level.look(&scale(x, &inverse)?)?;
+        let at = adapted(&level, kernel.get_mut(), (at, &lengths(m, t)), self.adapt, z)?;
         if self.ladder.len() == self.rungs {
             self.ladder.remove(0);
         }
         let place = self.report.levels.len();
-        self.ladder.push(Rung { t: t.to_vec(), at, kernel: self.kernel.clone(), place });
+        self.ladder.push(Rung { t: t.to_vec(), at, kernel, place });
         self.report.levels.push(AtLevel::new(m.process(), t));
         Ok(())
     }
@@ -129,8 +139,7 @@ impl Tempering {
     fn moves(&mut self, m: &dyn Denoiser, z: &mut Noise) -> Result<()> {
         for rung in &mut self.ladder {
             let level = Unscaled::new(m, &rung.t);
-            let length = each(m.process(), &rung.t, |m| m.sigma / m.alpha);
-            let (at, stats) = rung.kernel.get_mut().advance(&level, &rung.at, &length, z)?;
+            let (at, stats) = rung.kernel.get_mut().advance(&level, &rung.at, &lengths(m, &rung.t), z)?;
             rung.at = at;
             if let Some(level) = self.report.levels.get_mut(rung.place) {
                 level.stats += stats;
@@ -140,9 +149,12 @@ impl Tempering {
         Ok(())
     }
 
-    /// Every second pair of neighbours swaps, those that did not in the last sweep.
-    fn swaps(&mut self, m: &dyn Denoiser, sweep: usize, z: &mut Noise) -> Result<()> {
-        let from = sweep % 2;
+    /// Every second pair of neighbours swaps, those that did not in the last sweep; a new pair does in the first of its own
+    /// if there is one sweep a level.
+    fn swaps(&mut self, m: &dyn Denoiser, z: &mut Noise) -> Result<()> {
+        let first = self.ladder.first().map_or(0, |rung| rung.place);
+        let from = (first + self.done + 1) % 2;
+        self.done += 1;
         for pair in self.ladder.get_mut(from..).unwrap_or_default().chunks_exact_mut(2) {
             let [hot, cold] = pair else { continue };
             let levels = (Unscaled::new(m, &hot.t), Unscaled::new(m, &cold.t));
@@ -154,4 +166,9 @@ impl Tempering {
         }
         Ok(())
     }
+}
+
+/// The unit of length of y at each time, sigma/alpha.
+fn lengths(m: &dyn Denoiser, t: &[f64]) -> Vec<f64> {
+    each(m.process(), t, |m| m.sigma / m.alpha)
 }
