@@ -138,9 +138,9 @@ pub trait Method: Send + Sync + Debug {
         Ok(())
     }
 
-    /// How often [`Method::draw`] tells `watch` in a run through `times`.
-    fn steps(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> usize {
-        times.len().saturating_sub(1)
+    /// How often [`Method::draw`] tells `watch` in a run through `times`. Errors if the options do not suit them.
+    fn steps(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> Result<usize> {
+        Ok(times.len().saturating_sub(1))
     }
 
     /// Samples `[B, ...]` of x_0 given `seen`, from `x`, noise at the first of the falling `times`; the last is 0. Tells
