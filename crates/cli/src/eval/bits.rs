@@ -207,7 +207,8 @@ impl<'a> Task<'a> {
             _ => None,
         };
         let data: Arc<dyn Dataset> =
-            langevin_data::open(&args.data, &langevin_data::Options { size, ..Default::default() })?.into();
+            langevin_data::open(&args.data, &langevin_data::Options { size, shape: None, scaling: opened.scaling()? })?
+                .into();
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
@@ -223,19 +224,7 @@ impl<'a> Task<'a> {
         }
         let n = args.number.min(data.len());
         let (x, labels) = take(&data, n, args)?;
-        let (x, columns) = match (opened.columns()?, data.columns()) {
-            (Some(own), Some(theirs)) => {
-                if own.names.len() != theirs.names.len() {
-                    return usage(format!("--data {}: its columns are not those of the model", args.data));
-                }
-                // the model's columns were scaled by the table that it learnt
-                let scaled = theirs.restore(&x)?.into_iter().flatten().enumerate();
-                let scaled = scaled.map(|(i, v)| (v - own.mean[i % own.mean.len()]) / own.std[i % own.std.len()]);
-                let x = Tensor::from_iter(scaled, x.device())?.reshape(x.shape())?;
-                (x, Some(own.std.iter().map(|std| std.ln()).sum()))
-            }
-            _ => (x, None),
-        };
+        let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
         let labels = match (spec.labels(), args.class) {
             (None, None) => None,
             (None, Some(class)) => return usage(format!("--class {class}: this model was trained without classes")),
@@ -263,7 +252,10 @@ impl<'a> Task<'a> {
                 let unit = Unit::BitsPerDim { range };
                 (unit, format!("in {of}, +{} bits/dim; uniform noise within each of 256 levels", unit.offset()))
             }
-            Kind::Table => (Unit::Nats, "rows of standardised columns, as they are".into()),
+            Kind::Table => {
+                let scaled = if columns.is_some() { "scaled as those that the model learnt" } else { "as they are" };
+                (Unit::Nats, format!("rows of columns {scaled}"))
+            }
             Kind::Points => (Unit::Nats, "points as they are".into()),
         };
         let points = Points { x, labels, t: vec![t] };

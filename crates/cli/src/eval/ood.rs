@@ -99,7 +99,7 @@ pub fn run(args: &Ood) -> Result<()> {
     };
     let data = set(&args.data, "--data")?;
     let others = args.ood.iter().map(|spec| set(spec, "--ood")).collect::<Result<Vec<_>>>()?;
-    let (scorer, ..) = Scorer::fit(&opened, &args.scoring, plan)?;
+    let (scorer, _, fitted) = Scorer::fit(&opened, &args.scoring, plan)?;
     let steps = std::iter::once(&data).chain(&others).map(|set| scorer.steps(set.idx.len())).sum();
     let mut progress = Progress::new(steps, "batches");
     let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);
@@ -118,7 +118,7 @@ pub fn run(args: &Ood) -> Result<()> {
         }
     }
     output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;
-    crate::talk!("\nfitted to {} samples, at the noise levels", args.scoring.fit_samples);
+    crate::talk!("\nfitted to {} samples, at the noise levels", fitted.len());
     for (name, levels) in scorer.names().iter().zip(scorer.levels()) {
         crate::talk!("  {name:<15} {levels}");
     }
