@@ -68,6 +68,9 @@ pub struct Bits {
     /// Absolute error of a step of the ODE, of a number of the scaled x and of log p a dimension
     #[arg(long, default_value_t = 1e-5)]
     pub atol: f64,
+    /// Steps of the ODE at most
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub max_steps: usize,
     /// The time whose density it is [default: the least noisy of the process]
     #[arg(long, value_name = "T")]
     pub t_min: Option<f64>,
@@ -130,6 +133,7 @@ impl Bits {
             ("--batch", self.batch, 1),
             ("--runs", self.runs, 2),
             ("--particles", self.particles, 2),
+            ("--max-steps", self.max_steps, 1),
         ] {
             if value < least || value > 1_000_000 {
                 return usage(format!("{name} {value}: give {least} to 1000000"));
@@ -145,7 +149,7 @@ impl Bits {
         let exact = self.divergence.as_ref().map_or(d <= FEW, |divergence| divergence == "exact");
         let probe = if self.probe == "normal" { Probe::Normal } else { Probe::Rademacher };
         let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson { probes: self.probes, probe } };
-        Flow { rtol: self.rtol, atol: self.atol, divergence, ..Flow::default() }
+        Flow { rtol: self.rtol, atol: self.atol, max_steps: self.max_steps, divergence, ..Flow::default() }
     }
 
     fn annealing(&self) -> Annealing {
