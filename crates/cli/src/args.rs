@@ -193,7 +193,7 @@ pub struct Sample {
     pub models: Vec<String>,
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
     /// (of normalised energies, or with ratios as in a | 0.5:b), ( ) for the rest
-    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "gif", "from", "scheduler", "interpolate"])]
+    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "guidance_interval", "guide", "gif", "from", "strength", "encode", "scheduler", "interpolate"])]
     pub compose: Option<String>,
     /// What the energy of a composition is divided by [default: 1]
     #[arg(long, value_name = "T", requires = "compose")]
