@@ -195,7 +195,7 @@ pub struct Sample {
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
     /// (of normalised energies, with ratios as in a | 0.5:b, or with --estimate-ratios), ( ) for the rest; models of other
     /// processes are taken as of that of the first
-    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "gif", "from", "scheduler", "interpolate"])]
+    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "guidance_interval", "guide", "gif", "from", "strength", "encode", "scheduler", "interpolate"])]
     pub compose: Option<String>,
     /// Estimate how much of each part of a mixture there is, by annealed particles [default: 128 of them, in 8 runs]; ratios
     /// such as 0.5:b are then those of densities

@@ -4,7 +4,7 @@
 use crate::run::{Run, Usage, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use langevin_data::{Columns, Kind};
+use langevin_data::{Columns, Kind, Scaling};
 use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::{Model, ModelSpec, checkpoint, diffusers, mixture, pipeline};
@@ -52,6 +52,11 @@ impl Opened {
     pub fn columns(&self) -> Result<Option<Columns>> {
         let read = |text: &String| serde_json::from_str(text).with_context(|| format!("{}: {COLUMNS}", self.what));
         self.notes.get(COLUMNS).map(read).transpose()
+    }
+
+    /// How tables are scaled for this model: as the one that it learnt, and not at all if it learnt none.
+    pub fn scaling(&self) -> Result<Scaling> {
+        Ok(self.columns()?.map_or(Scaling::No, Scaling::Like))
     }
 }
 

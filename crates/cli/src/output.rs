@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, DynamicImage, Frame, Rgb, RgbImage};
-use std::fs::OpenOptions;
+use langevin_data::Columns;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
@@ -137,18 +138,34 @@ pub fn save_gif(path: &Path, frames: Vec<RgbImage>) -> Result<()> {
     save(path, &bytes)
 }
 
-/// A table as CSV, its columns under `names`.
-pub fn csv(names: &[String], rows: &[Vec<f64>]) -> Vec<u8> {
-    let quoted = |name: &String| {
-        if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() }
+/// Writes samples `[N, D]` as CSV: in the units of their columns, or as they are under x1, x2, ...
+pub fn save_samples(path: &Path, columns: Option<&Columns>, x: &Tensor) -> Result<()> {
+    let Some(columns) = columns else {
+        let names: Vec<String> = (1..=x.dim(1)?).map(|i| format!("x{i}")).collect();
+        let rows: Vec<Vec<f32>> = x.to_dtype(DType::F32)?.to_vec2()?;
+        return save_csv(path, &names, rows.iter().map(|row| row.iter().map(f32::to_string).collect()));
     };
-    let mut text = names.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
-    for row in rows {
-        // an f32 has no more digits than its own
-        text += &row.iter().map(|&v| (v as f32).to_string()).collect::<Vec<_>>().join(",");
-        text.push('\n');
-    }
-    text.into_bytes()
+    let rows = columns.restore(x)?;
+    let cells = |row: &Vec<f64>| row.iter().zip(&columns.std).map(|(&v, &std)| digits(v, std)).collect();
+    save_csv(path, &columns.names, rows.iter().map(cells))
+}
+
+/// Writes a table as CSV, its columns under `names`, row by row as they come.
+pub fn save_csv(path: &Path, names: &[String], mut rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    save_by(path, |file| {
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(names)?;
+        rows.try_for_each(|row| table.write_record(&row))?;
+        table.flush()
+    })
+}
+
+/// `v`, drawn as an f32 of a column of the deviation `unit`: to as many digits as that has.
+pub fn digits(v: f64, unit: f64) -> String {
+    let places = (7. - unit.log10().floor()).clamp(0., 300.) as usize;
+    let (all, some) = (v.to_string(), format!("{v:.places$}"));
+    let some = if some.contains('.') { some.trim_end_matches('0').trim_end_matches('.') } else { &some };
+    if some.len() < all.len() { some.into() } else { all }
 }
 
 /// The lines of a table of words, its columns beneath each other.
@@ -166,10 +183,15 @@ pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 /// Puts `bytes` at `path`: beside it first, then renamed, so that no half file is ever seen. What is not a file (a pipe,
 /// a device) is written to as it is.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    save_by(path, |file| file.write_all(bytes))
+}
+
+/// The same, of what `write` writes.
+fn save_by(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let wrote = if is_special(path) {
-        OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes)).map_err(anyhow::Error::from)
+        OpenOptions::new().write(true).open(path).and_then(|mut file| write(&mut file)).map_err(anyhow::Error::from)
     } else {
-        langevin_models::checkpoint::write_atomic(path, |file| file.write_all(bytes)).map_err(anyhow::Error::from)
+        langevin_models::checkpoint::write_atomic(path, write).map_err(anyhow::Error::from)
     };
     wrote.with_context(|| format!("cannot write {}", path.display()))
 }
@@ -236,9 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn numbers_have_the_digits_of_their_column() {
+        let found = [(1e9 + 0.123_456_789, 1.), (1e9 + 0.5, 1e3), (1000., 0.), (0.1, 1e-20), (12_345.678, 1e9)];
+        let found = found.map(|(v, unit)| digits(v, unit));
+        assert_eq!(found, ["1000000000.1234568", "1000000000.5", "1000", "0.1", "12346"]);
+    }
+
+    #[test]
     fn names_of_columns_are_quoted_where_they_must_be() -> Result<()> {
-        let text = csv(&["a".into(), "b, \"c\"".into()], &[vec![1., 2.5]]);
-        assert_eq!(String::from_utf8(text)?, "a,\"b, \"\"c\"\"\"\n1,2.5\n");
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("t.csv");
+        save_csv(&path, &["a".into(), "b, \"c\"".into()], [vec!["1".into(), "2.5".into()]].into_iter())?;
+        assert_eq!(std::fs::read_to_string(path)?, "a,\"b, \"\"c\"\"\"\n1,2.5\n");
         Ok(())
     }
 }

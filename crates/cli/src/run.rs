@@ -8,7 +8,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
 use langevin_models::{AnyNet, Form, Head, ModelSpec};
 use langevin_ops::noise::Noise;
-use langevin_train::{AnyEma, AnyOptimiser, Denoising, TrainOptions};
+use langevin_train::{AnyEma, AnyOptimiser, Denoising, TrainOptions, Trainer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use toml::{Table, Value};
@@ -322,7 +322,9 @@ impl Run {
             ));
         }
         self.process.get().check().map_err(|why| Usage(why.to_string()))?;
-        Ok(())
+        let spec = self.spec(vec![1], None, 1.); // what does not depend on the data
+        let agree = spec.agrees().and_then(|()| Trainer::agree(&spec, &self.loss, &self.train));
+        agree.map_err(|why| Usage(why.to_string()).into())
     }
 
     /// As TOML, every key present.
@@ -341,8 +343,12 @@ impl Run {
             Some(sigma) => sigma,
             None => data::std(data)?,
         };
-        Ok(ModelSpec {
-            shape: data.shape().to_vec(),
+        Ok(self.spec(data.shape().to_vec(), classes, sigma_data))
+    }
+
+    fn spec(&self, shape: Vec<usize>, classes: Option<usize>, sigma_data: f64) -> ModelSpec {
+        ModelSpec {
+            shape,
             classes,
             null_class: self.train.label_dropout > 0.,
             head: self.model.head,
@@ -353,7 +359,7 @@ impl Run {
             sigma_data,
             normalised: self.model.normalised,
             from_zero: self.model.from_zero,
-        })
+        }
     }
 }
 

@@ -206,13 +206,7 @@ fn show(
     match open::kind(model) {
         Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
         Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
-        _ => {
-            let (names, rows) = match columns {
-                Some(columns) => (columns.names.clone(), columns.restore(x)?),
-                None => ((1..=x.dim(1)?).map(|i| format!("x{i}")).collect(), x.to_dtype(DType::F64)?.to_vec2()?),
-            };
-            output::save(path, &output::csv(&names, &rows))
-        }
+        _ => output::save_samples(path, columns, x),
     }
 }
 

@@ -118,7 +118,7 @@ impl Plan {
 
 /// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
 pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>> {
-    let options = Options { size: None, shape: Some(opened.model.spec.shape.clone()) };
+    let options = Options { size: None, shape: Some(opened.model.spec.shape.clone()), scaling: opened.scaling()? };
     let data = match langevin_data::open(spec, &options) {
         Ok(data) => data,
         Err(e) => return usage(format!("{what} {spec}: {e}")),
@@ -251,14 +251,6 @@ pub fn samples(opened: &Opened, data: &dyn Dataset, idx: &[usize]) -> Result<Ten
     let mut x = data.get(idx)?.x;
     if opened.dequantised() && data.kind() == Kind::Image {
         x = dequantise(&x, &mut Noise::seeds(&idx.iter().map(|&i| i as u64 ^ DEQUANTISED).collect::<Vec<_>>()))?;
-    }
-    if let (Some(theirs), Some(own)) = (data.columns(), opened.columns()?) {
-        // each table is scaled by its own moments; the model knows those of its own
-        let scaled = |row: Vec<f64>| {
-            let of = row.into_iter().zip(own.mean.iter().zip(&own.std));
-            of.map(|(v, (mean, std))| ((v - mean) / std) as f32).collect::<Vec<_>>()
-        };
-        x = Tensor::from_iter(theirs.restore(&x)?.into_iter().flat_map(scaled), x.device())?.reshape(x.shape())?;
     }
     Ok(model.spec.ranged(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
 }

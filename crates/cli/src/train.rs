@@ -33,7 +33,8 @@ pub fn run(args: Train) -> Result<()> {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
     let data: Arc<dyn Dataset> =
-        langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size, shape: None })?.into();
+        langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size, ..Default::default() })?
+            .into();
     for note in data.notes() {
         crate::talk!("{note}");
     }

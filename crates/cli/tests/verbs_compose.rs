@@ -142,6 +142,31 @@ fn compositions_are_written_as_samples_are() {
 }
 
 #[test]
+fn tables_are_composed_in_their_own_columns() {
+    let dir = Dir::new();
+    let model = |name: &str, columns: &str| {
+        let extra: Vec<_> =
+            Some(columns).filter(|c| !c.is_empty()).map(|c| ("langevin.columns", c.to_string())).into_iter().collect();
+        dir.model(&format!("{name}.safetensors"), &spec(&[3], None, Head::Energy), &extra);
+    };
+    model("a", r#"{"names":["age","kg","m"],"mean":[50,70,1000],"std":[0,0,0]}"#);
+    model("b", r#"{"names":["age","kg","m"],"mean":[50,70,1000],"std":[0,0,0]}"#);
+    model("turned", r#"{"names":["kg","age","m"],"mean":[50,70,1000],"std":[0,0,0]}"#);
+    model("other", r#"{"names":["age","kg","m"],"mean":[50,71,1000],"std":[0,0,0]}"#);
+    model("none", "");
+    let with = |b: &str| {
+        dir.run(&format!(
+            "sample --let a=a.safetensors --let {b}={b}.safetensors --compose a&{b} -n 2 sampler.steps=3 --out t.csv"
+        ))
+    };
+    assert_eq!(with("b").ok(), "t.csv\n");
+    assert_eq!(std::fs::read_to_string(dir.path("t.csv")).unwrap(), "age,kg,m\n50,70,1000\n50,70,1000\n");
+    with("turned").fails(2, &["age, kg, m", "kg, age, m"]);
+    with("other").fails(2, &["column kg", "70", "71", "one table"]);
+    with("none").fails(2, &["`a` has the columns", "`none` has none"]);
+}
+
+#[test]
 fn what_mcmc_did_is_shown_level_by_level() {
     let dir = Dir::new();
     dir.model("m.safetensors", &spec(&[2], None, Head::Energy), &[]);
@@ -188,6 +213,15 @@ fn what_cannot_be_composed_is_refused() {
     of("--compose d --temperature 0").fails(2, &["temperature is 0"]);
     of("--compose d sampler.name=smc").fails(2, &["sampler.name=smc", "leave it out"]);
     of("--compose d sampler.name=consistency").fails(2, &["consistency"]);
+    for option in ["--guide d.safetensors", "--guidance-interval 1,2", "--encode", "--strength 0.3", "--guidance 2"] {
+        let ran = of(&format!("--compose d {option}"));
+        let name = option.split(' ').next().unwrap();
+        assert!(
+            ran.code() == 2 && ran.stderr.contains("cannot be used with") && ran.stderr.contains(name),
+            "{}",
+            ran.stderr
+        );
+    }
     of("--compose d d.safetensors").fails(2, &["--let a=d.safetensors"]);
     of("--let d=d.safetensors --compose d").fails(2, &["two models of this name"]);
     of("--let i=i.safetensors --compose d&i").fails(2, &["shape [2], those of `i` [1, 8, 8]"]);

@@ -113,6 +113,45 @@ fn figures_do_not_depend_on_the_batch() {
     }
 }
 
+/// Rows are in the units of the model: its columns' where it has some, matched by name, and else their own.
+#[test]
+fn tables_are_as_the_model_learnt_them() {
+    let dir = Dir::new();
+    let rows: Vec<[f64; 12]> =
+        (0..4).map(|i| std::array::from_fn(|j| (f64::from(i) + 1.7 * j as f64).sin() * 0.8)).collect();
+    let text = |row: &[f64; 12]| row.map(|v| v.to_string()).join(",") + "\n";
+    std::fs::write(dir.path("rows.csv"), rows.iter().map(text).collect::<String>()).unwrap();
+    dir.run("eval bits exact:gaussian-12d --data rows.csv --method ode --json exact.json").ok();
+    let found = json(&dir, "exact.json");
+    let t = found["t"].as_f64().unwrap();
+    let nats = |row: &[f64; 12]| {
+        let variance = 0.36 + t * t;
+        let square: f64 = row.iter().enumerate().map(|(j, v)| (v - (0.1 * j as f64 - 0.55)).powi(2)).sum();
+        6. * (std::f64::consts::TAU * variance).ln() + square / (2. * variance)
+    };
+    let (mean, truth) =
+        (found["methods"]["ode"]["figure"]["mean"].as_f64().unwrap(), rows.iter().map(nats).sum::<f64>() / 4.);
+    assert!((mean - truth).abs() < 1e-3 && found["columns"].is_null(), "{mean}, exact {truth}");
+
+    let columns = r#"{"names":["a","b","c"],"mean":[10,0,1000],"std":[2,0.1,50]}"#.to_string();
+    dir.model("table.safetensors", &spec(&[3], None, Head::Energy), &[("langevin.columns", columns)]);
+    let bits = |table: &str| {
+        std::fs::write(dir.path("t.csv"), table).unwrap();
+        dir.run("eval bits table.safetensors --data t.csv --method ode")
+    };
+    let plain = bits("a,b,c\n11,0.05,1020\n8,-0.1,970\n");
+    assert!(
+        plain.ok().contains(&format!("{:+.4} nats", 10f64.ln())) && plain.stdout.contains("scaled as those"),
+        "{}",
+        plain.stdout
+    );
+    assert_eq!(bits("c,b,a\n1020,0.05,11\n970,-0.1,8\n").ok(), plain.stdout);
+    bits("c,b,d\n1020,0.05,11\n970,-0.1,8\n").fails(2, &["t.csv", "c, b, d", "a, b, c"]);
+    dir.run("eval bits table.safetensors --data t.csv --method ode --max-steps 0").fails(2, &["--max-steps 0"]);
+    dir.run("eval bits exact:gaussian-12d --data rows.csv --method ode --max-steps 2")
+        .fails(1, &["max_steps", "after 2"]);
+}
+
 /// Images: bits per dimension of dequantised pixels, for a network under each class, by the ODE; a plain network says why
 /// it has no more.
 #[test]

@@ -62,7 +62,7 @@ fn small_blurred_and_grey() {
     dir.model("m.safetensors", &spec(&[1, 16, 16], None, Head::Denoiser), &[]);
     dir.model("rgb.safetensors", &spec(&[3, 16, 16], None, Head::Denoiser), &[]);
     let go = |args: &str| dir.run(&format!("inpaint {args} -n 1 sampler.steps=4")).ok().to_string();
-    let said = go("m.safetensors --input i.png --task superres=4");
+    let said = go("m.safetensors --input i.png --task superres=4 repaint.jump=2");
     assert!(said.contains("repaint"), "{said}");
     let grid = image::open(dir.path("inpaint.png")).unwrap().into_rgb8();
     let (seen, sample) = (tile(&grid, (1, 0)), tile(&grid, (2, 0)));
@@ -123,6 +123,9 @@ fn each_mistake_is_one_sentence() {
     fails("m.safetensors --input i.png --task deblur --method repaint", &["repaint", "dps or mcmc"]);
     fails("m.safetensors --input i.png --mask half --noise=-1", &["--noise", "-1"]);
     fails("m.safetensors --input i.png --mask half repaint.jump=0", &["jump is 0"]);
+    let steps = "--mask half --method mcmc,repaint sampler.steps=6";
+    fails(&format!("m.safetensors --input i.png {steps} repaint.jump=7"), &["7 levels", "6 steps"]);
+    fails(&format!("m.safetensors --input i.png {steps} repaint.resample=1000000000"), &["resample 1000000000"]);
     fails("m.safetensors --input i.png --mask half repaint.jumps=2", &["jumps", "resample"]);
     fails("m.safetensors --input i.png --mask half dps.scale=2", &["dps", "--method"]);
     fails("m.safetensors --input i.png --mask half sampler.name=heun", &["sampler.name", "--method"]);
@@ -153,11 +156,13 @@ fn cells_are_filled_with_their_conditional_mean() {
     let small = "model.net.width=48 model.net.layers=2 train.steps=400 train.batch=256 train.lr=3e-3";
     dir.run(&format!("train toy --data whole.csv --out run {small}")).ok();
     // b given a is N(2a, 4); a given b is N(10 + 18 (b - 20) / 40, 9 - 18^2 / 40)
-    fs::write(dir.path("holes.csv"), "a,b,c\n13,,100\n7,NaN,103\n,26,NA\n10,20,100\n").unwrap();
+    fs::write(dir.path("holes.csv"), "a,b,c\n13,,100\n7,NaN,103\n,26,NA\n10,20,1e2\n").unwrap();
     let ran = dir.run(
         "impute run --data holes.csv --out filled.csv -n 100 sampler.steps=30 mcmc.kernel=hmc mcmc.steps_per_level=4",
     );
     assert_eq!(ran.ok(), "filled.csv\n");
+    let text = fs::read_to_string(dir.path("filled.csv")).unwrap();
+    assert_eq!(text.lines().nth(4), Some("10,20,1e2"));
     assert!(ran.stderr.contains("4 cells of 3 rows"), "{}", ran.stderr);
     let read = |name: &str| {
         let text = fs::read_to_string(dir.path(name)).unwrap();
@@ -180,6 +185,24 @@ fn cells_are_filled_with_their_conditional_mean() {
     let (names, rows) = read("draws.csv");
     assert_eq!((names.as_str(), rows.len(), rows[0][0], rows[4][0]), ("draw,a,b,c", 8, 1., 2.));
     assert_ne!(rows[0][2], rows[4][2]);
+
+    // known cells stay as they are written, wherever they are; and the order of columns is no matter to a draw
+    let known = ["5.123456789012345", "1e308", "007.50"];
+    fs::write(dir.path("odd.csv"), format!("c,b,a\n{},{},{}\n100,,13\n103,NaN,7\n", known[0], known[1], known[2]))
+        .unwrap();
+    dir.run("impute run --data odd.csv --out kept.csv -n 3 sampler.steps=5").ok();
+    let kept = fs::read_to_string(dir.path("kept.csv")).unwrap();
+    assert_eq!(kept.lines().nth(1), Some(known.join(",").as_str()), "{kept}");
+    fs::write(dir.path("same.csv"), "a,b,c\n1,2,3\n13,,100\n7,NaN,103\n").unwrap();
+    dir.run("impute run --data same.csv --out filled.csv -n 3 sampler.steps=5").ok();
+    let (_, same) = read("filled.csv");
+    let turned: Vec<f64> = kept.lines().skip(2).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(turned, [same[1][1], same[2][1]]);
+    // with --draws every draw is there, and the mean is theirs
+    dir.run("impute run --data same.csv --out draws.csv -n 3 --draws sampler.steps=5").ok();
+    let (_, draws) = read("draws.csv");
+    let mean = (0..3).map(|k| draws[3 * k + 2][2]).sum::<f64>() / 3.;
+    assert!((mean - same[2][1]).abs() < 1e-4 * mean.abs(), "{mean} {}", same[2][1]);
 
     fs::write(dir.path("other.csv"), "a,b,d\n1,,2\n").unwrap();
     dir.run("impute run --data other.csv --out x.csv").fails(1, &["a, b, d", "a, b, c"]);

@@ -85,6 +85,53 @@ fn points_and_tables_are_scored_too() {
         "eval ood points.safetensors --data toy:rings:test --ood toy:two-moons --fit toy:rings -n 30 {FEW}"
     ));
     assert!(ran.ok().contains("toy:two-moons"));
+    assert!(ran.stderr.contains("fitted to 40 samples"), "{}", ran.stderr);
+
+    // a table is what its names say, in the units of the model
+    let columns = r#"{"names":["a","b","c"],"mean":[10,0,1000],"std":[2,0.1,50]}"#.to_string();
+    dir.model("table.safetensors", &spec(&[3], None, Head::Energy), &[("langevin.columns", columns)]);
+    let rows: Vec<[f64; 3]> = (0..60)
+        .map(|i| [1., 2.3, 3.7].map(|k| (k * f64::from(i)).sin()))
+        .map(|[a, b, c]| [10. + 2. * a, 0.1 * b, 1000. + 50. * c])
+        .collect();
+    let write = |name: &str, order: [usize; 3], more: &str| {
+        let names: Vec<&str> = order.iter().map(|&j| ["a", "b", "c"][j]).collect();
+        let row = |row: &[f64; 3]| order.map(|j| row[j].to_string()).join(",") + "\n";
+        std::fs::write(dir.path(name), names.join(",") + "\n" + &rows.iter().map(row).collect::<String>() + more)
+            .unwrap();
+    };
+    write("rows.csv", [0, 1, 2], "");
+    write("turned.csv", [2, 0, 1], "");
+    write("far.csv", [0, 1, 2], "1e12,0,1000\n");
+    std::fs::write(dir.path("one.csv"), "a,b,c\n10,0,1000\n").unwrap();
+    std::fs::write(dir.path("other.csv"), "a,b,d\n10,0,1000\n").unwrap();
+    std::fs::write(dir.path("holes.csv"), "a,b,c\n10,NaN,1000\n").unwrap();
+    let detect = |data: &str| {
+        dir.run(&format!(
+            "detect table.safetensors {data} --fit rows.csv --fit-samples 20 --scores energy --levels 0.5 --alpha 0.05"
+        ))
+    };
+    let flagged = |data: &str, words: &str| {
+        let ran = detect(data);
+        assert!(ran.ok().lines().count() > 1 && ran.stderr.contains(words), "{data}: {}", ran.stderr);
+        ran.stdout.lines().take(61).map(String::from).collect::<Vec<_>>()
+    };
+    let plain = flagged("rows.csv", "of 60 flagged");
+    assert_eq!(flagged("turned.csv", "of 60 flagged"), plain);
+    let far = flagged("far.csv", "of 61 flagged");
+    let words = |lines: &[String]| {
+        lines.iter().map(|line| line.split_whitespace().map(String::from).collect()).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(words(&far), words(&plain), "one cell changes no other row");
+    flagged("one.csv", "of 1 flagged");
+    refused(&detect("other.csv"), 2, &["a, b, d", "trained on a, b, c"]);
+    let ran = detect("holes.csv");
+    refused(&ran, 2, &["column b", "langevin impute"]);
+    assert!(!ran.stderr.contains("train on"), "{}", ran.stderr);
+    let ood = dir
+        .run("eval ood table.safetensors --data rows.csv --ood turned.csv --fit rows.csv --scores energy --levels 0.5");
+    // the same rows; and of 1000 samples that may be fitted to there are 60
+    assert!(ood.ok().contains("0.5000") && ood.stderr.contains("fitted to 60 samples"), "{}{}", ood.stdout, ood.stderr);
 }
 
 #[test]

@@ -97,6 +97,16 @@ fn label_dropout_makes_a_null_class() {
     assert!(!more.ok().contains("relative error") && !more.stderr.contains("start fresh"), "{}", more.stderr);
     assert!(fs::read_to_string(dir.path("more/config.toml")).unwrap().contains("label_dropout = 0.2"));
     dir.run("train toy:two-moons --out no train.label_dropout=0.1").fails(2, &["label_dropout", "conditional = true"]);
+    // what no data can make right is found without them
+    for (changes, words) in [
+        ("model.predict=eps model.form=noise-norm", ["noise-norm", "edm"]),
+        ("model.normalised=true loss.time=0", ["loss.time = 0", "model.normalised = true"]),
+        ("loss.time=0.01", ["loss.time = 0.01", "model.normalised = false"]),
+        ("model.head=denoiser model.normalised=true loss.time=0.01", ["normalised", "head"]),
+        ("model.normalised=true loss.time=0.01 train.second_order=finite-difference", ["loss.time", "exact"]),
+    ] {
+        dir.run(&format!("train toy:two-moons --dry-run {changes}")).fails(2, &words);
+    }
     dir.run("train toy:two-moons --out no model.conditional=true train.label_dropout=1").fails(2, &["below 1"]);
 }
 

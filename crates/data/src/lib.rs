@@ -33,7 +33,7 @@ pub mod toy;
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
 pub use spec::{ALL, Options, has_files, held_out, open};
-pub use table::{Columns, Partial, Table, partial};
+pub use table::{Columns, Partial, Scaling, Table, partial};
 
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::generator;
@@ -79,7 +79,7 @@ pub trait Dataset: Send + Sync {
     fn files(&self) -> Option<&[String]> {
         None
     }
-    /// How a table's columns were scaled, to map samples back.
+    /// How a table's columns are scaled, to map samples back; `None` where they are not.
     fn columns(&self) -> Option<&Columns> {
         None
     }

@@ -4,6 +4,7 @@
 use crate::noise::{self, Noise};
 use crate::rotate::Rotated;
 use crate::shaped::Shaped;
+use crate::table::Scaling;
 use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Options {
     /// The shape of the samples that are wanted, `[C, H, W]` or `[D]`. Images of another shape are made grey or coloured,
     /// scaled and cropped to it, and the notes say so; other samples of another shape are an error.
     pub shape: Option<Vec<usize>>,
+    /// How the columns of a table are scaled.
+    pub scaling: Scaling,
 }
 
 /// A part of a dataset: `:train` (the default) or `:test`.
@@ -143,7 +146,7 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     }
     match ending.as_str() {
         "npz" => return Ok(Box::new(npz::open(path)?)),
-        "csv" => return Ok(Box::new(table::open(path)?)),
+        "csv" => return Ok(Box::new(table::open(path, &options.scaling)?)),
         _ if path.exists() => {
             bail!("{spec} is a file of no kind that can be read; give {OTHERS}")
         }

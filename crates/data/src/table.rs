@@ -1,4 +1,4 @@
-//! Tables of numbers, each column standardised: x = (value - mean) / std.
+//! Tables of numbers, each column standardised, x = (value - mean) / std, by moments of its own or of what a model learnt.
 
 use crate::{Batch, Dataset, Kind, check_indices, files};
 use candle_core::{Device, Result, Tensor};
@@ -18,36 +18,9 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Samples `[N, D]` mapped back to the units of the table: mean + std x, in f64.
-    pub fn restore(&self, x: &Tensor) -> Result<Vec<Vec<f64>>> {
-        let rows: Vec<Vec<f64>> = x.to_dtype(candle_core::DType::F64)?.to_vec2()?;
-        if rows.iter().any(|row| row.len() != self.mean.len()) {
-            bail!("samples of shape {:?} do not belong to a table of {} columns", x.dims(), self.mean.len());
-        }
-        let value = |(x, (mean, std)): (&f64, (&f64, &f64))| mean + std * x;
-        Ok(rows.iter().map(|row| row.iter().zip(self.mean.iter().zip(&self.std)).map(value).collect()).collect())
-    }
-}
-
-/// A table in memory.
-#[derive(Clone, Debug)]
-pub struct Table {
-    shape: [usize; 1],
-    values: Vec<f32>, // [N, D], standardised
-    columns: Columns,
-    notes: Vec<String>,
-}
-
-impl Table {
-    /// A table from its values in rows, `[N, D]` with D the number of names; `name` is what errors call it.
-    pub fn new(name: &str, names: Vec<String>, values: &[f64]) -> Result<Self> {
+    /// The moments of the columns of `values` `[N, D]`, and what the user should know of them.
+    fn of(name: &str, names: Vec<String>, values: &[f64]) -> Result<(Self, Vec<String>)> {
         let d = names.len();
-        if d == 0 || values.is_empty() {
-            bail!("{name} has no rows of numbers; give a table with at least two");
-        }
-        if !values.len().is_multiple_of(d) {
-            bail!("{name}: {} values do not fill rows of {d} columns", values.len());
-        }
         if values.len() == d {
             bail!("{name} has one row; its columns cannot be standardised, give at least two");
         }
@@ -68,9 +41,97 @@ impl Table {
             true => vec![],
             false => vec![format!("constant columns, left at 0: {}", constant.join(", "))],
         };
-        let std: Vec<f64> = (0..d).map(|j| if flat(j) { 1. } else { std[j] }).collect();
-        let scaled = values.iter().enumerate().map(|(i, x)| ((x - mean[i % d]) / std[i % d]) as f32).collect();
-        Ok(Self { shape: [d], values: scaled, columns: Columns { names, mean, std }, notes })
+        let std = (0..d).map(|j| if flat(j) { 1. } else { std[j] }).collect();
+        Ok((Self { names, mean, std }, notes))
+    }
+
+    /// Where in a table with columns `theirs` each of these is; `name` is what errors call it. Errors if they are not the
+    /// same columns in some order.
+    pub fn places(&self, name: &str, theirs: &[String]) -> Result<Vec<usize>> {
+        let d = self.names.len();
+        if self.mean.len() != d || self.std.len() != d {
+            bail!("the model has {d} names of columns, {} means and {} deviations", self.mean.len(), self.std.len());
+        }
+        if theirs == self.names {
+            return Ok((0..d).collect());
+        }
+        // the one place of a name; one that is there twice could be either
+        let place = |own: &String| -> Option<usize> {
+            let mut of = theirs.iter().enumerate().filter(|(_, name)| *name == own).map(|(j, _)| j);
+            of.next().filter(|_| of.next().is_none())
+        };
+        let places: Vec<usize> = self.names.iter().filter_map(place).collect();
+        if theirs.len() != d || !(0..d).all(|j| places.contains(&j)) {
+            bail!(
+                "{name} has the columns {}; the model was trained on {}: give it these, under these names",
+                theirs.join(", "),
+                self.names.join(", ")
+            );
+        }
+        Ok(places)
+    }
+
+    /// `value` of column `j` as the model takes it.
+    pub fn scale(&self, j: usize, value: f64) -> f64 {
+        (value - self.mean[j]) / self.std[j]
+    }
+
+    /// Samples `[N, D]` mapped back to the units of the table: mean + std x, in f64.
+    pub fn restore(&self, x: &Tensor) -> Result<Vec<Vec<f64>>> {
+        let rows: Vec<Vec<f64>> = x.to_dtype(candle_core::DType::F64)?.to_vec2()?;
+        if rows.iter().any(|row| row.len() != self.mean.len()) {
+            bail!("samples of shape {:?} do not belong to a table of {} columns", x.dims(), self.mean.len());
+        }
+        let value = |(x, (mean, std)): (&f64, (&f64, &f64))| mean + std * x;
+        Ok(rows.iter().map(|row| row.iter().zip(self.mean.iter().zip(&self.std)).map(value).collect()).collect())
+    }
+}
+
+/// How the columns of a table that is opened are scaled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scaling {
+    /// Each column by its own mean and deviation, to learn from.
+    #[default]
+    Own,
+    /// As a model learnt them: columns are matched by name and scaled by these moments.
+    Like(Columns),
+    /// Not at all.
+    No,
+}
+
+/// A table in memory.
+#[derive(Clone, Debug)]
+pub struct Table {
+    shape: [usize; 1],
+    values: Vec<f64>, // [N, D], as they are
+    columns: Option<Columns>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    /// A table from its values in rows, `[N, D]` with D the number of names; `name` is what errors call it. Errors where
+    /// it cannot be scaled so: rows that do not vary, or columns that are not those of [`Scaling::Like`].
+    pub fn new(name: &str, names: Vec<String>, values: Vec<f64>, scaling: &Scaling) -> Result<Self> {
+        let d = names.len();
+        if d == 0 || values.is_empty() {
+            bail!("{name} has no rows of numbers; give a table with at least two");
+        }
+        if !values.len().is_multiple_of(d) {
+            bail!("{name}: {} values do not fill rows of {d} columns", values.len());
+        }
+        match scaling {
+            Scaling::No => Ok(Self { shape: [d], values, columns: None, notes: vec![] }),
+            Scaling::Like(columns) => {
+                let places = columns.places(name, &names)?;
+                let values = values.chunks(d).flat_map(|row| places.iter().map(|&j| row[j])).collect();
+                Ok(Self { shape: [d], values, columns: Some(columns.clone()), notes: vec![] })
+            }
+            Scaling::Own => {
+                let (columns, notes) = Columns::of(name, names, &values)?;
+                Ok(Self { shape: [d], values, columns: Some(columns), notes })
+            }
+        }
     }
 }
 
@@ -94,7 +155,9 @@ impl Dataset for Table {
     fn get(&self, idx: &[usize]) -> Result<Batch> {
         check_indices(idx, self.len())?;
         let d = self.shape[0];
-        let x: Vec<f32> = idx.iter().flat_map(|&i| &self.values[i * d..][..d]).copied().collect();
+        let values = idx.iter().flat_map(|&i| &self.values[i * d..][..d]).enumerate();
+        let scaled = |(i, &v): (usize, &f64)| self.columns.as_ref().map_or(v, |columns| columns.scale(i % d, v)) as f32;
+        let x: Vec<f32> = values.map(scaled).collect();
         Ok(Batch { x: Tensor::from_vec(x, (idx.len(), d), &Device::Cpu)?, labels: None })
     }
 
@@ -103,42 +166,43 @@ impl Dataset for Table {
     }
 
     fn columns(&self) -> Option<&Columns> {
-        Some(&self.columns)
+        self.columns.as_ref()
     }
 }
 
 /// A CSV file: numbers, separated by `,`, `;` or tabs, with or without a line of names above.
-pub(crate) fn open(path: &Path) -> Result<Table> {
+pub(crate) fn open(path: &Path, scaling: &Scaling) -> Result<Table> {
     let name = path.display().to_string();
     let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
-    parse(&bytes, &name)
+    let cure = match scaling {
+        Scaling::Own => "train on the rows that are whole, and fill in the others with langevin impute",
+        Scaling::Like(_) | Scaling::No => "fill it in with langevin impute first",
+    };
+    let Partial { names, values, .. } = cells(&bytes, &name, Some(cure))?;
+    Table::new(&name, names, values, scaling)
 }
 
 /// A table in which cells may be missing, as it stands: nothing is scaled.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Partial {
     /// From the header, or `1`, `2`, ... where there is none.
     pub names: Vec<String>,
     /// Row by row, [N, D]; NaN where a cell is empty, NaN or NA.
     pub values: Vec<f64>,
+    /// The cells as they are written, [N, D].
+    pub texts: Vec<Box<str>>,
 }
 
 /// A CSV file as of [`crate::open`], but cells may be missing: empty, NaN or NA.
 pub fn partial(path: &Path) -> Result<Partial> {
     let name = path.display().to_string();
     let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
-    let (names, values) = cells(&bytes, &name, true)?;
-    Ok(Partial { names, values })
+    cells(&bytes, &name, None)
 }
 
-/// The table in `bytes`.
-pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Table> {
-    let (names, values) = cells(bytes, name, false)?;
-    Table::new(name, names, &values)
-}
-
-/// Names and cells, [N, D]. The first line is names if none of its cells is a number. With `missing`, cells may be: NaN.
-fn cells(bytes: &[u8], name: &str, missing: bool) -> Result<(Vec<String>, Vec<f64>)> {
+/// Names and cells. The first line is names if none of its cells is a number. Cells may be missing, and their texts are
+/// kept, unless there is a `cure` that the error for one names.
+fn cells(bytes: &[u8], name: &str, cure: Option<&str>) -> Result<Partial> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // the mark that some spreadsheets put first
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
@@ -146,7 +210,7 @@ fn cells(bytes: &[u8], name: &str, missing: bool) -> Result<(Vec<String>, Vec<f6
         .trim(csv::Trim::All)
         .delimiter(delimiter(bytes))
         .from_reader(bytes);
-    let (mut names, mut values, mut rows) = (Vec::<String>::new(), Vec::new(), 0usize);
+    let (mut names, mut values, mut texts) = (Vec::<String>::new(), Vec::new(), Vec::new());
     let mut record = csv::ByteRecord::new();
     loop {
         match reader.read_byte_record(&mut record) {
@@ -173,21 +237,24 @@ fn cells(bytes: &[u8], name: &str, missing: bool) -> Result<(Vec<String>, Vec<f6
         for (cell, column) in record.iter().zip(&names) {
             match number(cell) {
                 Some(x) if x.is_finite() => values.push(x),
-                _ if missing && is_missing(cell) => values.push(f64::NAN),
-                _ if is_missing(cell) => bail!(
-                    "{name}, line {line}, column {column}: the cell is {}; train on the rows that are whole, and fill in the \
-                     others with langevin impute",
-                    if cell.is_empty() { "empty".into() } else { text(cell) }
-                ),
+                _ if is_missing(cell) => match cure {
+                    None => values.push(f64::NAN),
+                    Some(cure) => {
+                        let what = if cell.is_empty() { "empty".into() } else { text(cell) };
+                        bail!("{name}, line {line}, column {column}: the cell is {what}; {cure}")
+                    }
+                },
                 _ => bail!("{name}, line {line}, column {column}: {:?} is not a finite number", text(cell)),
             }
+            if cure.is_none() {
+                texts.push(String::from_utf8_lossy(cell).into());
+            }
         }
-        rows += 1;
     }
-    if rows == 0 {
+    if values.is_empty() {
         bail!("{name} has no rows of numbers; give a table with at least two");
     }
-    Ok((names, values))
+    Ok(Partial { names, values, texts })
 }
 
 fn is_missing(cell: &[u8]) -> bool {

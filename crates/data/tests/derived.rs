@@ -9,7 +9,7 @@ fn data(spec: &str) -> Box<dyn Dataset> {
 }
 
 fn shaped(spec: &str, shape: &[usize]) -> Result<Box<dyn Dataset>> {
-    open(spec, &Options { size: None, shape: Some(shape.to_vec()) })
+    open(spec, &Options { shape: Some(shape.to_vec()), ..Options::default() })
 }
 
 fn numbers(data: &dyn Dataset, idx: &[usize]) -> Vec<f32> {

@@ -2,7 +2,7 @@
 
 use flate2::{Compression, write::GzEncoder};
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
-use langevin_data::{Dataset, Kind, Options, open};
+use langevin_data::{Columns, Dataset, Kind, Options, Scaling, open};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -169,7 +169,7 @@ fn folder_scales_crops_and_tells() {
     write(at("dogs/broken.jpg"), b"not a picture");
     write(at("dogs/list.txt"), b"hello");
     write(at("dogs/.hidden"), b"");
-    let data = open(dir.path().to_str().unwrap(), &Options { size: Some(10), shape: None }).unwrap();
+    let data = open(dir.path().to_str().unwrap(), &Options { size: Some(10), ..Options::default() }).unwrap();
     assert_eq!((data.len(), data.shape(), data.classes()), (2, &[3, 10, 10][..], Some(2)));
     let batch = data.get(&[0, 1]).unwrap();
     assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [0, 1]);
@@ -182,7 +182,8 @@ fn folder_scales_crops_and_tells() {
         assert!(notes.contains(part), "{part:?} is not in: {notes}");
     }
     assert!(!notes.contains("hidden"));
-    let error = open(dir.path().to_str().unwrap(), &Options { size: Some(0), shape: None }).err().unwrap().to_string();
+    let error =
+        open(dir.path().to_str().unwrap(), &Options { size: Some(0), ..Options::default() }).err().unwrap().to_string();
     assert!(error.contains("size = 0"), "{error}");
 }
 
@@ -300,6 +301,40 @@ fn csv_tables() {
     }
 }
 
+/// As a model learnt them: by name, by its moments, whatever else is in the table.
+#[test]
+fn csv_tables_for_a_model() {
+    let dir = dir();
+    let path = dir.path().join("t.csv");
+    let like = |mean: [f64; 2]| {
+        Scaling::Like(Columns { names: vec!["a".into(), "b".into()], mean: mean.into(), std: vec![2., 0.5] })
+    };
+    let rows = |text: &str, scaling: Scaling| -> Result<Vec<Vec<f32>>, String> {
+        let spec = write(&path, text.as_bytes());
+        let data = open(&spec, &Options { scaling, ..Options::default() }).map_err(|e| e.to_string())?;
+        Ok(data.get(&(0..data.len()).collect::<Vec<_>>()).unwrap().x.to_vec2().unwrap())
+    };
+    assert_eq!(rows("a,b\n3,1\n5,7\n", like([1., 1.])).unwrap(), [[1., 0.], [2., 12.]]);
+    // in another order; one row; beside a cell that is far out; where f32 has no digits left for 3
+    assert_eq!(rows("b,a\n1,3\n7,5\n", like([1., 1.])).unwrap(), [[1., 0.], [2., 12.]]);
+    assert_eq!(rows("a,b\n3,1\n", like([1., 1.])).unwrap(), [[1., 0.]]);
+    assert_eq!(rows("a,b\n3,1\n1e12,1\n", like([1., 1.])).unwrap()[0], [1., 0.]);
+    assert_eq!(rows("a,b\n1000000003,1\n", like([1e9 + 1., 1.])).unwrap(), [[1., 0.]]);
+    for (text, named) in
+        [("a,c\n1,2\n", "a, c"), ("1,2\n", "1, 2"), ("a,b,c\n1,2,3\n", "a, b, c"), ("b,b\n1,2\n", "b, b")]
+    {
+        let why = rows(text, like([0., 0.])).unwrap_err();
+        assert!(why.contains("t.csv") && why.contains(named) && why.contains("trained on a, b:"), "{why}");
+    }
+    // of one name twice no order but their own is known
+    let twice = Scaling::Like(Columns { names: vec!["a".into(), "a".into()], mean: vec![0.; 2], std: vec![1.; 2] });
+    assert_eq!(rows("a,a\n1,2\n", twice.clone()).unwrap(), [[1., 2.]]);
+    assert!(rows("a,b\n1,2\n", twice).is_err());
+    assert_eq!(rows("5,9\n", Scaling::No).unwrap(), [[5., 9.]]);
+    let why = rows("a,b\n1,\n", like([0., 0.])).unwrap_err();
+    assert!(why.contains("column b") && why.contains("langevin impute") && !why.contains("train on"), "{why}");
+}
+
 #[test]
 fn csv_errors() {
     let dir = dir();
@@ -331,6 +366,7 @@ fn cells_may_be_missing_where_it_is_asked_for() {
     let missing: Vec<bool> = table.values.iter().map(|v| v.is_nan()).collect();
     assert_eq!(missing, [false, true, true, false, true, false]);
     assert_eq!((table.values[0], table.values[3], table.values[5]), (1., 4., 50.));
+    assert_eq!(table.texts.iter().map(|text| &**text).collect::<Vec<_>>(), ["1", "", "NaN", "4", "na", "5e1"]);
     write(&path, b"a,b\n1,x\n");
     let why = langevin_data::partial(&path).unwrap_err().to_string();
     assert!(why.contains("line 2, column b") && why.contains("\"x\""), "{why}");

@@ -23,14 +23,15 @@ fn main() -> Result<()> {
 
     let corrected = Pc { corrector: Some(Hmc::default().into()), corrector_steps: 4, ..Pc::default() };
     // precisions add up: 2 + 1 - 1/4, and so do means times precisions: 0 + 2 + 1/4
-    let (precision, mean) = (2.75, 2.25 / 2.75);
+    let (precision, mean): (f64, f64) = (2.75, 2.25 / 2.75);
     for mut sampler in [AnySampler::from(corrected), Smc::default().into()] {
         let x = draw(&product, &mut sampler)?;
+        let n = x.elem_count() as f64;
         let found = x.mean_all()?.to_scalar::<f64>()?;
         let variance = (x - found)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
         println!("{}: mean {found:.3} of {mean:.3}, variance {variance:.3} of {:.3}", sampler.name(), 1. / precision);
         // within 5 standard errors of half as many draws as there are: particles are worth fewer than their number
-        let worth = 0.5 * seeds.len() as f64;
+        let worth = 0.5 * n;
         assert!((found - mean).abs() < 5. / (precision * worth).sqrt());
         assert!((variance * precision - 1.).abs() < 5. * (2. / worth).sqrt());
     }

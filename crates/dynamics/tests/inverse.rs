@@ -202,7 +202,7 @@ fn draw(method: &dyn Method, m: &dyn Denoiser, seen: &Measured, steps: usize, n:
     let times = Karras::default().times(process, steps)?;
     let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
     let start = prior(process, times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z)?;
-    let (route, mut told) = (method.route(process, seen, &times), 0);
+    let (route, mut told) = (method.route(process, seen, &times)?, 0);
     let x = method.draw(m, seen, &times, &start, &mut z, &mut |at| {
         told += 1;
         assert_eq!((at.step, at.steps), (told, route.len()));
@@ -370,14 +370,14 @@ fn every_method_lands_in_the_right_mode_with_the_data() -> Result<()> {
 #[test]
 fn repaint_goes_back_as_its_paper_does() {
     let times = [5., 4., 3., 2., 1., 0.];
-    let path = |jump, resample| RePaint { jump, resample }.path(&times, 0.);
+    let path = |jump, resample| RePaint { jump, resample }.path(&times, 0.).collect::<Vec<_>>();
     let down = |from: usize, to: usize| (from..to).map(|i| (times[i], times[i + 1])).collect::<Vec<_>>();
     assert_eq!(path(2, 1), down(0, 5));
     let expected = [down(0, 3), vec![(2., 4.)], down(1, 3), down(3, 5), vec![(0., 2.)], down(3, 5)].concat();
     assert_eq!(path(2, 2), expected);
     assert_eq!(path(9, 3), down(0, 5));
     let above = [down(0, 3), vec![(2., 4.)], down(1, 5)].concat();
-    assert_eq!(RePaint { jump: 2, resample: 2 }.path(&times, 0.5), above);
+    assert_eq!(RePaint { jump: 2, resample: 2 }.path(&times, 0.5).collect::<Vec<_>>(), above);
     assert_eq!(path(1, 3).iter().filter(|step| step.1 > step.0).count(), 10);
     // q(x_t | x_s) and back: the level of the noise is kept
     let vp = Vp::default();
@@ -406,6 +406,16 @@ fn what_cannot_be_is_said() -> Result<()> {
     assert!(fails(&Mcmc { steps_per_level: 0, ..Mcmc::default() }).contains("steps_per_level"));
     assert!(fails(&Mcmc { kernel: Langevin { step: 0. }.into(), ..Mcmc::default() }).contains("step is 0"));
     assert!(fails(&RePaint { jump: 0, resample: 1 }).contains("jump is 0"));
+    let hidden =
+        Measured::of(boxed(Mask::new(&x.narrow(0, 0, 1)?.zeros_like()?)?), &x, 0., &mut Noise::seeds(&[0, 1]))?;
+    let refused = |jump, resample, times: &[f64]| {
+        let (method, mut z) = (RePaint { jump, resample }, Noise::seeds(&[0, 1]));
+        assert!(method.route(&process, &hidden, times).is_err());
+        method.draw(&model, &hidden, times, &x, &mut z, &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    let why = refused(3, 2, &[1., 0.5, 0.]);
+    assert!(why.contains("3 levels") && why.contains("2 steps"), "{why}");
+    assert!(refused(1, usize::MAX, &[1., 0.5, 0.]).contains("lower resample"));
     assert!(fails(&Dps::default()).contains("does not depend on the input"), "the mixture is computed on the host");
     let y = Tensor::zeros((1, 1, 3, 3), DType::F64, &Device::Cpu)?;
     let small = AnyTask::from(SuperRes::default()).get().operator(&[1, 4, 4])?;

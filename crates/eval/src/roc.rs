@@ -133,7 +133,7 @@ impl Roc {
     }
 
     /// The standard error of [`Roc::auroc`]: sqrt(S10 / n_pos + S01 / n_neg), S10 the variance over positive samples of
-    /// the part of the negative ones below them, S01 the other way round. \[DeLong88\]
+    /// the part of the negative ones below them, S01 the other way round; NaN below two samples of either. \[DeLong88\]
     pub fn auroc_error(&self) -> f64 {
         let (auroc, mut over_positive, mut over_negative) = (self.auroc(), 0., 0.);
         for (group, [above_positive, above_negative], [equal_positive, equal_negative]) in self.parts() {
@@ -142,11 +142,11 @@ impl Roc {
             over_positive += f64::from(group.positive) * (below - auroc).powi(2);
             over_negative += f64::from(group.negative) * (above - auroc).powi(2);
         }
-        let of = |sum: f64, n: usize| sum / (n as f64 - 1.).max(1.) / n as f64;
+        let of = |sum: f64, n: usize| if n < 2 { f64::NAN } else { sum / (n as f64 - 1.) / n as f64 };
         (of(over_positive, self.positive) + of(over_negative, self.negative)).sqrt()
     }
 
-    /// The interval of [`Roc::auroc`] by its standard error.
+    /// The interval of [`Roc::auroc`] by its standard error; all of [0, 1] below two samples of either set.
     ///
     /// Where the sets do not overlap that is 0. The k = min(n_pos, n_neg) disjoint pairs, all in order by the chance
     /// AUROC^k, then still say that AUROC is at least 0.025^(1/k).
@@ -154,6 +154,7 @@ impl Roc {
         let (auroc, pairs) = (self.auroc(), self.positive.min(self.negative) as f64);
         let least = TAIL.powf(1. / pairs);
         match auroc {
+            _ if pairs < 2. => Interval { low: 0., high: 1. },
             1. => Interval { low: least, high: 1. },
             0. => Interval { low: 0., high: 1. - least },
             _ => {

@@ -125,6 +125,15 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     let off = integral.energy.iter().zip(&energy).map(|(a, b)| (a - (b - energy[0])).abs()).fold(0., f64::max);
     let error = integral.error.unwrap();
     assert!(off < 1e-6 && off < 5. * error + 1e-9 && error < 1e-6, "{off} {error}");
+    // one piece, and an odd number of them: each has its error
+    for points in [2, 4] {
+        let path = straight(&ends[0], &ends[0].affine(0.7, 0.)?, points)?;
+        let energy = to_host(&exact.energy(&path, &[t])?)?;
+        let integral = along(&ScoreAlone(exact), &path, t, 7)?;
+        let error = integral.error.unwrap();
+        let off = (integral.energy[points - 1] - (energy[points - 1] - energy[0])).abs();
+        assert!(off > 0. && off < 5. * error, "{points} points: {off}, estimated {error}");
+    }
     // fourth order
     let coarse = along(&ScoreAlone(exact), &straight(&ends[0], &ends[1], 41)?, t, 64)?;
     assert!(coarse.error.unwrap() > 8. * error, "{:?} {error}", coarse.error);

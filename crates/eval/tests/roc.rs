@@ -64,21 +64,26 @@ fn the_error_is_that_of_delongs_components() {
 #[test]
 fn intervals_hold_the_truth_95_times_of_100() {
     // N(1, 1) against N(0, 1): AUROC Phi(1 / sqrt 2); FPR at TPR 0.95 is Phi(1.644854 - 1)
-    let (auroc, fpr) = (0.760_249_938_906_524, 0.740_489_6);
+    // and AUPR the integral of phi(c - 1) Q(c - 1) / (Q(c - 1) + Q(c)) over thresholds c, with as many of each
+    let (auroc, fpr, aupr) = (0.760_249_938_906_524, 0.740_489_6, 0.752995997);
     let runs = 400;
-    let mut held = [0; 2];
+    let mut held = [0; 3];
     for seed in 0..runs {
         let (positive, negative) = shifted(150, 1., seed);
         let roc = Roc::new(&positive, &negative).unwrap();
         let mut noise = Noise::seeds(&[seed]);
-        let intervals = [roc.auroc_interval(), roc.fpr_interval(0.95, 200, &mut noise).unwrap()];
-        for (held, (interval, truth)) in held.iter_mut().zip(intervals.iter().zip([auroc, fpr])) {
+        let intervals = [
+            roc.auroc_interval(),
+            roc.fpr_interval(0.95, 200, &mut noise).unwrap(),
+            roc.bootstrap(Roc::average_precision, 200, &mut noise).unwrap(),
+        ];
+        for (held, (interval, truth)) in held.iter_mut().zip(intervals.iter().zip([auroc, fpr, aupr])) {
             *held += u32::from(interval.low <= truth && truth <= interval.high);
         }
     }
     let share = held.map(|held| f64::from(held) / runs as f64);
     let five = 5. * (0.95 * 0.05 / runs as f64).sqrt();
-    println!("coverage: AUROC {}, FPR95 {}", share[0], share[1]);
+    println!("coverage: AUROC {}, FPR95 {}, AUPR {}", share[0], share[1], share[2]);
     assert!(share.iter().all(|share| (share - 0.95).abs() < five), "{share:?}");
 }
 
@@ -112,6 +117,12 @@ fn sets_that_do_not_overlap_are_not_taken_for_certain() {
     assert!(roc.auroc() == 1. && (roc.auroc_interval().low - 0.025f64.powf(1. / 300.)).abs() < 1e-12);
     let fpr = roc.fpr_interval(0.95, 50, &mut Noise::seeds(&[1])).unwrap();
     assert!(fpr.low == 0. && (fpr.high - 1. + 0.025f64.powf(1. / 300.)).abs() < 1e-12);
+    // one sample says nothing of how scores spread
+    for (positive, negative) in [(&[1.][..], &[0., 2., 3.][..]), (&[0., 2., 3.], &[1.]), (&[3.], &[0., 1.])] {
+        let roc = Roc::new(positive, negative).unwrap();
+        let interval = roc.auroc_interval();
+        assert!(roc.auroc_error().is_nan() && (interval.low, interval.high) == (0., 1.), "{interval:?}");
+    }
     for (positive, negative) in [(&[][..], &[1.][..]), (&[1.], &[]), (&[f64::NAN], &[1.])] {
         assert!(Roc::new(positive, negative).is_err());
     }

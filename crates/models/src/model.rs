@@ -79,6 +79,12 @@ impl ModelSpec {
         if !(self.sigma_data.is_finite() && self.sigma_data > 0.) {
             bail!("`sigma_data` is {}; give the standard deviation of the data, above 0", self.sigma_data);
         }
+        self.agrees()?;
+        self.net.get().suits(self)
+    }
+
+    /// The same of the options alone, whatever the data are.
+    pub fn agrees(&self) -> Result<()> {
         if self.normalised && self.head != Head::Energy {
             bail!("`normalised` is for energies, and head is denoiser; set head = \"energy\"");
         }
@@ -86,7 +92,7 @@ impl ModelSpec {
         if by_noise && !matches!(self.predict, AnyParametrisation::Edm(_)) {
             bail!("form noise-norm goes with predict = \"edm\", not {}; change one of them", self.predict.name());
         }
-        self.net.get().suits(self)
+        Ok(())
     }
 
     /// Number of labels that the network takes: of the classes, and of the null class if it has one.

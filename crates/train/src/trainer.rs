@@ -11,7 +11,7 @@ use crate::options::{SecondOrder, TrainOptions};
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
 use langevin_dynamics::Cond;
-use langevin_models::Model;
+use langevin_models::{Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{scale, to_host};
@@ -64,10 +64,7 @@ impl Trainer {
         options: TrainOptions,
     ) -> Result<Self> {
         options.check()?;
-        loss.check(&model.spec)?;
-        if loss.time > 0. && options.second_order == SecondOrder::FiniteDifference {
-            bail!("loss.time needs train.second_order = \"exact\"");
-        }
+        Self::agree(&model.spec, &loss, &options)?;
         if options.label_dropout > 0. && model.spec.null_label().is_none() {
             bail!(
                 "train.label_dropout is {}, but the model has no null class to put in the place of a class; give its \
@@ -92,6 +89,15 @@ impl Trainer {
             level,
             vars,
         })
+    }
+
+    /// Errors, naming the options, if `loss` does not go with a model of `spec` or with how gradients are taken.
+    pub fn agree(spec: &ModelSpec, loss: &Denoising, options: &TrainOptions) -> Result<()> {
+        loss.check(spec)?;
+        if loss.time > 0. && options.second_order == SecondOrder::FiniteDifference {
+            bail!("loss.time needs train.second_order = \"exact\"");
+        }
+        Ok(())
     }
 
     /// Steps made.

@@ -70,6 +70,9 @@ pub struct Bits {
     /// Absolute error of a step of the ODE, of a number of the scaled x and of log p a dimension
     #[arg(long, default_value_t = 1e-5)]
     pub atol: f64,
+    /// Steps of the ODE at most
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub max_steps: usize,
     /// The time whose density it is [default: the least noisy of the process]
     #[arg(long, value_name = "T")]
     pub t_min: Option<f64>,
@@ -140,6 +143,7 @@ impl Bits {
             ("--batch", self.batch, 1),
             ("--runs", self.runs, 2),
             ("--particles", self.particles, 2),
+            ("--max-steps", self.max_steps, 1),
         ] {
             if value < least || value > 1_000_000 {
                 return usage(format!("{name} {value}: give {least} to 1000000"));
@@ -155,7 +159,7 @@ impl Bits {
         let exact = self.divergence.as_ref().map_or(d <= FEW, |divergence| divergence == "exact");
         let probe = if self.probe == "normal" { Probe::Normal } else { Probe::Rademacher };
         let divergence = if exact { Divergence::Exact } else { Divergence::Hutchinson { probes: self.probes, probe } };
-        Flow { rtol: self.rtol, atol: self.atol, divergence, ..Flow::default() }
+        Flow { rtol: self.rtol, atol: self.atol, max_steps: self.max_steps, divergence, ..Flow::default() }
     }
 
     fn annealing(&self) -> candle_core::Result<Annealing> {
@@ -218,7 +222,8 @@ impl<'a> Task<'a> {
             _ => None,
         };
         let data: Arc<dyn Dataset> =
-            langevin_data::open(&args.data, &langevin_data::Options { size, ..Default::default() })?.into();
+            langevin_data::open(&args.data, &langevin_data::Options { size, shape: None, scaling: opened.scaling()? })?
+                .into();
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
@@ -234,19 +239,7 @@ impl<'a> Task<'a> {
         }
         let n = args.number.min(data.len());
         let (x, labels) = take(&data, n, args)?;
-        let (x, columns) = match (opened.columns()?, data.columns()) {
-            (Some(own), Some(theirs)) => {
-                if own.names.len() != theirs.names.len() {
-                    return usage(format!("--data {}: its columns are not those of the model", args.data));
-                }
-                // the model's columns were scaled by the table that it learnt
-                let scaled = theirs.restore(&x)?.into_iter().flatten().enumerate();
-                let scaled = scaled.map(|(i, v)| (v - own.mean[i % own.mean.len()]) / own.std[i % own.std.len()]);
-                let x = Tensor::from_iter(scaled, x.device())?.reshape(x.shape())?;
-                (x, Some(own.std.iter().map(|std| std.ln()).sum()))
-            }
-            _ => (x, None),
-        };
+        let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
         let labels = match (spec.labels(), args.class) {
             (None, None) => None,
             (None, Some(class)) => return usage(format!("--class {class}: this model was trained without classes")),
@@ -274,7 +267,10 @@ impl<'a> Task<'a> {
                 let unit = Unit::BitsPerDim { range };
                 (unit, format!("in {of}, +{} bits/dim; uniform noise within each of 256 levels", unit.offset()))
             }
-            Kind::Table => (Unit::Nats, "rows of standardised columns, as they are".into()),
+            Kind::Table => {
+                let scaled = if columns.is_some() { "scaled as those that the model learnt" } else { "as they are" };
+                (Unit::Nats, format!("rows of columns {scaled}"))
+            }
             Kind::Points => (Unit::Nats, "points as they are".into()),
         };
         let points = Points { x, labels, t: vec![t] };

@@ -7,7 +7,7 @@ use crate::open;
 use crate::output;
 use crate::progress::Progress;
 use crate::run::usage;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use langevin_data::{Columns, Partial};
@@ -31,7 +31,7 @@ pub struct Impute {
     /// Changes: sampler.steps (noise levels, 100), METHOD.KEY such as mcmc.steps_per_level=20
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// The table, with the columns of the one that the model was trained on
+    /// The table, with the columns of the one that the model was trained on, in any order
     #[arg(long, value_name = "FILE.csv")]
     pub data: PathBuf,
     /// Where the filled table goes
@@ -72,83 +72,111 @@ pub fn run(args: &Impute) -> Result<()> {
     };
     let label = told(&opened.model.spec, args.class.as_deref())?;
     let table = langevin_data::partial(&args.data)?;
-    let name = args.data.display();
-    if table.names != columns.names {
-        bail!(
-            "{name} has the columns {}; the model was trained on {}",
-            table.names.join(", "),
-            columns.names.join(", ")
-        );
-    }
+    let places = columns.places(&args.data.display().to_string(), &table.names)?;
     let (methods, changes) = methods(std::slice::from_ref(&args.method), &args.changes)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), None, &changes)?;
-    let drawn = fill(args, (&given, label), &methods[0], (&table, &columns))?;
-    let missing = table.values.iter().filter(|v| v.is_nan()).count();
-    let mut names = table.names.clone();
-    let d = names.len();
-    let rows: Vec<Vec<f64>> = if args.draws {
-        names.insert(0, "draw".into());
-        let with = |(k, draw): (usize, &Vec<f64>)| -> Vec<Vec<f64>> {
-            draw.chunks(d).map(|row| [&[(k + 1) as f64], row].concat()).collect()
-        };
-        drawn.iter().enumerate().flat_map(with).collect()
-    } else {
-        let n = drawn.len() as f64;
-        // what is there stays to the digit
-        let mean = |i: usize| {
-            let known = table.values[i];
-            if known.is_nan() { drawn.iter().map(|draw| draw[i] / n).sum() } else { known }
-        };
-        let all: Vec<f64> = (0..table.values.len()).map(mean).collect();
-        all.chunks(d).map(<[f64]>::to_vec).collect()
+    let missing: Vec<usize> = (0..table.values.len()).filter(|&i| table.values[i].is_nan()).collect();
+    if args.draws && missing.len().saturating_mul(args.number) > MOST {
+        return usage(format!(
+            "--draws: {} draws of {} cells are more than {MOST}; lower -n",
+            args.number,
+            missing.len()
+        ));
+    }
+    let holes = Holes { table: &table, missing, columns: &columns, places };
+    let drawn = holes.fill(args, (&given, label), &methods[0])?;
+    let d = table.names.len();
+    // what is there stays to the digit
+    let row = |draw: &[f64], r: usize| -> Vec<String> {
+        (r * d..(r + 1) * d).map(|i| holes.text(draw, i).unwrap_or_else(|| table.texts[i].to_string())).collect()
     };
-    output::save(&args.out, &output::csv(&names, &rows))?;
-    crate::talk!(
-        "{missing} cells of {} rows were missing",
-        table.values.chunks(d).filter(|row| row.iter().any(|v| v.is_nan())).count()
-    );
+    let rows = table.values.len() / d;
+    if args.draws {
+        let names: Vec<String> = std::iter::once("draw".to_string()).chain(table.names.iter().cloned()).collect();
+        let with = |k: usize| {
+            let (draw, row) = (&drawn[k * holes.missing.len()..][..holes.missing.len()], &row);
+            (0..rows).map(move |r| std::iter::once((k + 1).to_string()).chain(row(draw, r)).collect())
+        };
+        output::save_csv(&args.out, &names, (0..args.number).flat_map(with))?;
+    } else {
+        output::save_csv(&args.out, &table.names, (0..rows).map(|r| row(&drawn, r)))?;
+    }
+    crate::talk!("{} cells of {} rows were missing", holes.missing.len(), holes.rows().len());
     crate::say!("{}", args.out.display())
 }
 
-/// The whole table, row by row, as often as it is drawn.
-fn fill(
-    args: &Impute,
-    (given, label): (&Given, Option<u32>),
-    method: &AnyMethod,
-    (table, columns): (&Partial, &Columns),
-) -> Result<Vec<Vec<f64>>> {
-    let d = table.names.len();
-    let holes: Vec<usize> =
-        (0..table.values.len() / d).filter(|&r| table.values[r * d..][..d].iter().any(|v| v.is_nan())).collect();
-    let mut drawn = vec![table.values.clone(); args.number];
-    // row after row, each as often as it is drawn: draw k of row r has a seed of its own
-    let jobs: Vec<(usize, usize)> = holes.iter().flat_map(|&r| (0..args.number).map(move |k| (r, k))).collect();
-    let mut progress: Option<Progress> = None;
-    for some in jobs.chunks(args.batch) {
-        let cell = |(r, j): (usize, usize)| table.values[r * d + j];
-        let cells: Vec<(usize, usize)> = some.iter().flat_map(|(r, _)| (0..d).map(move |j| (*r, j))).collect();
-        let known = cells.iter().map(|&at| f64::from(u8::from(!cell(at).is_nan())));
-        let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((some.len(), d))?;
-        let scaled = cells.iter().map(|&at| {
-            let value = (cell(at) - columns.mean[at.1]) / columns.std[at.1];
-            if value.is_nan() { 0. } else { value as f32 }
-        });
-        let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((some.len(), d))?;
-        let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
-        let seen = Measured::new(mask, y, 0.)?;
-        let seeds: Vec<u64> = some.iter().map(|&(r, k)| ((k as u64) << 32) | r as u64).collect();
-        let batches = jobs.len().div_ceil(args.batch) as u64;
-        let progress =
-            progress.get_or_insert_with(|| Progress::new(batches * given.steps(method.get(), &seen), "steps"));
-        let labels = label.map(|label| vec![label; some.len()]);
-        let x = given.draw(method, &seen, (&seeds, labels.as_deref()), progress)?;
-        let restored = columns.restore(&x)?;
-        for (&(r, k), row) in some.iter().zip(&restored) {
-            for (j, value) in row.iter().enumerate().filter(|(j, _)| cell((r, *j)).is_nan()) {
-                drawn[k][r * d + j] = *value;
+/// Numbers that are kept of all draws at once.
+const MOST: usize = 100_000_000;
+
+/// The missing cells of a table.
+struct Holes<'a> {
+    table: &'a Partial,
+    /// Where they are among the cells, in order.
+    missing: Vec<usize>,
+    /// Of the model.
+    columns: &'a Columns,
+    /// Where in a row of the table each of the model's columns is.
+    places: Vec<usize>,
+}
+
+impl Holes<'_> {
+    /// The rows that have some, and the number of missing cells before each.
+    fn rows(&self) -> Vec<(usize, usize)> {
+        let mut rows: Vec<(usize, usize)> =
+            self.missing.iter().enumerate().map(|(before, i)| (i / self.places.len(), before)).collect();
+        rows.dedup_by_key(|row| row.0);
+        rows
+    }
+
+    /// What is drawn for cell `i`, of `drawn` for all missing cells; `None` if it is there.
+    fn text(&self, drawn: &[f64], i: usize) -> Option<String> {
+        let value = *drawn.get(self.missing.binary_search(&i).ok()?)?;
+        let column = self.places.iter().position(|&place| place == i % self.places.len())?;
+        Some(output::digits(value, self.columns.std[column]))
+    }
+
+    /// A number for each missing cell: the mean of its draws, or with --draws draw after draw of all of them.
+    fn fill(&self, args: &Impute, (given, label): (&Given, Option<u32>), method: &AnyMethod) -> Result<Vec<f64>> {
+        let (rows, columns, d) = (self.rows(), self.columns, self.places.len());
+        let mut drawn = vec![0.; self.missing.len() * if args.draws { args.number } else { 1 }];
+        // row after row, each as often as it is drawn: draw k of row r has a seed of its own
+        let jobs = rows.len() * args.number;
+        let mut progress: Option<Progress> = None;
+        for first in (0..jobs).step_by(args.batch) {
+            let last = first.saturating_add(args.batch).min(jobs);
+            let some: Vec<((usize, usize), usize)> =
+                (first..last).map(|job| (rows[job / args.number], job % args.number)).collect();
+            let cell = |r: usize, j: usize| self.table.values[r * d + self.places[j]];
+            let cells: Vec<(usize, f64)> =
+                some.iter().flat_map(|((r, _), _)| (0..d).map(|j| (j, cell(*r, j)))).collect();
+            let known = cells.iter().map(|(_, v)| f64::from(u8::from(!v.is_nan())));
+            let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((some.len(), d))?;
+            let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { columns.scale(j, v) as f32 });
+            let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((some.len(), d))?;
+            let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
+            let seen = Measured::new(mask, y, 0.)?;
+            let seeds: Vec<u64> = some.iter().map(|&((r, _), k)| ((k as u64) << 32) | r as u64).collect();
+            let batches = jobs.div_ceil(args.batch) as u64;
+            let progress = match &mut progress {
+                Some(progress) => progress,
+                none => none.insert(Progress::new(batches * given.steps(method.get(), &seen)?, "steps")),
+            };
+            let labels = label.map(|label| vec![label; some.len()]);
+            let x = given.draw(method, &seen, (&seeds, labels.as_deref()), progress)?;
+            let restored = columns.restore(&x)?;
+            for (((r, before), k), row) in some.into_iter().zip(&restored) {
+                let at = before + if args.draws { k * self.missing.len() } else { 0 };
+                // in the order of the table, as the missing cells are
+                let mut holes: Vec<(usize, f64)> =
+                    (0..d).filter(|&j| cell(r, j).is_nan()).map(|j| (self.places[j], row[j])).collect();
+                holes.sort_by_key(|(place, _)| *place);
+                drawn[at..].iter_mut().zip(holes).for_each(|(drawn, (_, value))| *drawn += value);
             }
         }
+        progress.into_iter().for_each(Progress::done);
+        if !args.draws {
+            drawn.iter_mut().for_each(|sum| *sum /= args.number as f64);
+        }
+        Ok(drawn)
     }
-    progress.into_iter().for_each(Progress::done);
-    Ok(drawn)
 }

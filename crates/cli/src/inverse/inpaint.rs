@@ -28,7 +28,8 @@ where it is known. Methods, best for exact samples first: mcmc (on the posterior
 langevin list methods, and change their options with METHOD.KEY=VALUE.
 
 The picture has a row for each method (with --data, for each image, and a column for each method): the input, what was measured
-of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and method.
+of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and method: of
+whole pictures, the known pixels among them, so that a small mask gives high figures.
 
 Examples:
   langevin inpaint runs/digits --input seven.png --mask half -n 8
@@ -162,7 +163,7 @@ fn rows_of_methods(
     let mut heads: Vec<Tensor> = first.into_iter().collect();
     heads.push(spec.unranged(&operator.show(seen.y())?)?);
     let seeds: Vec<u64> = (0..args.number as u64).collect();
-    let steps: u64 = methods.iter().map(|method| given.steps(method.get(), &seen)).sum();
+    let steps = methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<Result<u64>>()?;
     let mut progress = Progress::new(steps * args.number.div_ceil(args.batch) as u64, "steps");
     let mut rows = Vec::new();
     for method in methods {
@@ -194,7 +195,7 @@ fn rows_of_images(
 ) -> Result<Tensor> {
     let (n, spec) = (x.dim(0)?, &given.model.spec);
     let seen = measured(operator, spec, x, args.noise, &(0..n as u64).collect::<Vec<_>>())?;
-    let steps: u64 = methods.iter().map(|method| given.steps(method.get(), &seen)).sum();
+    let steps = methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<Result<u64>>()?;
     let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
     let mut columns = vec![x.clone(), spec.unranged(&operator.show(seen.y())?)?];
     for method in methods {

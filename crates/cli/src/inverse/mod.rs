@@ -67,9 +67,10 @@ impl<'a> Given<'a> {
         Ok(Self { model, guide, way: Way::of_sampler(model, &drawing.sampler)?, noise: drawing.noise })
     }
 
-    /// How often a bar of progress moves for a batch.
-    fn steps(&self, method: &dyn Method, seen: &Measured) -> u64 {
-        method.route(self.model.spec.process.get(), seen, &self.way.times()).len() as u64
+    /// How often a bar of progress moves for a batch. Errors if the method cannot go these steps.
+    fn steps(&self, method: &dyn Method, seen: &Measured) -> Result<u64> {
+        let route = method.route(self.model.spec.process.get(), seen, &self.way.times());
+        Ok(route.map_err(|why| Usage(why.to_string()))?.len() as u64)
     }
 
     /// Samples `[N, ...]` in [-1, 1] on the CPU, for the `seeds` of a batch; `seen` is one measurement for all or one a seed,

@@ -26,12 +26,13 @@ pub fn print(
     let mut steps = 0;
     for (_, operator) in tasks {
         let seen = measured(operator, &given.model.spec, &one, args.noise, &[0])?;
-        steps += methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<u64>();
+        steps += methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<Result<u64>>()?;
     }
     let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
     let data = args.data.as_deref().unwrap_or_default();
     crate::say!(
-        "# {n} images of {data}, a sample each, noise {}, {} noise levels; mean and its standard error",
+        "# {n} images of {data}, a sample each, noise {}, {} noise levels; means and their \
+         standard errors, what was measured among it",
         args.noise,
         given.way.steps.len()
     )?;

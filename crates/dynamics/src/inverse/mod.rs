@@ -141,9 +141,9 @@ pub trait Method: Send + Sync + Debug {
     /// What takes the steps given `seen`. Errors if it cannot.
     fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>>;
 
-    /// Its steps (t, s) through the falling `times`.
-    fn route(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> Vec<(f64, f64)> {
-        times.windows(2).map(|pair| (pair[0], pair[1])).collect()
+    /// Its steps (t, s) through the falling `times`. Errors if the options do not suit them.
+    fn route(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
+        Ok(times.windows(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
     /// Samples `[B, ...]` of x_0 given `seen`, from `x`, noise at the first of the falling `times`; the last is 0. Tells
@@ -159,7 +159,7 @@ pub trait Method: Send + Sync + Debug {
     ) -> Result<Tensor> {
         self.check()?;
         let mut sampler = self.sampler(seen)?;
-        follow(m, sampler.as_mut(), &self.route(m.process(), seen, times), x, z, watch)
+        follow(m, sampler.as_mut(), &self.route(m.process(), seen, times)?, x, z, watch)
     }
 }
 

@@ -9,6 +9,9 @@ use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
+/// Steps of a run at most.
+const MOST: usize = 10_000_000;
+
 /// Ancestral steps with replacement and resampling. The paper has 250 steps with jump = 10 and resample = 10.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,23 +36,26 @@ impl Named for RePaint {
 impl RePaint {
     /// The steps (t, s) through `times`: down, and `resample` - 1 times back from every `jump`-th level, counted from the
     /// data; but not from times below `from`.
-    pub fn path(&self, times: &[f64], from: f64) -> Vec<(f64, f64)> {
-        let last = times.len().saturating_sub(1);
+    pub fn path(&self, times: &[f64], from: f64) -> impl Iterator<Item = (f64, f64)> {
+        let (jump, last) = (self.jump.max(1), times.len().saturating_sub(1));
         let mut back = vec![0; last + 1]; // times left to go back from each level
-        for i in (self.jump..=last).rev().step_by(self.jump).filter(|&i| times[i] >= from) {
-            back[i] = self.resample - 1;
+        for i in (jump..=last).rev().step_by(jump).filter(|&i| times[i] >= from) {
+            back[i] = self.resample.saturating_sub(1);
         }
-        let (mut at, mut path) = (0, vec![]);
-        while at < last {
-            path.push((times[at], times[at + 1]));
-            at += 1;
-            if back[at] > 0 {
+        let (mut at, mut came_down) = (0, false);
+        std::iter::from_fn(move || {
+            let before = at;
+            came_down = !(came_down && back[at] > 0);
+            if !came_down {
                 back[at] -= 1;
-                path.push((times[at], times[at - self.jump]));
-                at -= self.jump;
+                at -= jump;
+            } else if at < last {
+                at += 1;
+            } else {
+                return None;
             }
-        }
-        path
+            Some((times[before], times[at]))
+        })
     }
 }
 
@@ -65,9 +71,24 @@ impl Method for RePaint {
         Ok(Box::new(Replaced::new(seen)?))
     }
 
-    fn route(&self, process: &dyn Process, seen: &Measured, times: &[f64]) -> Vec<(f64, f64)> {
+    fn route(&self, process: &dyn Process, seen: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
+        let levels = times.len().saturating_sub(1);
+        if self.jump > levels && self.resample > 1 {
+            bail!(
+                "repaint: a jump of {} levels does not fit into {levels} steps; lower jump or raise the number of steps",
+                self.jump
+            );
+        }
         // where nothing is put in its place, going back would only forget it
-        let lowest = Replaced::new(seen).map_or(f64::INFINITY, |replaced| replaced.lowest(process, times));
-        self.path(times, lowest)
+        let lowest = Replaced::new(seen)?.lowest(process, times);
+        let route: Vec<(f64, f64)> = self.path(times, lowest).take(MOST + 1).collect();
+        if route.len() > MOST {
+            bail!(
+                "repaint: jump {} and resample {} make more than {MOST} steps of {levels}; lower resample",
+                self.jump,
+                self.resample
+            );
+        }
+        Ok(route)
     }
 }
