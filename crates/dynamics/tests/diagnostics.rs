@@ -78,7 +78,7 @@ fn modes_that_only_coordinates_tell_apart_are_seen() {
         for _ in 0..50 {
             let noise =
                 langevin_ops::shape::to_host(&z.normal((n, numbers), DType::F64, &Device::Cpu).unwrap()).unwrap();
-            let sign = |i: usize| if (i / numbers + i % numbers) % 2 == 0 { 2. } else { -2. };
+            let sign = |i: usize| if (i / numbers + i % numbers).is_multiple_of(2) { 2. } else { -2. };
             let x: Vec<f64> = noise.iter().enumerate().map(|(i, z)| sign(i) + 0.2 * z).collect();
             let x = Tensor::from_vec(x, (n, numbers), &Device::Cpu).unwrap();
             trace.record(&View { score: x.clone(), x, energy: None }).unwrap();
