@@ -48,7 +48,8 @@ struct Rung {
 
 impl Default for Tempering {
     fn default() -> Self {
-        let (kernel, report) = (Hmc::default().into(), Report::default());
+        // of sizes that adapt, five make an orbit that nearly closes
+        let (kernel, report) = (Hmc { leapfrogs: 2, ..Hmc::default() }.into(), Report::default());
         Self { kernel, sweeps: 5, rungs: 16, adapt: 5, ladder: vec![], done: 0, report }
     }
 }
