@@ -285,6 +285,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
         }
         first => first.iter().chain(&args.changes).cloned().collect(),
     };
+    let particles = ratios::particles(args.estimate_ratios.flatten())?;
     let mut composition = Composition::of(args, text, device)?;
     let kind = composition.first()?.opened.kind();
     crate::sample::suits(args, kind)?;
@@ -297,7 +298,6 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     }
     crate::sample::reports(args, &drawing.sampler.sampler)?;
     let all = seeds(args)?;
-    let particles = ratios::particles(args.estimate_ratios.flatten())?;
     if sampler.wants_energy() && !has_energy {
         return usage(format!(
             "sampler.name={}: it weighs samples by their energy, and not every model here has one; leave it out",
