@@ -42,7 +42,12 @@ fn chains_do_not_freeze() {
     for (text, weight, n, sampler) in [
         ("a", 1., 1000, r#"{"name": "annealed-mcmc"}"#),
         ("8*a", 8., 1000, r#"{"name": "annealed-mcmc", "adapt": 5, "steps_per_level": 2, "kernel": {"name": "hmc"}}"#),
-        ("2*a", 2., 500, r#"{"name": "tempering", "sweeps": 1}"#),
+        (
+            "2*a",
+            2.,
+            500,
+            r#"{"name": "tempering", "sweeps": 1, "adapt": 5, "kernel": {"name": "hmc", "leapfrogs": 2}}"#,
+        ),
         ("2*a", 2., 1000, r#"{"name": "pc", "corrector_steps": 2, "corrector": {"name": "hmc", "leapfrogs": 2}}"#),
     ] {
         let found = weight * variance(text, sampler, 18, n);
