@@ -2,11 +2,14 @@
 
 #![allow(clippy::print_stdout)]
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::Plain;
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow};
 use langevin_dynamics::sampler::{AnySampler, prior, run};
-use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, Mixture, NoisyEnergy, Process};
+use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, Mixture, NoisyEnergy};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -21,19 +24,6 @@ fn models() -> [(&'static str, Mixture); 3] {
 
 fn process(name: &str) -> AnyProcess {
     AnyProcess::named(name).unwrap()
-}
-
-/// The model without its energy.
-struct Plain<'a>(&'a dyn Denoiser);
-
-impl Denoiser for Plain<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
-    }
-
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.0.x0(x, t)
-    }
 }
 
 /// `f` of the composition of the three mixtures under `process`; of those that it names alone.

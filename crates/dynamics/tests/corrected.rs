@@ -2,30 +2,17 @@
 
 mod common;
 
-use candle_core::{DType, Device, Result, Tensor};
-use common::{Fast, energy_distance, mixture};
+use candle_core::{DType, Device};
+use common::{Fast, Plain, energy_distance, mixture};
+use langevin_dynamics::Denoiser;
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::mcmc::{AnyKernel, Mala};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::{AnnealedMcmc, AnySampler, Pc, Report, Tempering, prior, run};
-use langevin_dynamics::{Denoiser, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
 const N: usize = 4000;
-
-/// The mixture without its energy.
-struct Plain<'a>(Fast<'a>);
-
-impl Denoiser for Plain<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
-    }
-
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.0.x0(x, t)
-    }
-}
 
 /// Samples of the first `n` seeds in `steps` steps, and what the sampler reports.
 fn draw(sampler: &mut AnySampler, steps: usize, n: usize, energy: bool) -> (Vec<f64>, Option<Report>) {
@@ -33,8 +20,9 @@ fn draw(sampler: &mut AnySampler, steps: usize, n: usize, energy: bool) -> (Vec<
     let times = AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap();
     let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
     let x = prior(process.get(), times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
-    let plain = Plain(Fast::new(&mixture(), process.get()));
-    let model: &dyn Denoiser = if energy { &plain.0 } else { &plain };
+    let fast = Fast::new(&mixture(), process.get());
+    let plain = Plain(&fast);
+    let model: &dyn Denoiser = if energy { &fast } else { &plain };
     let x = run(model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(())).unwrap();
     (to_host(&x).unwrap(), sampler.get().report().cloned())
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use common::Fast;
+use common::{Fast, Plain};
 use langevin_dynamics::grid::{Grid, Karras};
 use langevin_dynamics::inverse::{
     Along, AnyMethod, AnyTask, Blur, Colour, Deblur, Dps, Inpaint, Mask, MaskName, Mcmc, Measured, Method, Operator,
@@ -323,18 +323,6 @@ fn energy(process: &dyn Process) -> impl Fn(&Tensor, &[f64]) -> Result<Tensor> {
         let logs = Tensor::stack(&logs, 1)?;
         let top = logs.max_keepdim(D::Minus1)?.detach();
         (logs.broadcast_sub(&top)?.exp()?.sum(1)?.log()? + top.squeeze(1)?)?.neg()
-    }
-}
-
-/// A denoiser that says nothing of its energy.
-struct Plain<'a>(&'a dyn Denoiser);
-
-impl Denoiser for Plain<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
-    }
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.0.x0(x, t)
     }
 }
 

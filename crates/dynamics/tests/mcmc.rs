@@ -1,11 +1,14 @@
 //! Kernels against what theory says of them.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::Plain;
 use langevin_dynamics::mcmc::{
     AnyKernel, Chain, Energy, Hmc, Kernel, Langevin, Level, Mala, Score, Stats, View, mala, tempering,
 };
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Denoiser, Mixture, Process};
+use langevin_dynamics::{Denoiser, Mixture};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 
@@ -124,19 +127,6 @@ fn a_test_of_acceptance_leaves_no_bias() {
             assert!(mean.abs() < 5. * mean_error, "{kernel:?}: mean {mean}");
             assert!((square - variance).abs() < 5. * square_error, "{kernel:?}: variance {square}, exact {variance}");
         }
-    }
-}
-
-/// The model without its energy.
-struct Plain<'a>(&'a dyn Denoiser);
-
-impl Denoiser for Plain<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
-    }
-
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.0.x0(x, t)
     }
 }
 

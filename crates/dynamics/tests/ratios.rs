@@ -87,7 +87,7 @@ fn modes() -> (Mixture, Mixture) {
 /// Between levels a smooth log Z is told as well as a cubic tells it, and its derivative is that of what is told.
 #[test]
 fn between_levels_lies_a_cubic() -> Result<()> {
-    let exact = |log_snr: f64| LogZ { value: shift(log_snr).0, error: 0., runs: 1 };
+    let exact = |log_snr: f64| LogZ { value: shift(log_snr).0, error: 0., spread: 0., runs: 1 };
     let at = |i: usize| -10. + 20. * i as f64 / 100.;
     let levels = |step: usize| (0..=100).step_by(step).map(|i| ConstantAt { log_snr: at(i), log_z: exact(at(i)) });
     let constants = |step| Constants::at_levels(levels(step).collect());

@@ -40,7 +40,7 @@ pub fn plan(expression: &Expression, known: &dyn Fn(&str) -> bool) -> (Vec<Estim
         };
         let name = format!("({part})");
         expression = expression.with_part(&part, &name);
-        plan.push(Estimated { name, part, log_z: Constants::same(LogZ { value: 0., error: 0., runs: 0 }) });
+        plan.push(Estimated { name, part, log_z: Constants::same(LogZ { value: 0., error: 0., spread: 0., runs: 0 }) });
     }
 }
 
@@ -104,7 +104,7 @@ impl Composition {
             self.plan[i].log_z = log_z;
         }
         progress.done();
-        for (part, LogZ { value, error, runs }) in &told {
+        for (part, LogZ { value, error, runs, .. }) in &told {
             crate::talk!(
                 "log-ratio of `{part}`: {:.4} +- {error:.4} at the least noise, by {runs} runs of {particles} particles",
                 -value
@@ -129,7 +129,7 @@ impl Composition {
         let (model, mut noise) = (&part.opened.model, Noise::of_step(0, i as u64, DRAWS));
         let denoiser = part.denoiser(DRAWS)?;
         let c = Normaliser::of(energy(&denoiser)?, &shape, model.dtype(), model.device(), &mut noise)?;
-        Ok(LogZ { value: -c.value, error: c.error, runs: c.draws })
+        Ok(LogZ { value: -c.value, error: c.error, spread: c.spread, runs: c.draws })
     }
 
     /// log Z of the `i`th of the plan, at all noise levels.

@@ -70,6 +70,9 @@ pub struct LogZ {
     pub value: f64,
     /// Its standard error, from their spread; NaN of one population. Of N it is known to a part 1/sqrt(2 (N - 1)) of itself.
     pub error: f64,
+    /// The standard deviation of their log Z; NaN of one population. Above about 1 a few populations carry the mean: `error`
+    /// is then too small, and `value` mostly too.
+    pub spread: f64,
     /// Populations.
     pub runs: usize,
 }
@@ -79,7 +82,8 @@ impl LogZ {
     pub fn of(log_z: &[f64]) -> Self {
         let top = log_z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (mean, error) = mean_and_error(&log_z.iter().map(|l| (l - top).exp()).collect::<Vec<_>>());
-        Self { value: top + mean.ln(), error: error / mean, runs: log_z.len() }
+        let spread = mean_and_error(log_z).1 * (log_z.len() as f64).sqrt();
+        Self { value: top + mean.ln(), error: error / mean, spread, runs: log_z.len() }
     }
 }
 
@@ -180,7 +184,8 @@ mod tests {
 
     #[test]
     fn the_error_of_log_z_is_that_of_the_mean() {
-        let LogZ { value, error, runs } = LogZ::of(&[1f64.ln() + 700., 3f64.ln() + 700.]);
+        let LogZ { value, error, spread, runs } = LogZ::of(&[1f64.ln() + 700., 3f64.ln() + 700.]);
         assert!((value - 2f64.ln() - 700.).abs() < 1e-12 && (error - 0.5).abs() < 1e-12 && runs == 2);
+        assert!((spread - 3f64.ln() / 2f64.sqrt()).abs() < 1e-12);
     }
 }

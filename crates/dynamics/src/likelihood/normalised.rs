@@ -78,7 +78,7 @@ impl Constants {
 
     /// log Z at the least noisy level.
     pub fn least_noisy(&self) -> LogZ {
-        self.levels.last().map_or(LogZ { value: 0., error: 0., runs: 0 }, |level| level.log_z)
+        self.levels.last().map_or(LogZ { value: 0., error: 0., spread: 0., runs: 0 }, |level| level.log_z)
     }
 
     /// log Z and its derivative in log SNR.

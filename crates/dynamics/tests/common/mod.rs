@@ -15,6 +15,19 @@ pub fn mixture() -> Mixture {
     Mixture::full(&[0.5, 0.3, 0.2], &means, &covariances).unwrap()
 }
 
+/// A model without its energy.
+pub struct Plain<'a>(pub &'a dyn Denoiser);
+
+impl Denoiser for Plain<'_> {
+    fn process(&self) -> &dyn Process {
+        self.0.process()
+    }
+
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.0.x0(x, t)
+    }
+}
+
 /// x0 of that mixture, as [`Mixture::under`] has it, written out for two dimensions to be fast.
 pub struct Fast<'a> {
     process: &'a dyn Process,
