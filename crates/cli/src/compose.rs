@@ -10,7 +10,7 @@ use crate::run::{Drawing, Usage, usage};
 use crate::sample::{BATCH, arrays, each, mcmc, seeds};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use langevin_data::{Columns, Kind};
+use langevin_data::Kind;
 use langevin_dynamics::likelihood::Normalised;
 use langevin_dynamics::process::{self, Within};
 use langevin_dynamics::sampler::{AnySampler, Report, follow};
@@ -37,38 +37,6 @@ const CORRECTED: [&str; 5] = [
 
 /// Models by their names.
 type Models<'a> = Vec<(&'a str, &'a dyn Denoiser)>;
-
-/// Errors unless both parts see the columns of a table in the same coordinates: only there is a product one of densities.
-fn same_columns(first: &Part, other: &Part) -> Result<()> {
-    let (a, b) = (&first.name, &other.name);
-    let (own, theirs) = match (first.opened.columns()?, other.opened.columns()?) {
-        (None, None) => return Ok(()),
-        (Some(own), Some(theirs)) => (own, theirs),
-        (own, _) => {
-            let (table, none) = if own.is_some() { (a, b) } else { (b, a) };
-            return usage(format!(
-                "--compose: `{table}` has the columns of a table, scaled, and `{none}` has none; give models of one table"
-            ));
-        }
-    };
-    if own.names != theirs.names {
-        return usage(format!(
-            "--compose: the columns of `{a}` are {}, those of `{b}` {}; give models of one table",
-            own.names.join(", "),
-            theirs.names.join(", ")
-        ));
-    }
-    let moments = |columns: &Columns| columns.mean.iter().copied().zip(columns.std.iter().copied()).collect::<Vec<_>>();
-    let (of_own, of_theirs) = (moments(&own), moments(&theirs));
-    let differs = of_own.iter().zip(&of_theirs).zip(&own.names).find(|((own, theirs), _)| own != theirs);
-    match differs {
-        Some((((mean, std), (other_mean, other_std)), name)) => usage(format!(
-            "--compose: column {name} was scaled by {mean} +- {std} for `{a}` and by {other_mean} +- {other_std} for `{b}`, \
-             so that their densities are of different coordinates; give models that were trained on one table"
-        )),
-        None => Ok(()),
-    }
-}
 
 /// A composition of opened models.
 struct Composition {
@@ -101,7 +69,7 @@ impl Composition {
                     if part.spec().from_zero == first.spec().from_zero { "" } else { " in another range" },
                 ));
             }
-            same_columns(first, part)?;
+            first.same_columns(part)?;
         }
         let known = |name: &str| parts.iter().any(|part| part.name == name && part.spec().normalised);
         let (plan, expression) = match &args.estimate_ratios {

@@ -5,6 +5,7 @@ use crate::open::{self, Opened};
 use crate::run::{Usage, usage};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use langevin_data::Columns;
 use langevin_dynamics::likelihood::Constants;
 use langevin_dynamics::{Cond, Expression, Preconditioned};
 use langevin_models::ModelSpec;
@@ -53,5 +54,39 @@ impl Part {
         let model = &self.opened.model;
         let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
         Ok(model.denoiser(Cond { labels, dropout: None })?)
+    }
+
+    /// Errors unless `other` sees the columns of a table in the same coordinates: only there is a product one of densities.
+    pub fn same_columns(&self, other: &Part) -> Result<()> {
+        let (a, b) = (&self.name, &other.name);
+        let (own, theirs) = match (self.opened.columns()?, other.opened.columns()?) {
+            (None, None) => return Ok(()),
+            (Some(own), Some(theirs)) => (own, theirs),
+            (own, _) => {
+                let (table, none) = if own.is_some() { (a, b) } else { (b, a) };
+                return usage(format!(
+                    "--compose: `{table}` has the columns of a table, scaled, and `{none}` has none; give models of one table"
+                ));
+            }
+        };
+        if own.names != theirs.names {
+            return usage(format!(
+                "--compose: the columns of `{a}` are {}, those of `{b}` {}; give models of one table",
+                own.names.join(", "),
+                theirs.names.join(", ")
+            ));
+        }
+        let moments =
+            |columns: &Columns| columns.mean.iter().copied().zip(columns.std.iter().copied()).collect::<Vec<_>>();
+        for ((name, of_a), of_b) in own.names.iter().zip(moments(&own)).zip(moments(&theirs)) {
+            if of_a != of_b {
+                return usage(format!(
+                    "--compose: column {name} was scaled by {} +- {} for `{a}` and by {} +- {} for `{b}`, so that their \
+                     densities are of different coordinates; give models that were trained on one table",
+                    of_a.0, of_a.1, of_b.0, of_b.1
+                ));
+            }
+        }
+        Ok(())
     }
 }
