@@ -43,6 +43,18 @@ impl Opened {
         kind(&self.model)
     }
 
+    /// The data that it learnt, or of which it is the exact density; `None` if it does not say.
+    pub fn learnt(&self) -> Option<String> {
+        match (&self.run, self.what.strip_prefix("exact:")) {
+            (Some(run), _) => Some(run.data.spec.clone()),
+            (None, Some(rest)) => {
+                let toy = format!("toy:{}", rest.split(':').next().unwrap_or(rest));
+                langevin_data::ALL.iter().any(|(name, _)| *name == toy).then_some(toy)
+            }
+            (None, None) => None,
+        }
+    }
+
     /// Whether it was trained on images with uniform noise within their grey levels.
     pub fn dequantised(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.data.dequantise)

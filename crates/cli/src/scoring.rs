@@ -51,10 +51,8 @@ impl Scoring {
         if self.batch == 0 || self.fit_samples < 2 {
             return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
         }
-        let spec = match (&self.fit, &opened.run) {
-            (Some(spec), _) => spec.clone(),
-            (None, Some(run)) => run.data.spec.clone(),
-            (None, None) => return usage("the model does not say what it was trained on; name it with --fit SPEC"),
+        let Some(spec) = self.fit.clone().or_else(|| opened.learnt()) else {
+            return usage("the model does not say what it was trained on; name it with --fit SPEC");
         };
         let label = guide::told(&opened.model.spec, self.class.as_deref())?;
         let denoiser = opened.model.denoiser(guide::cond(&opened.model, label.as_slice())?)?;

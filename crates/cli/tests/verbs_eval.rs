@@ -173,6 +173,17 @@ fn images_are_told_in_bits() {
     let log_p = found["methods"]["ode"]["log_p"].as_array().unwrap();
     let mean = log_p.iter().map(bits).sum::<f64>() / 3.;
     assert!((found["methods"]["ode"]["figure"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+
+    // told nothing, one trained with label dropout has another density than told the classes
+    let null = ModelSpec { null_class: true, ..spec(&[1, 28, 28], Some(10), Head::Energy) };
+    dir.stirred("null.safetensors", &null, &[]);
+    let ais = |class: &str| {
+        let few = "--data digits:test -n 2 --method ais --levels 4 --particles 2 --runs 2";
+        dir.run(&format!("eval bits null.safetensors {few} {class}")).ok().to_string()
+    };
+    assert!(ais("") != ais("--class none") && ais("--class none") != ais("--class 0"));
+    dir.run("eval bits m.safetensors --data digits:test --method ode --class none")
+        .fails(2, &["--class none", "label_dropout"]);
 }
 
 #[test]

@@ -89,9 +89,12 @@ fn curvature_histogram_and_landscape() {
     assert!((0. ..=1.).contains(&d) && ran.stdout.contains("samples  mean"));
 
     assert_eq!(dir.run("look landscape points.safetensors --out l.png").ok(), "l.png\n");
+    // an exact density shows the data that it is of
+    assert_eq!(dir.run("look landscape exact:8-gaussians:vp --out e.png").ok(), "e.png\n");
+    dir.run("look spectrum exact:gaussian-12d").fails(2, &["does not say", "--data"]);
     let plane = "look landscape images.safetensors --batch 4096 --out m.png";
     assert_eq!(dir.run(plane).ok(), "m.png\n");
-    for name in ["s", "i", "h", "l", "m"] {
+    for name in ["s", "i", "h", "l", "m", "e"] {
         assert!(image::open(dir.path(&format!("{name}.png"))).unwrap().width() >= 700, "{name}");
     }
     dir.run(&format!("{plane} --through 0,1")).fails(2, &["--through", "three"]);

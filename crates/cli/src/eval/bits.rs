@@ -98,9 +98,10 @@ pub struct Bits {
     /// Seed of the choice of points, their dequantisation and noise, the probes and the particles
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class of every point, for a class-conditional model [default: the labels of the data]
-    #[arg(long)]
-    pub class: Option<u32>,
+    /// Class of every point, for a class-conditional model; `none` for one trained with train.label_dropout [default: the
+    /// labels of the data]
+    #[arg(long, value_name = "K|none")]
+    pub class: Option<String>,
     /// Type of numbers [default: f32 for images, f64 for points and tables]
     #[arg(long, value_parser = ["f32", "f64"])]
     pub dtype: Option<String>,

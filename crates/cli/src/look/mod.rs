@@ -96,10 +96,8 @@ impl Subject {
         n: usize,
         label: Option<u32>,
     ) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
-        let spec = match (spec, &opened.run) {
-            (Some(spec), _) => spec,
-            (None, Some(run)) => &run.data.spec,
-            (None, None) => return usage("the model does not say what it was trained on; name data with --data SPEC"),
+        let Some(spec) = &spec.cloned().or_else(|| opened.learnt()) else {
+            return usage("the model does not say what it was trained on; name data with --data SPEC");
         };
         if n == 0 {
             return usage("-n 0: give at least 1");

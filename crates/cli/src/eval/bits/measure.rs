@@ -2,6 +2,7 @@
 
 use super::Bits;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
+use crate::guide;
 use crate::open::Opened;
 use crate::run::usage;
 use anyhow::{Result, bail};
@@ -71,13 +72,9 @@ impl<'a> Task<'a> {
         let n = args.number.min(data.len());
         let (x, labels) = take(&data, n, args)?;
         let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
-        let labels = match (spec.labels(), args.class) {
+        let labels = match (spec.labels(), &args.class) {
             (None, None) => None,
-            (None, Some(class)) => return usage(format!("--class {class}: this model was trained without classes")),
-            (Some(all), Some(class)) if class as usize >= all => {
-                return usage(format!("--class {class}: the classes of this model are 0 to {}", all - 1));
-            }
-            (Some(_), Some(class)) => Some(vec![class; n]),
+            (_, Some(class)) => guide::told(spec, Some(class))?.map(|label| vec![label; n]),
             (Some(all), None) => match labels.filter(|labels| labels.iter().all(|&label| (label as usize) < all)) {
                 Some(labels) => Some(labels),
                 None => {
