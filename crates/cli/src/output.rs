@@ -218,6 +218,16 @@ pub fn writable(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// As [`writable`]; errors too if the name ends as one of another kind of file than `kinds`, the endings that it may have.
+pub fn writable_as(path: &Path, kinds: &[&str]) -> Result<()> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if ending.is_some_and(|ending| !kinds.contains(&ending.as_str())) {
+        let kinds = kinds.join(" or .");
+        return crate::run::usage(format!("{}: what is written there is a .{kinds}; name it so", path.display()));
+    }
+    writable(path)
+}
+
 fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
 }

@@ -36,7 +36,11 @@ pub fn run(args: &Sample) -> Result<()> {
         return usage("--batch 0: give at least 1");
     }
     let levels = args.report.iter().flatten();
-    for path in [&args.out, &args.npz, &args.gif].into_iter().flatten().chain(levels) {
+    let kinds: [(_, &[&str]); 3] = [(&args.out, &["png", "csv"]), (&args.npz, &["npz"]), (&args.gif, &["gif"])];
+    for (path, kinds) in kinds {
+        path.iter().try_for_each(|path| output::writable_as(path, kinds))?;
+    }
+    for path in levels {
         output::writable(path)?;
     }
     if let Some(text) = &args.compose {

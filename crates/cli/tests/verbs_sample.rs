@@ -267,6 +267,9 @@ fn names_of_models_that_are_none() {
 fn what_cannot_be_written_is_said_and_loses_nothing() {
     let dir = Dir::new();
     dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    for (option, ending) in [("--out s.npz", ".png or .csv"), ("--npz s.png", ".npz"), ("--gif s.png", ".gif")] {
+        dir.run(&format!("sample m.safetensors -n 1 {option}")).fails(2, &[&option[6..], ending]);
+    }
     dir.run("sample m.safetensors -n 1 --out no/where.png").fails(1, &["no/where.png", "no folder"]);
     std::fs::create_dir(dir.path("folder.png")).unwrap();
     dir.run("sample m.safetensors -n 1 --out folder.png").fails(1, &["folder.png", "folder"]);

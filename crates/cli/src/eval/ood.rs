@@ -91,7 +91,7 @@ pub fn run(args: &Ood) -> Result<()> {
     if args.number < 2 {
         return usage(format!("-n {}: give at least 2", args.number));
     }
-    args.plot.iter().try_for_each(|path| output::writable(path))?;
+    args.plot.iter().try_for_each(|path| output::writable_as(path, &["png"]))?;
     let opened = crate::open::open(&args.model, &device)?;
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {

@@ -100,7 +100,7 @@ pub fn run(args: &Inpaint) -> Result<()> {
     }
     let out = args.out.clone().unwrap_or("inpaint.png".into());
     if !args.table {
-        output::writable(&out)?;
+        output::writable_as(&out, &["png"])?;
     }
     let opened = open::open(&args.model, &device)?;
     if opened.kind() != Kind::Image {

@@ -44,7 +44,7 @@ pub struct Histogram {
 
 /// Carries out `langevin look histogram`.
 pub fn run(args: &Histogram) -> Result<()> {
-    output::writable(&args.out)?;
+    output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;
     let denoiser = opened.model.denoiser(Cond::default())?;
     let t = at(&denoiser, "--level", args.level)?;

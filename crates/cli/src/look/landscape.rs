@@ -45,7 +45,7 @@ pub struct Landscape {
 
 /// Carries out `langevin look landscape`.
 pub fn run(args: &Landscape) -> Result<()> {
-    output::writable(&args.out)?;
+    output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;
     let label = args.subject.label(&opened)?;
     let denoiser = denoiser(&opened, label.as_slice())?;

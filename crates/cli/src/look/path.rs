@@ -53,7 +53,7 @@ pub fn run(args: &Path) -> Result<()> {
     if !(2..=100_000).contains(&args.points) {
         return usage(format!("--points {}: give 2 to 100000", args.points));
     }
-    output::writable(&args.out)?;
+    output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;
     let model = &opened.model;
     let label = args.subject.label(&opened)?;

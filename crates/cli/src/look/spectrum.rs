@@ -50,7 +50,7 @@ pub fn run(args: &Spectrum) -> Result<()> {
     if args.steps < 2 {
         return usage(format!("--steps {}: give at least 2", args.steps));
     }
-    output::writable(&args.out)?;
+    output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;
     let label = args.subject.label(&opened)?;
     let denoiser = denoiser(&opened, label.as_slice())?;
