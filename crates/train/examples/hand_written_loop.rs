@@ -40,7 +40,8 @@ fn main() -> Result<()> {
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
-    let loss = Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into(), time: 0. };
+    let loss =
+        Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into(), ..Denoising::default() };
     let mut optim = Optim::new(AdamW::default().into(), model.vars())?;
 
     let mut losses = vec![];

@@ -11,6 +11,9 @@
 //! - \[Esser24\] Scaling rectified flow transformers (Stable Diffusion 3), 2403.03206
 //! - \[Kingma21\] Variational diffusion models, 2107.00630
 //! - \[Thornton25\] Composition and control with distilled energy diffusion models and sequential Monte Carlo, 2502.12786
+//! - \[Lai23\] FP-Diffusion: improving score-based diffusion models by enforcing the underlying score Fokker-Planck equation,
+//!   2210.04296
+//! - \[Plainer25\] Consistent sampling and simulation: molecular dynamics with energy-based diffusion models, 2506.17139
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
 
@@ -23,6 +26,7 @@ mod options;
 pub mod schedule;
 mod state;
 mod trainer;
+mod walkers;
 pub mod weight;
 
 pub use ema::AnyEma;

@@ -18,6 +18,8 @@ const SUM: &str = "langevin.sum";
 const STEP: &str = "langevin.step";
 /// Where the level's losses are.
 const LEVEL: &str = "level";
+/// Where the walkers are.
+const WALKERS: &str = "walkers";
 
 impl Trainer {
     /// Writes the state of this step to `dir`, and removes all but the last two.
@@ -85,6 +87,7 @@ impl Trainer {
         if !level.is_empty() {
             all.push((LEVEL.into(), Tensor::new(level, &Device::Cpu)?));
         }
+        all.extend(self.walkers.x.iter().map(|x| (WALKERS.into(), x.clone())));
         Ok(all)
     }
 
@@ -94,6 +97,8 @@ impl Trainer {
         let mut numbers = vec![json!(o.batch), json!(o.accumulate), json!(o.lr), json!(o.warmup), json!(o.decay)];
         numbers.extend([json!(o.clip), json!(o.seed)]);
         numbers.extend(Some(self.loss.time).filter(|&time| time > 0.).map(|time| json!({ "loss.time": time })));
+        numbers.extend(Some(self.loss.walkers).filter(|&n| n > 0).map(|n| json!({ "loss.walkers": n })));
+        numbers.extend(Some(self.loss.fokker_planck).filter(|&w| w > 0.).map(|w| json!({ "loss.fokker_planck": w })));
         numbers.extend(Some(o.label_dropout).filter(|&p| p > 0.).map(|p| json!({ "label_dropout": p })));
         numbers.extend(o.distil.filter(|&n| n > 0).map(|n| json!(n)));
         let all = [
@@ -136,6 +141,7 @@ impl Trainer {
         self.ema.restore(&tensors)?;
         let level = tensors.get(LEVEL).map(|t| t.to_vec1::<f64>()).transpose()?;
         self.loss.level.get_mut().restore(&level.unwrap_or_default())?;
+        self.walkers.x = tensors.get(WALKERS).map(|x| x.to_device(self.model.device())).transpose()?;
         self.step = step;
         Ok(())
     }

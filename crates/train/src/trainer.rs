@@ -8,6 +8,7 @@ use crate::level::{AnyLevel, Draw, log_ratio};
 use crate::loss::{Denoising, Noisy, Teacher};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::{SecondOrder, TrainOptions};
+use crate::walkers::Walkers;
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
 use langevin_dynamics::Cond;
@@ -36,6 +37,9 @@ pub struct Report {
 /// Keeps the streams of dropout apart from those of the noise ("dropout" in ASCII).
 const DROPOUT: u64 = 0x0064_726f_706f_7574;
 
+/// Keeps the noise of walkers apart from that of the data ("walkers" in ASCII).
+const WALKS: u64 = 0x0077_616c_6b65_7273;
+
 /// Keeps the noise of measured errors apart from that of training ("errors" in ASCII).
 const ERRORS: u64 = 0x6572_726f_7273;
 
@@ -49,6 +53,7 @@ pub struct Trainer {
     pub(crate) optim: Optim,
     pub(crate) ema: Ema,
     pub(crate) step: u64,
+    pub(crate) walkers: Walkers,
     teacher: Option<Teacher>,
     level: AnyLevel, // as it was before it learnt anything
     vars: Vec<Var>,
@@ -85,6 +90,7 @@ impl Trainer {
             optim,
             ema: averages,
             step: 0,
+            walkers: Walkers::default(),
             teacher: None,
             level,
             vars,
@@ -203,9 +209,9 @@ impl Trainer {
     }
 
     /// Levels, losses (without factors) and the gradient of a batch's part in the mean over `total` samples.
-    fn gradient(&self, batch: &Batch, n: u64, total: usize) -> Result<(Vec<Draw>, Vec<f64>, Vec<Tensor>)> {
-        let (model, spec) = (&self.model, &self.model.spec);
+    fn gradient(&mut self, batch: &Batch, n: u64, total: usize) -> Result<(Vec<Draw>, Vec<f64>, Vec<Tensor>)> {
         let (x0, labels) = self.taken(batch)?;
+        let (model, spec) = (&self.model, &self.model.spec);
         let mut z = Noise::of_step(self.options.seed, n, x0.dim(0)?);
         let draws = self.loss.draws(spec.process.get(), x0.dim(0)?, &mut z)?;
         // an odd factor: no two (seed, n) of a run share a key, and none is the seed of the noise itself
@@ -218,15 +224,31 @@ impl Trainer {
             None if self.loss.time > 0. => None,
             None => Some(noisy.target(&denoiser)?),
         };
+        let signs = match target.is_none() && self.loss.fokker_planck > 0. {
+            true => Some(z.rademacher_like(&noisy.x)?),
+            false => None,
+        };
+        let walkers = match self.loss.walkers {
+            number if number > 0 && target.is_none() => {
+                let mut z = Noise::of_step(self.options.seed ^ WALKS, n, number);
+                let at = self.walkers.advance(model, number, n, &x0, &mut z)?;
+                let denoiser = model.denoiser(Cond { labels: at.labels.clone(), dropout: Some(key ^ WALKS) })?;
+                Some((denoiser, z.rademacher_like(&at.x)?, at))
+            }
+            _ => None,
+        };
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
         let mut each = None;
         let mut loss = || {
             let losses = match &target {
                 Some(target) => self.loss.errors(&denoiser, spec.sigma_data, &noisy, target)?, // [B]
-                None => self.loss.dual_errors(&denoiser, spec.sigma_data, &noisy)?,
+                None => self.loss.dual_errors(&denoiser, spec.sigma_data, &noisy, signs.as_ref())?,
             };
             each = Some(losses.detach());
-            scale(&losses, &factors)?.sum_all()
+            let loss = scale(&losses, &factors)?.sum_all()?;
+            let Some((denoiser, signs, at)) = &walkers else { return Ok(loss) };
+            let own = self.loss.flow_errors(denoiser, spec.sigma_data, &at.x, &at.t, signs)?.mean_all()?;
+            loss + (own * (x0.dims()[0] as f64 / total as f64))?
         };
         let differences = self.options.second_order == SecondOrder::FiniteDifference;
         let taken = || grad::differences(differences, || grad::value_and_grad(&self.vars, &mut loss));

@@ -5,11 +5,12 @@ use langevin_data::Batch;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::{Cond, Denoiser, Mixture};
+use langevin_models::mixture::MixtureConfig;
 use langevin_models::{Form, Head, Model, ModelSpec, mlp::MlpConfig};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
-use langevin_train::level::LogSnr;
+use langevin_train::level::{Level, LogSnr};
 use langevin_train::{AnyEma, AnyOptimiser, Denoising, Noisy, SecondOrder, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, width: usize) -> ModelSpec {
@@ -40,9 +41,11 @@ fn the_gradient_is_that_of_the_loss() -> Result<()> {
         let mut z = Noise::seeds(&[1, 2, 3]);
         let x0 = z.normal((3, 2), DType::F64, &Device::Cpu)?;
         let noisy = Noisy::new(model.spec.process.get(), &x0, vec![0.1, 0.4, 0.9], &mut z)?;
+        let (loss, signs) = (Denoising { fokker_planck: 1., ..loss() }, z.rademacher_like(&x0)?);
         let value = || -> Result<Tensor> {
             let denoiser = model.denoiser(Cond::default())?;
-            loss().dual_errors(&denoiser, 1., &noisy)?.sum_all()
+            let own = loss.flow_errors(&denoiser, 1., &x0, &[0.2, 0.3, 0.5], &signs)?;
+            loss.dual_errors(&denoiser, 1., &noisy, Some(&signs))?.sum_all()? + own.sum_all()?
         };
         let vars: Vec<_> = model.vars().iter().map(|(_, var)| var.clone()).collect();
         let (_, grads) = grad::value_and_grad(&vars, value)?;
@@ -59,6 +62,33 @@ fn the_gradient_is_that_of_the_loss() -> Result<()> {
             let exact: f64 = (g * along)?.sum_all()?.to_scalar()?;
             assert!((slope - exact).abs() < 1e-6 * exact.abs().max(1.), "{name}: {exact} {slope}");
         }
+    }
+    Ok(())
+}
+
+/// -log p_t of a mixture on the line, where the signs of the Laplacian do not matter, satisfies the Fokker-Planck equation under
+/// every process; what an energy lacks of it is seen.
+#[test]
+fn exact_densities_satisfy_the_fokker_planck_equation() -> Result<()> {
+    let net = MixtureConfig { means: vec![vec![-1.], vec![0.7]], weights: vec![0.4, 0.6], variances: vec![0.09, 0.25] };
+    for name in ["edm", "ve", "vp", "cosine", "flow"] {
+        let process = AnyProcess::named(name).unwrap();
+        let mixture = ModelSpec { shape: vec![1], net: net.clone().into(), process, ..spec(Vp::default().into(), 8) };
+        let mixture = ModelSpec { form: Form::default(), ..mixture };
+        let times: Vec<f64> = (0..6).map(|i| LogSnr {}.time(mixture.process.get(), 0.3 + 0.1 * f64::from(i))).collect();
+        let mut z = Noise::seeds(&[0, 1, 2, 3, 4, 5]);
+        let x = z.normal((6, 1), DType::F64, &Device::Cpu)?;
+        let loss = Denoising { fokker_planck: 1., ..loss() };
+        let loss = Denoising { weight: langevin_train::weight::UnitEps::default().into(), ..loss };
+        let errors = |spec: ModelSpec| -> Result<Vec<f64>> {
+            let model = Model::new(spec, 0, DType::F64, &Device::Cpu)?;
+            to_host(&loss.flow_errors(&model.denoiser(Cond::default())?, 1., &x, &times, &x.ones_like()?)?)
+        };
+        let exact = errors(mixture.clone())?;
+        assert!(exact.iter().all(|e| *e < 1e-5), "{name}: {exact:?}");
+        let other = ModelSpec { net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(), ..mixture };
+        let other = errors(ModelSpec { form: Form::NoiseNorm, ..other })?;
+        assert!(other.iter().any(|e| *e > 1e-3), "{name}: {other:?}");
     }
     Ok(())
 }
@@ -116,5 +146,11 @@ fn what_does_not_go_together_is_refused() {
     says(build(spec(AnyProcess::named("table").unwrap(), 8), loss(), TrainOptions::default()), "no continuous time");
     let by_differences = TrainOptions { second_order: SecondOrder::FiniteDifference, ..TrainOptions::default() };
     says(build(spec(edm(), 8), loss(), by_differences), "second_order");
+    let lone = Denoising { fokker_planck: 0.1, time: 0., ..loss() };
+    says(build(spec(edm(), 8), lone, TrainOptions::default()), "loss.fokker_planck goes with loss.time");
+    let negative = Denoising { fokker_planck: f64::NAN, ..loss() };
+    says(build(spec(edm(), 8), negative, TrainOptions::default()), "loss.fokker_planck is NaN");
+    let idle = Denoising { walkers: 4, ..loss() };
+    says(build(spec(edm(), 8), idle, TrainOptions::default()), "loss.walkers is 4");
     says(build(spec(edm(), 8), Denoising { time: -1., ..loss() }, TrainOptions::default()), "loss.time is -1");
 }

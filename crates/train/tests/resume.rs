@@ -107,6 +107,39 @@ fn going_on_is_never_having_stopped() -> Result<()> {
     Ok(())
 }
 
+/// Walkers stand where they stood, and go on to the levels and classes that were theirs.
+#[test]
+fn walkers_are_where_they_were() -> Result<()> {
+    let new = |walkers: usize| {
+        let net = MlpConfig { width: 16, layers: 1, dropout: 0. }.into();
+        let spec = ModelSpec { form: Form::NoiseNorm, normalised: true, classes: Some(3), net, ..spec() };
+        let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
+        let loss = Denoising { time: 0.1, fokker_planck: 0.1, walkers, ..Denoising::default() };
+        Trainer::new(model, loss, AnyOptimiser::default(), Power::default().into(), options())
+    };
+    let go = |run: &mut Trainer, to: u64| -> Result<()> {
+        while run.step_number() < to {
+            let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
+            let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
+            let n = 2 * run.step_number();
+            run.step(&[one(n)?, one(n + 1)?])?;
+        }
+        Ok(())
+    };
+    let dir = tempfile::tempdir()?;
+    let (mut whole, mut first, mut second) = (new(5)?, new(5)?, new(5)?);
+    go(&mut whole, 40)?;
+    go(&mut first, 7)?;
+    first.save_state(dir.path())?;
+    assert!(second.resume(dir.path())?.is_empty());
+    go(&mut second, 40)?;
+    assert_eq!(bits(&whole)?, bits(&second)?);
+    assert_eq!(bits(&whole)?["walkers"].len(), 10);
+    let other = new(6)?.resume(dir.path()).unwrap_err().to_string();
+    assert!(other.contains("another `train`"), "{other}");
+    Ok(())
+}
+
 #[test]
 fn hidden_classes_are_the_same_after_a_stop() -> Result<()> {
     let new = |label_dropout: f64| {

@@ -24,10 +24,21 @@ pub struct Denoising {
     /// values of the energy are learnt, up to one constant (see [`super::dual`]).
     #[serde(skip_serializing_if = "is_zero")]
     pub time: f64,
+    /// How much it counts, beside `time`, that this derivative is what the Fokker-Planck equation makes of the energy's
+    /// gradient and Laplacian (see [`super::dual`]).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fokker_planck: f64,
+    /// The model's own samples in each batch, beside the data, at which the Fokker-Planck equation counts too.
+    #[serde(skip_serializing_if = "none")]
+    pub walkers: usize,
 }
 
 fn is_zero(v: &f64) -> bool {
     *v == 0.
+}
+
+fn none(v: &usize) -> bool {
+    *v == 0
 }
 
 /// Data with noise, each sample at a level of its own.
@@ -73,7 +84,19 @@ impl Denoising {
         self.weight.get().check()?;
         self.level.get().check()?;
         if !(self.time.is_finite() && self.time >= 0.) {
-            bail!("loss.time is {}; it must be a number of at least 0, 0.01 is usual", self.time);
+            bail!("loss.time is {}; it must be a number of at least 0, 0.001 is usual", self.time);
+        }
+        if !(self.fokker_planck.is_finite() && self.fokker_planck >= 0.) {
+            bail!("loss.fokker_planck is {}; it must be a number of at least 0", self.fokker_planck);
+        }
+        if self.fokker_planck > 0. && self.time == 0. {
+            bail!("loss.fokker_planck goes with loss.time, which is 0; 0.001 is usual");
+        }
+        if self.walkers > 0 && self.fokker_planck == 0. {
+            bail!("loss.walkers is {}, for loss.fokker_planck, which is 0; 0.01 is usual", self.walkers);
+        }
+        if self.walkers > 4096 {
+            bail!("loss.walkers is {}; half a batch is usual, 4096 the most", self.walkers);
         }
         if spec.normalised != (self.time > 0.) {
             bail!(
