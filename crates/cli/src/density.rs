@@ -94,7 +94,7 @@ pub fn needs_energy(model: &Model, normalised: bool) -> std::result::Result<(), 
         }
         Some(potential) if normalised && !potential.normalised() => {
             Err("the constant of this energy is free at each t, so that -E is no log-density; train with \
-             model.normalised=true loss.time=0.01, or use --method ais")
+             model.normalised=true loss.time=0.001, or use --method ais")
         }
         Some(_) => Ok(()),
     }

@@ -48,7 +48,7 @@ pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;
 mod ode;
-mod particles;
+pub mod particles;
 pub mod predict;
 pub mod process;
 pub mod sampler;

@@ -21,9 +21,10 @@ use langevin_ops::shape::{combine, dot_per_sample};
 
 /// Where the particles are, what they weigh, and what they weighed before they were drawn again.
 #[derive(Clone, Debug)]
-pub(crate) struct Particles {
+pub struct Particles {
+    /// Where they are, `[N, ...]`.
     pub at: View,
-    /// `[N]`.
+    /// Their log weights since they were last drawn, `[N]`.
     pub log_w: Vec<f64>,
     /// The sum of ln of the mean weights at which particles were drawn again.
     gathered: f64,
@@ -36,6 +37,14 @@ impl Particles {
         let prior = log_gaussian(x, m.process().marginal(t).sigma / m.prior_precision().sqrt())?;
         let log_w = energy(&at)?.iter().zip(prior).map(|(energy, prior)| -energy - prior).collect();
         Ok(Self { at, log_w, gathered: 0. })
+    }
+
+    /// Particles at `x` `[N, ...]` of the model at `t`, of the weights `log_w` `[N]`.
+    pub fn at(m: &dyn Denoiser, x: &Tensor, t: f64, log_w: Vec<f64>) -> Result<Self> {
+        if x.dim(0)? != log_w.len() {
+            bail!("particles: {} weights for {} of them; give one each", log_w.len(), x.dim(0)?);
+        }
+        Ok(Self { at: Level { model: m, t: &[t] }.look(x)?, log_w, gathered: 0. })
     }
 
     /// The particles at `s`, with what the step from `t` adds to their weights.

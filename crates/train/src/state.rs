@@ -19,7 +19,7 @@ const STEP: &str = "langevin.step";
 /// Where the level's losses are.
 const LEVEL: &str = "level";
 /// Where the walkers are.
-const WALKERS: &str = "walkers";
+const WALKERS: [&str; 2] = ["walkers/x", "walkers/numbers"];
 
 impl Trainer {
     /// Writes the state of this step to `dir`, and removes all but the last two.
@@ -87,7 +87,9 @@ impl Trainer {
         if !level.is_empty() {
             all.push((LEVEL.into(), Tensor::new(level, &Device::Cpu)?));
         }
-        all.extend(self.walkers.x.iter().map(|x| (WALKERS.into(), x.clone())));
+        if let Some(state) = self.walkers.state()? {
+            all.extend(WALKERS.map(String::from).into_iter().zip(state));
+        }
         Ok(all)
     }
 
@@ -141,7 +143,9 @@ impl Trainer {
         self.ema.restore(&tensors)?;
         let level = tensors.get(LEVEL).map(|t| t.to_vec1::<f64>()).transpose()?;
         self.loss.level.get_mut().restore(&level.unwrap_or_default())?;
-        self.walkers.x = tensors.get(WALKERS).map(|x| x.to_device(self.model.device())).transpose()?;
+        if let [Some(x), Some(numbers)] = WALKERS.map(|name| tensors.get(name)) {
+            self.walkers.restore([x.to_device(self.model.device())?, numbers.clone()])?;
+        }
         self.step = step;
         Ok(())
     }

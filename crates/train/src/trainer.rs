@@ -231,7 +231,7 @@ impl Trainer {
         let walkers = match self.loss.walkers {
             number if number > 0 && target.is_none() => {
                 let mut z = Noise::of_step(self.options.seed ^ WALKS, n, number);
-                let at = self.walkers.advance(model, number, n, &x0, &mut z)?;
+                let at = self.walkers.advance(model, number, &x0, &mut z)?;
                 let denoiser = model.denoiser(Cond { labels: at.labels.clone(), dropout: Some(key ^ WALKS) })?;
                 Some((denoiser, z.rademacher_like(&at.x)?, at))
             }
@@ -247,7 +247,7 @@ impl Trainer {
             each = Some(losses.detach());
             let loss = scale(&losses, &factors)?.sum_all()?;
             let Some((denoiser, signs, at)) = &walkers else { return Ok(loss) };
-            let own = self.loss.flow_errors(denoiser, spec.sigma_data, &at.x, &at.t, signs)?.mean_all()?;
+            let own = self.loss.flow_errors(denoiser, spec.sigma_data, &at.x, &[at.t], signs)?.mean_all()?;
             loss + (own * (x0.dims()[0] as f64 / total as f64))?
         };
         let differences = self.options.second_order == SecondOrder::FiniteDifference;

@@ -107,7 +107,7 @@ fn going_on_is_never_having_stopped() -> Result<()> {
     Ok(())
 }
 
-/// Walkers stand where they stood, and go on to the levels and classes that were theirs.
+/// Walkers stand where they stood, with their weights, and go on to the levels and classes that were theirs.
 #[test]
 fn walkers_are_where_they_were() -> Result<()> {
     let new = |walkers: usize| {
@@ -128,13 +128,13 @@ fn walkers_are_where_they_were() -> Result<()> {
     };
     let dir = tempfile::tempdir()?;
     let (mut whole, mut first, mut second) = (new(5)?, new(5)?, new(5)?);
-    go(&mut whole, 40)?;
+    go(&mut whole, 60)?;
     go(&mut first, 7)?;
     first.save_state(dir.path())?;
     assert!(second.resume(dir.path())?.is_empty());
-    go(&mut second, 40)?;
+    go(&mut second, 60)?;
     assert_eq!(bits(&whole)?, bits(&second)?);
-    assert_eq!(bits(&whole)?["walkers"].len(), 10);
+    assert_eq!(bits(&whole)?["walkers/x"].len(), 10);
     let other = new(6)?.resume(dir.path()).unwrap_err().to_string();
     assert!(other.contains("another `train`"), "{other}");
     Ok(())

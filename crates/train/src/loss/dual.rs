@@ -17,7 +17,7 @@ use super::{Denoising, Noisy};
 use candle_core::{Result, Tensor, bail};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::{Denoiser, NoisyEnergy, Preconditioned};
-use langevin_ops::shape::{combine, mean_per_sample, per_sample, scale, sum_per_sample};
+use langevin_ops::shape::{combine, mean_per_sample, scale, sum_per_sample};
 
 /// How far, in units of the noise, the energy's second difference reaches: its rounding in f32 and its bias are then both
 /// small beside what one random direction scatters.
@@ -67,7 +67,7 @@ impl Denoising {
             let m = model.process().marginal(t);
             self.weight.get().lambda(&m, sigma_data) * (m.sigma / m.alpha).powi(2)
         };
-        loss * per_sample(&t.iter().map(weight).collect::<Vec<_>>(), loss)?
+        scale(loss, &t.iter().map(weight).collect::<Vec<_>>())
     }
 }
 
