@@ -122,7 +122,9 @@ impl Input {
 
     fn check_classes(&self, classes: Option<usize>) -> Result<()> {
         match (classes, &self.cond.labels) {
-            (Some(n), None) => bail!("{} has no tensor `class_labels`; the model has {n} classes", self.file),
+            (Some(n), None) => {
+                bail!("{} has no tensor `class_labels`; give the class of each, 0 to {}", self.file, n - 1)
+            }
             (None, Some(_)) => bail!("{} has `class_labels`, but the model was trained without classes", self.file),
             (Some(n), Some(labels)) => {
                 match to_host(labels)?.iter().find(|&&c| !(c >= 0. && c < n as f64 && c.fract() == 0.)) {

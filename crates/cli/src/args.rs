@@ -146,12 +146,12 @@ Examples:
   langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc --report
   langevin sample --let a=runs/moons --let b=runs/rings --compose 'a | (b & 0.5*a)' --estimate-ratios     half of each
   langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
-  langevin sample runs/digits --guidance 2 --guide runs/digits@500         away from what it was early in training
+  langevin sample runs/digits --guidance 2 --guide runs/digits@1000        away from what it was early in training
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
   langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
   langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
 pub struct Sample {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     #[arg(required_unless_present = "compose")]
     pub model: Option<String>,
     /// Changes of the sampler, such as sampler.steps=50
@@ -252,7 +252,7 @@ pub struct Apply {
 /// Say what a run or a weights file is
 #[derive(Parser)]
 pub struct Info {
-    /// A run folder, RUN@STEP, or a weights file
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
 }
 

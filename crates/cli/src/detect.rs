@@ -44,7 +44,7 @@ Examples:
   langevin detect runs/digits photos/ --out odd.csv --maps odd/ --held-out digits:test
   langevin detect runs/digits mnist:test=DIR --scores score-norms --alpha 0.001 --held-out-samples 5000")]
 pub struct Detect {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// What to look at: a folder of images, or data as --data takes them
     pub data: String,

@@ -142,10 +142,31 @@ fn find(name: &str) -> Result<PathBuf> {
     {
         return snapshot(Path::new(run), step);
     }
+    if let Some((folder, runs)) = beside(path) {
+        let runs = match runs.as_slice() {
+            [] => "is empty".into(),
+            runs => format!("holds {}", runs.join(", ")),
+        };
+        return usage(format!("there is no run {name}; {folder} {runs}"));
+    }
     if is_id(name) {
         return weights_in(&download(name)?);
     }
     usage(format!("there is no run folder or weights file {name}, and it is no id of the Hub, which is OWNER/NAME"))
+}
+
+/// The folder of runs that `path` would be in, and the names of a few of them: what is not there is not asked of the Hub.
+fn beside(path: &Path) -> Option<(String, Vec<String>)> {
+    let folder = path.parent().filter(|folder| folder.is_dir() && !folder.as_os_str().is_empty())?;
+    let run = |entry: std::fs::DirEntry| {
+        let is =
+            ["config.toml", "model.safetensors", "model_index.json"].iter().any(|f| entry.path().join(f).is_file());
+        is.then(|| entry.file_name().to_string_lossy().into_owned())
+    };
+    let mut runs: Vec<String> = folder.read_dir().ok()?.flatten().filter_map(run).collect();
+    runs.sort();
+    runs.truncate(8);
+    (folder.ends_with("runs") || !runs.is_empty()).then(|| (folder.display().to_string(), runs))
 }
 
 /// Whether `name` looks like OWNER/NAME or OWNER/NAME@REVISION.
@@ -158,7 +179,8 @@ fn is_id(name: &str) -> bool {
 /// The folder with the files of a model of the Hub, downloaded if they are not cached yet.
 fn download(id: &str) -> Result<PathBuf> {
     let repo = crate::hub::repo(id).with_context(|| format!("there is no folder {id}"))?;
-    let files: Vec<String> = repo.files()?.into_iter().map(|file| file.path).collect();
+    let files = repo.files().with_context(|| format!("there is no folder {id}, and on the Hub"))?;
+    let files: Vec<String> = files.into_iter().map(|file| file.path).collect();
     let mut folder = None;
     for path in wanted(&files) {
         let file = repo.file(path)?;

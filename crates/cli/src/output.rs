@@ -9,8 +9,7 @@ pub use npz::npz;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
-use image::codecs::gif::{GifEncoder, Repeat};
-use image::{Delay, DynamicImage, Frame, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use langevin_data::Columns;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -122,17 +121,32 @@ pub fn save_png(path: &Path, picture: &RgbImage, notes: &[(&str, String)]) -> Re
     save(path, &bytes)
 }
 
-/// Writes an animation that runs for ever and rests on its last frame.
-pub fn save_gif(path: &Path, frames: Vec<RgbImage>) -> Result<()> {
+/// Writes an animation that runs for ever and rests on its last frame. Greys are kept as they are; frames with colours
+/// have a palette each.
+pub fn save_gif(path: &Path, frames: &[RgbImage]) -> Result<()> {
+    let Some(first) = frames.first() else { bail!("cannot write {}: no frames", path.display()) };
+    let (Ok(width), Ok(height)) = (u16::try_from(first.width()), u16::try_from(first.height())) else {
+        bail!("cannot write {}: {} x {} is too large for a GIF", path.display(), first.width(), first.height());
+    };
+    let pace = (400 / frames.len() as u16).clamp(4, 20); // in hundredths: about 4 seconds in all
+    let greys: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
     let mut bytes = Vec::new();
-    let last = frames.len().saturating_sub(1);
-    let pace = (4000 / frames.len().max(1) as u32).clamp(40, 200); // about 4 seconds in all
     {
-        let mut encoder = GifEncoder::new_with_speed(&mut bytes, 10);
-        encoder.set_repeat(Repeat::Infinite)?;
-        for (i, frame) in frames.into_iter().enumerate() {
-            let delay = Delay::from_numer_denom_ms(if i == last { 2500 } else { pace }, 1);
-            encoder.encode_frame(Frame::from_parts(DynamicImage::ImageRgb8(frame).into_rgba8(), 0, 0, delay))?;
+        let mut encoder = gif::Encoder::new(&mut bytes, width, height, &greys)?;
+        encoder.set_repeat(gif::Repeat::Infinite)?;
+        for (i, frame) in frames.iter().enumerate() {
+            let grey = frame.pixels().all(|p| p[0] == p[1] && p[1] == p[2]);
+            let mut frame = match grey {
+                true => gif::Frame::from_indexed_pixels(
+                    width,
+                    height,
+                    frame.pixels().map(|p| p[0]).collect::<Vec<_>>(),
+                    None,
+                ),
+                false => gif::Frame::from_rgb_speed(width, height, frame, 10),
+            };
+            frame.delay = if i + 1 == frames.len() { 250 } else { pace };
+            encoder.write_frame(&frame)?;
         }
     }
     save(path, &bytes)

@@ -178,8 +178,8 @@ fn write(
         crate::say!("{}", path.display())?;
     }
     if let Some(path) = &args.gif {
-        let frames = drawn.path.iter().map(|(t, x)| frame(model, *t, x, &drawn.x, labels)).collect::<Result<_>>()?;
-        output::save_gif(path, frames)?;
+        let frames = drawn.path.iter().map(|(t, x)| frame(model, *t, x, &drawn.x, labels));
+        output::save_gif(path, &frames.collect::<Result<Vec<_>>>()?)?;
         crate::say!("{}", path.display())?;
     }
     mcmc(args, drawn.report.as_ref())

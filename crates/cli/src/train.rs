@@ -73,7 +73,15 @@ fn prepare(mut run: Run, from: Option<open::Opened>, data: &dyn Dataset, device:
 fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Opened>)> {
     let mut changes = args.changes.clone();
     if let Some(dir) = &args.resume {
-        changes.extend(args.preset.clone()); // with --resume there is no preset: the first word is a change too
+        match &args.preset {
+            Some(preset) if !preset.contains('=') => {
+                let dir = dir.display();
+                return usage(format!(
+                    "{preset}: a run goes on with the preset that it was started with; leave it out: langevin train --resume {dir}"
+                ));
+            }
+            preset => changes.extend(preset.clone()), // the first word is a change too
+        }
         if let Some(other) = changes.iter().find(|c| !c.starts_with("train.steps=")) {
             return usage(format!(
                 "`{other}`: only train.steps can change when a run goes on; start a new run for the rest"

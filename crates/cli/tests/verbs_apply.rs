@@ -77,7 +77,7 @@ fn each_mistake_is_one_sentence() {
     apply("m", "colour").fails(2, &["colour", "x0"]);
     apply("m", "score --energy cubic").fails(2, &["cubic", "residual"]);
     apply("m", "x0 --energy residual").fails(2, &["x0"]);
-    apply("c", "x0").fails(1, &["class_labels", "3 classes"]);
+    apply("c", "x0").fails(1, &["class_labels", "0 to 2"]);
     give(&[("sample", x.clone()), ("timestep", t.clone()), ("class_labels", one_d(&[3.]))]);
     apply("c", "x0").fails(1, &["class 3", "0 to 2"]);
     apply("m", "x0").fails(1, &["without classes"]);

@@ -34,7 +34,10 @@ fn images_as_a_grid_files_arrays_and_an_animation() {
     use image::AnimationDecoder;
     let gif =
         image::codecs::gif::GifDecoder::new(std::io::BufReader::new(std::fs::File::open(dir.path("p.gif")).unwrap()));
-    assert_eq!(gif.unwrap().into_frames().count(), 3);
+    let frames: Vec<_> = gif.unwrap().into_frames().map(|frame| frame.unwrap().into_buffer()).collect();
+    assert_eq!(frames.len(), 3);
+    let (last, grid) = (frames[2].clone(), image::open(dir.path("g.png")).unwrap().to_rgba8());
+    assert_eq!(last, grid, "greys are kept as they are");
     let png = String::from_utf8_lossy(&std::fs::read(dir.path("g.png")).unwrap()).into_owned();
     assert!(png.contains("m.safetensors") && png.contains("steps = 3"));
 }

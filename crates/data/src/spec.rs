@@ -147,6 +147,9 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     match ending.as_str() {
         "npz" => return Ok(Box::new(npz::open(path)?)),
         "csv" => return Ok(Box::new(table::open(path, &options.scaling)?)),
+        "png" | "jpg" | "jpeg" | "gif" | "bmp" | "webp" if path.exists() => {
+            bail!("{spec} is one image; give the folder that it is in")
+        }
         _ if path.exists() => {
             bail!("{spec} is a file of no kind that can be read; give {OTHERS}")
         }

@@ -40,7 +40,7 @@ Examples:
   langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
   langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]
 pub struct Bits {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// Data to evaluate on, as `train --data` takes them: digits:test, a folder, FILE.csv, toy:NAME:test
     #[arg(long, value_name = "SPEC")]

@@ -35,7 +35,7 @@ Examples:
   langevin eval ood runs/digits --data digits:test --ood noise:gaussian --scores energy,typicality energy.levels=[0.1,1]
   langevin eval ood google/ddpm-cifar10-32 --fit cifar10 --data cifar10:test --ood noise:uniform --plot scores.png")]
 pub struct Ood {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// Changes of the scores, such as reconstruction.draws=4
     #[arg(value_name = "KEY=VALUE")]

@@ -40,7 +40,7 @@ Examples:
   langevin inpaint runs/digits --data digits:test -n 6 --mask wide
   langevin inpaint runs/digits --data digits:test -n 32 --table --method replace,repaint,mcmc")]
 pub struct Inpaint {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// Changes: sampler.steps (noise levels, 100), sampler.grid, METHOD.KEY such as repaint.jump=10
     #[arg(value_name = "KEY=VALUE")]

@@ -54,10 +54,10 @@ pub fn run(args: &Look) -> Result<()> {
 /// What is looked at
 #[derive(Args, Clone, Debug)]
 pub struct Subject {
-    /// The model
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// Class that a class-conditional model is told, and of the samples; `none` for one trained with train.label_dropout
-    /// [default: none; for histogram, that of each of the data]
+    /// [default: none; of histogram, that of each of the data]
     #[arg(long, value_name = "K|none")]
     pub class: Option<String>,
     /// Samples at a time
