@@ -67,11 +67,11 @@ fn the_gradient_is_that_of_the_loss() -> Result<()> {
 }
 
 /// -log p_t of a mixture on the line, where the signs of the Laplacian do not matter, satisfies the Fokker-Planck equation under
-/// every process; what an energy lacks of it is seen.
+/// every process with continuous time; what an energy lacks of it is seen.
 #[test]
 fn exact_densities_satisfy_the_fokker_planck_equation() -> Result<()> {
     let net = MixtureConfig { means: vec![vec![-1.], vec![0.7]], weights: vec![0.4, 0.6], variances: vec![0.09, 0.25] };
-    for name in ["edm", "ve", "vp", "cosine", "flow"] {
+    for name in ["edm", "ve", "vp", "subvp", "cosine", "flow"] {
         let process = AnyProcess::named(name).unwrap();
         let mixture = ModelSpec { shape: vec![1], net: net.clone().into(), process, ..spec(Vp::default().into(), 8) };
         let mixture = ModelSpec { form: Form::default(), ..mixture };
@@ -152,5 +152,7 @@ fn what_does_not_go_together_is_refused() {
     says(build(spec(edm(), 8), negative, TrainOptions::default()), "loss.fokker_planck is NaN");
     let idle = Denoising { walkers: 4, ..loss() };
     says(build(spec(edm(), 8), idle, TrainOptions::default()), "loss.walkers is 4");
+    let lone = Denoising { fokker_planck: 0.1, walkers: 1, ..loss() };
+    says(build(spec(edm(), 8), lone, TrainOptions::default()), "loss.walkers is 1");
     says(build(spec(edm(), 8), Denoising { time: -1., ..loss() }, TrainOptions::default()), "loss.time is -1");
 }

@@ -59,6 +59,17 @@ fn go(trainer: &mut Trainer, to: u64) -> Result<()> {
     Ok(())
 }
 
+/// As [`go`], of data with three classes.
+fn go_with_classes(run: &mut Trainer, to: u64) -> Result<()> {
+    while run.step_number() < to {
+        let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
+        let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
+        let n = 2 * run.step_number();
+        run.step(&[one(n)?, one(n + 1)?])?;
+    }
+    Ok(())
+}
+
 /// Every number of the state, bit by bit, by way of its file.
 fn bits(trainer: &Trainer) -> Result<BTreeMap<String, Vec<u64>>> {
     let dir = tempfile::tempdir()?;
@@ -117,22 +128,13 @@ fn walkers_are_where_they_were() -> Result<()> {
         let loss = Denoising { time: 0.1, fokker_planck: 0.1, walkers, ..Denoising::default() };
         Trainer::new(model, loss, AnyOptimiser::default(), Power::default().into(), options())
     };
-    let go = |run: &mut Trainer, to: u64| -> Result<()> {
-        while run.step_number() < to {
-            let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
-            let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
-            let n = 2 * run.step_number();
-            run.step(&[one(n)?, one(n + 1)?])?;
-        }
-        Ok(())
-    };
     let dir = tempfile::tempdir()?;
     let (mut whole, mut first, mut second) = (new(5)?, new(5)?, new(5)?);
-    go(&mut whole, 60)?;
-    go(&mut first, 7)?;
+    go_with_classes(&mut whole, 60)?;
+    go_with_classes(&mut first, 7)?;
     first.save_state(dir.path())?;
     assert!(second.resume(dir.path())?.is_empty());
-    go(&mut second, 60)?;
+    go_with_classes(&mut second, 60)?;
     assert_eq!(bits(&whole)?, bits(&second)?);
     assert_eq!(bits(&whole)?["walkers/x"].len(), 10);
     let other = new(6)?.resume(dir.path()).unwrap_err().to_string();
@@ -149,30 +151,21 @@ fn hidden_classes_are_the_same_after_a_stop() -> Result<()> {
         let (optimiser, ema) = (AnyOptimiser::default(), Power::default().into());
         Trainer::new(model, Denoising::default(), optimiser, ema, options)
     };
-    let go = |run: &mut Trainer, to: u64| -> Result<()> {
-        while run.step_number() < to {
-            let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
-            let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
-            let n = 2 * run.step_number();
-            run.step(&[one(n)?, one(n + 1)?])?;
-        }
-        Ok(())
-    };
     let dir = tempfile::tempdir()?;
     let (mut whole, mut first, mut second) = (new(0.4)?, new(0.4)?, new(0.4)?);
-    go(&mut whole, 12)?;
-    go(&mut first, 5)?;
+    go_with_classes(&mut whole, 12)?;
+    go_with_classes(&mut first, 5)?;
     first.save_state(dir.path())?;
     second.resume(dir.path())?;
-    go(&mut second, 12)?;
+    go_with_classes(&mut second, 12)?;
     let numbers = bits(&whole)?;
     assert_eq!(numbers, bits(&second)?);
     let why = new(0.3)?.resume(dir.path()).unwrap_err().to_string();
     assert!(why.contains("another `train`"), "{why}");
     // what is drawn for the classes comes after all other noise: never hidden is as without
     let (mut never, mut without) = (new(1e-12)?, new(0.)?);
-    go(&mut never, 12)?;
-    go(&mut without, 12)?;
+    go_with_classes(&mut never, 12)?;
+    go_with_classes(&mut without, 12)?;
     assert_eq!(bits(&never)?, bits(&without)?);
     assert_ne!(numbers, bits(&without)?);
     Ok(())

@@ -95,8 +95,8 @@ impl Denoising {
         if self.walkers > 0 && self.fokker_planck == 0. {
             bail!("loss.walkers is {}, for loss.fokker_planck, which is 0; 0.01 is usual", self.walkers);
         }
-        if self.walkers > 4096 {
-            bail!("loss.walkers is {}; half a batch is usual, 4096 the most", self.walkers);
+        if self.walkers == 1 || self.walkers > 4096 {
+            bail!("loss.walkers is {}; give 0 for none, or 2 to 4096, half a batch is usual", self.walkers);
         }
         if spec.normalised != (self.time > 0.) {
             bail!(
