@@ -142,31 +142,34 @@ fn find(name: &str) -> Result<PathBuf> {
     {
         return snapshot(Path::new(run), step);
     }
-    if let Some((folder, runs)) = beside(path) {
-        let runs = match runs.as_slice() {
-            [] => "is empty".into(),
-            runs => format!("holds {}", runs.join(", ")),
-        };
-        return usage(format!("there is no run {name}; {folder} {runs}"));
-    }
+    runs_beside(path)?;
     if is_id(name) {
         return weights_in(&download(name)?);
     }
     usage(format!("there is no run folder or weights file {name}, and it is no id of the Hub, which is OWNER/NAME"))
 }
 
-/// The folder of runs that `path` would be in, and the names of a few of them: what is not there is not asked of the Hub.
-fn beside(path: &Path) -> Option<(String, Vec<String>)> {
-    let folder = path.parent().filter(|folder| folder.is_dir() && !folder.as_os_str().is_empty())?;
-    let run = |entry: std::fs::DirEntry| {
-        let is =
-            ["config.toml", "model.safetensors", "model_index.json"].iter().any(|f| entry.path().join(f).is_file());
-        is.then(|| entry.file_name().to_string_lossy().into_owned())
+/// Errors, naming what is there, if `path` is none of the runs of a folder: that is a slip, and not asked of the Hub.
+fn runs_beside(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent().filter(|folder| folder.is_dir() && !folder.as_os_str().is_empty()) else {
+        return Ok(());
     };
-    let mut runs: Vec<String> = folder.read_dir().ok()?.flatten().filter_map(run).collect();
+    let is = |run: &Path| {
+        ["config.toml", "model.safetensors", "model_index.json"].iter().any(|file| run.join(file).is_file())
+    };
+    let entries = folder.read_dir().with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let runs = entries.flatten().filter(|entry| is(&entry.path()));
+    let mut runs: Vec<_> = runs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if runs.is_empty() && !folder.ends_with("runs") {
+        return Ok(());
+    }
     runs.sort();
-    runs.truncate(8);
-    (folder.ends_with("runs") || !runs.is_empty()).then(|| (folder.display().to_string(), runs))
+    let some = match runs.len() {
+        0 => "none".into(),
+        n if n > 8 => format!("{} and {} more", runs[..8].join(", "), n - 8),
+        _ => runs.join(", "),
+    };
+    usage(format!("there is no run {}; {} holds {some}", path.display(), folder.display()))
 }
 
 /// Whether `name` looks like OWNER/NAME or OWNER/NAME@REVISION.
@@ -295,7 +298,13 @@ pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
     if exact(name)?.is_some() {
         return Ok(None);
     }
-    let folder = if !path.exists() && is_id(name) { download(name)? } else { path.to_path_buf() };
+    let folder = match path.exists() || !is_id(name) {
+        true => path.to_path_buf(),
+        false => {
+            runs_beside(path)?;
+            download(name)?
+        }
+    };
     let theirs = match folder.is_dir() {
         true => {
             let ours = folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(EXPORTED));

@@ -128,7 +128,7 @@ pub fn save_gif(path: &Path, frames: &[RgbImage]) -> Result<()> {
     let (Ok(width), Ok(height)) = (u16::try_from(first.width()), u16::try_from(first.height())) else {
         bail!("cannot write {}: {} x {} is too large for a GIF", path.display(), first.width(), first.height());
     };
-    let pace = (400 / frames.len() as u16).clamp(4, 20); // in hundredths: about 4 seconds in all
+    let pace = (400 / frames.len()).clamp(4, 20) as u16; // in hundredths: about 4 seconds in all
     let greys: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
     let mut bytes = Vec::new();
     {

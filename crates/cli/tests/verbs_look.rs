@@ -99,6 +99,7 @@ fn curvature_histogram_and_landscape() {
     }
     dir.run(&format!("{plane} --through 0,1")).fails(2, &["--through", "three"]);
     dir.run(&format!("{plane} --through 0,0,1")).fails(2, &["--through", "line"]);
+    dir.run("look landscape points.safetensors --out l.jpg").fails(2, &["l.jpg", ".png"]);
     dir.run("look landscape points.safetensors --through 0,1,2").fails(2, &["--through"]);
     for what in ["spectrum", "histogram", "landscape"] {
         dir.run(&format!("look {what} plain.safetensors")).fails(2, &["no energy", "look curl"]);

@@ -247,6 +247,13 @@ fn names_of_models_that_are_none() {
     dir.run("sample run@7").fails(2, &["step 7", "500, 1000"]);
     dir.run("sample run@last").fails(2, &["last"]);
     dir.run("sample run@500 -n 1 sampler.steps=2").ok();
+    // a run that is not there is not asked of the Hub
+    std::fs::create_dir(dir.path("runs")).unwrap();
+    dir.run("sample runs/digist").fails(2, &["no run runs/digist", "runs holds none"]);
+    dir.model("runs/digits/model.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    for verb in ["sample", "info"] {
+        dir.run(&format!("{verb} runs/digist")).fails(2, &["no run runs/digist", "runs holds digits"]);
+    }
     std::fs::create_dir(dir.path("empty")).unwrap();
     dir.run("sample empty").fails(2, &["empty", "not a run folder"]);
     std::fs::write(dir.path("empty/config.toml"), "").unwrap();

@@ -135,6 +135,8 @@ fn changes_have_the_last_word() {
 #[test]
 fn each_mistake_is_one_sentence_and_leaves_no_run() {
     let dir = folder();
+    dir.run("train digits --resume runs/digits")
+        .fails(2, &["digits", "leave it out: langevin train --resume runs/digits"]);
     dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
     dir.model("colour.safetensors", &ddpm(&[3, 28, 28]), &[]);
     dir.model("classes.safetensors", &ModelSpec { classes: Some(3), ..ddpm(&[1, 28, 28]) }, &[]);

@@ -409,4 +409,5 @@ fn names_that_are_none() {
     fails("", &["\"\""]);
     let dir = dir();
     fails(&write(dir.path().join("x.txt"), b"x"), &["x.txt is a file of no kind"]);
+    fails(&write(dir.path().join("x.png"), b"x"), &["x.png is one image", "the folder"]);
 }
