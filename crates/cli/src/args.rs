@@ -16,7 +16,7 @@ use std::path::PathBuf;
     arg_required_else_help = true,
     after_long_help = "\
 Examples:
-  langevin train digits                     train an energy on the digits inside this program, end with a grid of samples
+  langevin train digits                     an energy of the digits inside this program, and samples
   langevin train toy:two-moons              the same in two dimensions, with a picture of the energy
   langevin sample runs/digits -n 64         64 new samples, as a PNG grid
   langevin list samplers                    every sampler that `sampler.name=` takes
@@ -94,11 +94,14 @@ impl Machine {
 Examples:
   langevin train digits
   langevin train digits train.steps=3000 optimiser.name=adam --out runs/longer
-  langevin train digits model.head=denoiser process.name=flow model.predict=velocity loss.level=logit-normal loss.weight=unit-velocity
+  langevin train digits model.head=denoiser process.name=flow model.predict=velocity \\
+      loss.level=logit-normal loss.weight=unit-velocity
   langevin train toy:checkerboard
-  langevin train digits model.conditional=true train.label_dropout=0.1 --out runs/classes   for classifier-free guidance
+  # for classifier-free guidance
+  langevin train digits model.conditional=true train.label_dropout=0.1 --out runs/classes
   langevin train mnist --data ~/mnist        a folder with the IDX files
-  langevin train cifar10 model.from=google/ddpm-cifar10-32   start from a model of the Hub: an energy first learns its score
+  # start from a model of the Hub: an energy first learns its score
+  langevin train cifar10 model.from=google/ddpm-cifar10-32
   langevin train --resume runs/digits        go on exactly where it stopped
   langevin train digits --dry-run            show the whole configuration, do nothing")]
 pub struct Train {
@@ -130,8 +133,9 @@ pub struct Train {
 /// Draw samples from a model
 #[derive(Parser)]
 #[command(after_long_help = "\
-MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or OWNER/NAME[@REVISION] of \
-the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
+MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or \
+OWNER/NAME[@REVISION] of the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of \
+diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
 
 Examples:
   langevin sample runs/digits -n 64 --out digits.png
@@ -140,19 +144,29 @@ Examples:
   langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
   langevin sample runs/digits --interpolate 3,8 -n 10
-  langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report     acceptance, ESS and R-hat by noise level
+  # acceptance, ESS and R-hat by noise level
+  langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report
   langevin sample runs/digits sampler.name=pc sampler.corrector=mala --report=levels.json
-  langevin sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 --compose 'a & b' -n 16     what is both
-  langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc --report
-  langevin sample --let a=runs/moons --let b=runs/rings --compose 'a | (b & 0.5*a)' --estimate-ratios     half of each
-  langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5      away from the data without a class
-  langevin sample runs/digits --guidance 2 --guide runs/digits@1000        away from what it was early in training
+  # what is both
+  langevin sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 \\
+      --compose 'a & b' -n 16
+  langevin sample --let a=runs/moons --let b=runs/rings --compose '2*a & !b' sampler.name=smc \\
+      --report
+  # half of each
+  langevin sample --let a=runs/moons --let b=runs/rings --compose 'a | (b & 0.5*a)' \\
+      --estimate-ratios
+  # away from the data without a class
+  langevin sample runs/classes --class 3 --guidance 2 --guidance-interval 0.2,5
+  # away from what it was early in training
+  langevin sample runs/digits --guidance 2 --guide runs/digits@1000
   langevin sample google/ddpm-cifar10-32 sampler.name=dpmpp-2m sampler.steps=20
-  langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50     as diffusers' DDIM
-  langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch     the pictures that diffusers draws")]
+  # as diffusers' DDIM
+  langevin sample google/ddpm-cifar10-32 --scheduler DDIMScheduler sampler.steps=50
+  # the pictures that diffusers draws
+  langevin sample google/ddpm-cifar10-32 --seeds 0-3 noise=torch")]
 pub struct Sample {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
-    #[arg(required_unless_present = "compose")]
+    #[arg(required_unless_present_any = ["compose", "models"])]
     pub model: Option<String>,
     /// Changes of the sampler, such as sampler.steps=50
     #[arg(value_name = "KEY=VALUE")]
@@ -220,16 +234,17 @@ pub struct Sample {
 /// Evaluate a model on given tensors: output, x0, eps, score, energy, logp
 #[derive(Parser)]
 #[command(after_long_help = "\
-The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them.
-For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy and logp of
-a model with a process they are the unscaled x_t and the process's time t. logp, in nats, is by the energy where this is
-normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
+The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them. \
+For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy \
+and logp of a model with a process they are the unscaled x_t and the process's time t. logp, in nats, is by the energy \
+where this is normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
 
 Examples:
   langevin apply runs/digits --input x.safetensors --output y.safetensors --what x0,score,energy
   langevin apply exact:8-gaussians --input points.safetensors --output y.safetensors --what logp
   langevin apply unet-folder --input io.safetensors --output y.safetensors --what output
-  langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score --energy residual")]
+  langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score \\
+      --energy residual")]
 pub struct Apply {
     /// A model, or a folder with config.json and weights of a UNet2DModel
     pub model: String,
@@ -287,8 +302,8 @@ pub struct Ema {
 /// Write a model as a folder that diffusers opens in Python
 #[derive(Parser)]
 #[command(after_long_help = "\
-A denoiser under process.name=table becomes a DDPMPipeline. What has no scheduler in diffusers, energies among it, comes with a \
-short pipeline.py of its own and the noise levels of the run's sampler (heun or euler).
+A denoiser under process.name=table becomes a DDPMPipeline. What has no scheduler in diffusers, energies among it, \
+comes with a short pipeline.py of its own and the noise levels of the run's sampler (heun or euler).
 
 Examples:
   langevin export runs/digits digits-diffusers
@@ -320,12 +335,12 @@ pub struct Check {
 /// Time a network: forward, train, energy-score or energy-train
 #[derive(Parser)]
 #[command(after_long_help = "\
-Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole process; \
-on a GPU it is n/a.
+Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole \
+process; on a GPU it is n/a.
 
 f32 runs everywhere, f64 everywhere but on Metal. bf16 runs on CUDA and Metal, and is all of it: weights, moments and \
-averages too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions by \
-cuDNN may do so under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
+averages too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions \
+by cuDNN may do so under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
 
 Examples:
   langevin bench --net mnist --case energy-train
@@ -359,14 +374,15 @@ pub struct Bench {
 /// Files of the Hugging Face Hub: list, download, upload
 #[derive(Parser)]
 #[command(after_long_help = "\
-A repository is owner/name, or owner/name@REVISION for a branch, a tag or a commit; datasets/owner/name for a data set.
-Downloads go to the cache that Python's huggingface_hub has too, are gone on with after a cut, and are compared with their
-hash. HF_TOKEN opens private repositories; HF_HUB_OFFLINE=1 uses the cache alone; HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and
-HF_HUB_DOWNLOAD_TIMEOUT mean what they mean there.
+A repository is owner/name, or owner/name@REVISION for a branch, a tag or a commit; datasets/owner/name for a data \
+set. Downloads go to the cache that Python's huggingface_hub has too, are gone on with after a cut, and are compared \
+with their hash. HF_TOKEN opens private repositories; HF_HUB_OFFLINE=1 uses the cache alone; HF_ENDPOINT, HF_HOME, \
+HF_HUB_CACHE and HF_HUB_DOWNLOAD_TIMEOUT mean what they mean there.
 
 Examples:
   langevin hub ls google/ddpm-cifar10-32
-  langevin hub get google/ddpm-cifar10-32                          the whole repository; prints its folder
+  # the whole repository; prints its folder
+  langevin hub get google/ddpm-cifar10-32
   langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm      some files, copied to a folder
   langevin hub push exported me/digits --private                   a folder, as one commit")]
 pub struct Hub {
@@ -458,5 +474,32 @@ impl Args {
             }
             None => usage("nothing to do; see langevin --help"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Command;
+
+    /// The widest line that is shown as it is written.
+    const WIDTH: usize = 100;
+
+    fn check(command: &Command) {
+        let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2) {
+            let broken = pair.iter().all(|line| !line.is_empty() && !line.starts_with(' ')) && !pair[0].ends_with(':');
+            assert!(!broken, "{}: a paragraph is one line, so that it fits every width: {pair:?}", command.get_name());
+        }
+        for line in lines.iter().filter(|line| line.starts_with(' ')) {
+            assert!(line.chars().count() <= WIDTH, "{}: too wide: {line}", command.get_name());
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn examples_of_the_help_are_shown_as_they_are_written() {
+        check(&Args::command());
     }
 }

@@ -28,21 +28,22 @@ const BRIGHTNESS: usize = 100;
 /// Find what does not belong to the data of a model: a table of scores and p-values, and maps of where it shows
 #[derive(Parser)]
 #[command(after_long_help = "\
-The scores are those of `langevin eval ood`, higher the less a sample belongs. The p-value of a score says how many of held-out \
-data have one as high, (1 + their number) / (1 + all); a sample is flagged if its least p-value is at most alpha divided by the \
-number of scores. Images of another size are scaled and cropped as in a folder to train on; files that cannot be read are told \
-and left out.
+The scores are those of `langevin eval ood`, higher the less a sample belongs. The p-value of a score says how many of \
+held-out data have one as high, (1 + their number) / (1 + all); a sample is flagged if its least p-value is at most \
+alpha divided by the number of scores. Images of another size are scaled and cropped as in a folder to train on; files \
+that cannot be read are told and left out.
 
-Held-out data are, unless --held-out names them, the test part of what the scores are fitted to, where that is a data set with
-one; else more of it, and a line says so if the model has learnt them: then p-values are too small.
+Held-out data are, unless --held-out names them, the test part of what the scores are fitted to, where that is a data \
+set with one; else more of it, and a line says so if the model has learnt them: then p-values are too small.
 
-A map shows the image, the size of the gradient of the energy at each pixel, and what is lost there when noise is added and \
-taken away again; bright is more than is usual for the data.
+A map shows the image, the size of the gradient of the energy at each pixel, and what is lost there when noise is \
+added and taken away again; bright is more than is usual for the data.
 
 Examples:
   langevin detect runs/digits photos/                          print the table
   langevin detect runs/digits photos/ --out odd.csv --maps odd/ --held-out digits:test
-  langevin detect runs/digits mnist:test=DIR --scores score-norms --alpha 0.001 --held-out-samples 5000")]
+  langevin detect runs/digits mnist:test=DIR --scores score-norms --alpha 0.001 \\
+      --held-out-samples 5000")]
 pub struct Detect {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,

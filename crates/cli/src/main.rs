@@ -1,6 +1,6 @@
 //! `langevin`: train, sample, score and evaluate energy-based and diffusion models.
 //!
-//! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+//! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 
 #![allow(rustdoc::broken_intra_doc_links)] // the texts of --help, not markdown
 
@@ -65,6 +65,10 @@ fn main() -> ExitCode {
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
     match langevin_ops::threads::main(|| args.run()).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.is::<run::Stopped>() => {
+            crate::talk!("{e}");
+            ExitCode::from(130)
+        }
         Err(e) => {
             crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));
             ExitCode::from(if e.is::<run::Usage>() { 2 } else { 1 })

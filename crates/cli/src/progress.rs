@@ -1,11 +1,25 @@
 //! What is seen of long work on stderr: a bar on a terminal, a line now and then elsewhere.
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Between two lines where there is no terminal.
-const PAUSE: Duration = Duration::from_secs(10);
+pub const PAUSE: Duration = Duration::from_secs(10);
+
+/// So many a second in words, or how long each takes where that is the greater number.
+pub fn rate(speed: f64) -> String {
+    match speed {
+        s if s >= 1. => format!("{s:.1} a second"),
+        s if s > 0. => format!("{:.1} s each", 1. / s),
+        _ => String::new(), // not one yet
+    }
+}
+
+/// [`rate`] in a bar.
+pub fn of_state(state: &ProgressState, to: &mut dyn std::fmt::Write) {
+    let _ = to.write_str(&rate(state.per_sec()));
+}
 
 /// How far work is.
 pub struct Progress {
@@ -24,8 +38,10 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(all);
             let style =
-                ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"));
-            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left"));
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", of_state));
+            bar.tick(); // at once: the first step may take long
+            bar
         });
         Self { bar, unit, name: String::new(), done: 0, all, start: Instant::now(), told: Instant::now() }
     }
@@ -37,9 +53,9 @@ impl Progress {
             Some(bar) => bar.inc(1),
             None if self.told.elapsed() >= PAUSE => {
                 self.told = Instant::now();
-                let rate = self.done as f64 / self.start.elapsed().as_secs_f64();
-                let left = HumanDuration(Duration::from_secs_f64(self.all.saturating_sub(self.done) as f64 / rate));
-                crate::talk!("{} of {} {}, {rate:.1} a second, {left} left", self.done, self.all, self.unit);
+                let speed = self.done as f64 / self.start.elapsed().as_secs_f64();
+                let left = HumanDuration(Duration::from_secs_f64(self.all.saturating_sub(self.done) as f64 / speed));
+                crate::talk!("{} of {} {}, {}, {left} left", self.done, self.all, self.unit, rate(speed));
             }
             None => {}
         }
@@ -75,5 +91,18 @@ impl Progress {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn a_slow_rate_is_told_as_time() {
+        assert_eq!(
+            ["12.3 a second", "40.0 s each", ""],
+            [rate(12.345), rate(0.025), rate(0.)].each_ref().map(|s| s.as_str())
+        );
     }
 }

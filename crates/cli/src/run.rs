@@ -25,6 +25,18 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// The user stopped it: exit status 130, as of programs that Ctrl-C ends; the text says how to go on.
+#[derive(Debug)]
+pub struct Stopped(pub String);
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// `Err` of a [`Usage`].
 pub fn usage<T>(why: impl Into<String>) -> Result<T> {
     Err(anyhow::Error::new(Usage(why.into())))

@@ -2,12 +2,13 @@
 
 use crate::args::Train;
 use crate::folder::{Folder, Log};
-use crate::run::{Run, usage};
+use crate::progress::{self, PAUSE, rate};
+use crate::run::{Run, Stopped, usage};
 use crate::tensorboard::Events;
 use crate::{open, output, sample, start};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use langevin_data::{Batch, Dataset, Loader, LoaderOptions};
 use langevin_models::{Model, checkpoint};
 use langevin_train::{Report, Trainer};
@@ -212,8 +213,9 @@ impl Session {
         let dir = self.folder.path().display().to_string();
         if step < options.steps {
             self.checkpoint()?;
-            crate::say!("stopped at step {step} of {}; go on with: langevin train --resume {dir}", options.steps)?;
-            return Ok(());
+            let all = options.steps;
+            let why = format!("stopped at step {step} of {all}; go on with: langevin train --resume {dir}");
+            return Err(anyhow::Error::new(Stopped(why)));
         }
         self.save(&self.folder.model(), 0)?; // a run that is only resumed to be finished may lack them
         let picture = self.picture()?;
@@ -298,6 +300,9 @@ impl Session {
         {
             self.events.scalar(tag, step, value)?;
         }
+        if let Some(walkers) = line.walkers {
+            self.events.scalar("walkers_loss", step, walkers)?;
+        }
         for (level, loss, _) in &line.by_level {
             self.events.scalar(&format!("loss_at_log_sigma/{level:+.1}"), step, *loss)?;
         }
@@ -309,6 +314,7 @@ impl Session {
 struct Line {
     step: u64,
     loss: f64,
+    walkers: Option<f64>,
     grad_norm: f64,
     lr: f64,
     rate: f64,
@@ -319,10 +325,14 @@ impl Line {
     fn json(&self) -> serde_json::Value {
         let by_level: Vec<_> =
             self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
             "images_per_s": self.rate, "loss_by_log_sigma": by_level,
-        })
+        });
+        if let Some(walkers) = self.walkers {
+            json["walkers_loss"] = walkers.into();
+        }
+        json
     }
 }
 
@@ -331,6 +341,7 @@ struct Seen {
     bar: ProgressBar,
     per_step: usize,
     since: Instant,
+    told: Instant,
     reports: Vec<Report>,
 }
 
@@ -338,11 +349,11 @@ impl Seen {
     fn new(done: u64, steps: u64, per_step: usize) -> Self {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
         bar.set_length(steps);
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {rate}  {eta} left  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", progress::of_state));
         bar.set_position(done);
         bar.reset_eta();
-        Self { bar, per_step, since: Instant::now(), reports: vec![] }
+        Self { bar, per_step, since: Instant::now(), told: Instant::now(), reports: vec![] }
     }
 
     /// Takes one report; with `full`, gives the means since the last line.
@@ -350,6 +361,7 @@ impl Seen {
         self.bar.set_position(report.step);
         self.reports.push(report);
         if !full {
+            self.between();
             return None;
         }
         let reports = std::mem::take(&mut self.reports);
@@ -359,6 +371,7 @@ impl Seen {
         let line = Line {
             step: last.step,
             loss: mean(|r| r.loss),
+            walkers: last.walkers.map(|_| mean(|r| r.walkers.unwrap_or(0.))),
             grad_norm: mean(|r| r.grad_norm),
             lr: last.lr,
             rate: (reports.len() * self.per_step) as f64 / seconds,
@@ -366,18 +379,35 @@ impl Seen {
         };
         self.bar.set_message(format!("loss {:.4}", line.loss));
         if self.bar.is_hidden() {
-            let left = self.bar.length().unwrap_or(0).saturating_sub(line.step) as f64 * seconds / reports.len() as f64;
+            self.told = Instant::now();
+            let (left, walkers) = (self.left(line.step, seconds / reports.len() as f64), line.walkers);
             crate::talk!(
-                "step {}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
+                "step {}  loss {:.4}{}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {left} left",
                 line.step,
                 line.loss,
+                walkers.map(|loss| format!("  of walkers {loss:.4}")).unwrap_or_default(),
                 line.grad_norm,
                 line.lr,
                 line.rate,
-                indicatif::HumanDuration(std::time::Duration::from_secs_f64(left))
             );
         }
         Some(line)
+    }
+
+    /// That something goes on, where a line of the log is long in coming.
+    fn between(&mut self) {
+        if let (true, Some(last)) = (self.bar.is_hidden() && self.told.elapsed() >= PAUSE, self.reports.last()) {
+            self.told = Instant::now();
+            let each = self.since.elapsed().as_secs_f64() / self.reports.len() as f64;
+            let all = self.bar.length().unwrap_or(0);
+            crate::talk!("step {} of {all}, {}, {} left", last.step, rate(1. / each), self.left(last.step, each));
+        }
+    }
+
+    /// How long the steps after `step` take.
+    fn left(&self, step: u64, each: f64) -> HumanDuration {
+        let steps = self.bar.length().unwrap_or(0).saturating_sub(step);
+        HumanDuration(std::time::Duration::from_secs_f64(steps as f64 * each))
     }
 }
 

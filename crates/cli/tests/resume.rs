@@ -193,8 +193,8 @@ fn ctrl_c_saves_and_says_how_to_go_on() -> Result {
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     let output = child.wait_with_output()?;
-    let said = String::from_utf8(output.stdout)?;
-    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("stopped at step") && said.contains("langevin train --resume"), "{said}");
     assert!(reached(&run) >= 5);
     Ok(())

@@ -24,8 +24,10 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// Steps made, with this one.
     pub step: u64,
-    /// Mean loss of the step's samples, importance factors included.
+    /// Mean loss of the step's samples, importance factors included; without that of walkers.
     pub loss: f64,
+    /// Mean loss of the walkers, where there are any.
+    pub walkers: Option<f64>,
     /// Mean loss by noise level: (ln(sigma/alpha) at the bin's centre, mean loss, samples).
     pub by_level: Vec<(f64, f64, usize)>,
     /// Norm of the gradient, before clipping.
@@ -42,6 +44,15 @@ const WALKS: u64 = 0x0077_616c_6b65_7273;
 
 /// Keeps the noise of measured errors apart from that of training ("errors" in ASCII).
 const ERRORS: u64 = 0x6572_726f_7273;
+
+/// Of one batch: levels, losses without importance factors, the mean loss of walkers, and the gradient of its part in the
+/// mean over a step.
+struct Part {
+    draws: Vec<Draw>,
+    losses: Vec<f64>,
+    walkers: Option<f64>,
+    grads: Vec<Tensor>,
+}
 
 /// A training run in memory.
 pub struct Trainer {
@@ -181,15 +192,17 @@ impl Trainer {
         }
         let total: usize = batches.iter().map(|b| b.x.dim(0)).sum::<Result<usize>>()?;
         let mut grads: Vec<Tensor> = Vec::new();
-        let (mut draws, mut losses) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        let (mut draws, mut losses, mut walkers) = (Vec::with_capacity(total), Vec::with_capacity(total), None);
         for (j, batch) in batches.iter().enumerate() {
-            let (drawn, lost, g) = self.gradient(batch, self.step * batches.len() as u64 + j as u64, total)?;
+            let part = self.part(batch, self.step * batches.len() as u64 + j as u64, total)?;
             grads = match grads.is_empty() {
-                true => g,
-                false => grads.iter().zip(&g).map(|(sum, g)| sum + g).collect::<Result<_>>()?,
+                true => part.grads,
+                false => grads.iter().zip(&part.grads).map(|(sum, g)| sum + g).collect::<Result<_>>()?,
             };
-            draws.extend(drawn);
-            losses.extend(lost);
+            draws.extend(part.draws);
+            losses.extend(part.losses);
+            let share = part.walkers.map(|loss| loss * batch.x.dims()[0] as f64 / total as f64);
+            walkers = share.map(|share| share + walkers.unwrap_or(0.));
         }
         let grad_norm = inplace::sum_of_squares(&grads)?.sqrt();
         if !grad_norm.is_finite() {
@@ -205,11 +218,11 @@ impl Trainer {
         self.ema.update(self.model.vars(), self.step)?;
         self.loss.level.get_mut().observe(&draws, &losses);
         let loss = draws.iter().zip(&losses).map(|(d, l)| d.factor * l).sum::<f64>() / total as f64;
-        Ok(Report { step: self.step, loss, by_level: self.by_level(&draws, &losses), grad_norm, lr })
+        Ok(Report { step: self.step, loss, walkers, by_level: self.by_level(&draws, &losses), grad_norm, lr })
     }
 
-    /// Levels, losses (without factors) and the gradient of a batch's part in the mean over `total` samples.
-    fn gradient(&mut self, batch: &Batch, n: u64, total: usize) -> Result<(Vec<Draw>, Vec<f64>, Vec<Tensor>)> {
+    /// What a batch adds to the mean over `total` samples.
+    fn part(&mut self, batch: &Batch, n: u64, total: usize) -> Result<Part> {
         let (x0, labels) = self.taken(batch)?;
         let (model, spec) = (&self.model, &self.model.spec);
         let mut z = Noise::of_step(self.options.seed, n, x0.dim(0)?);
@@ -238,7 +251,7 @@ impl Trainer {
             _ => None,
         };
         let factors: Vec<f64> = draws.iter().map(|d| d.factor / total as f64).collect();
-        let mut each = None;
+        let (mut each, mut walked) = (None, None);
         let mut loss = || {
             let losses = match &target {
                 Some(target) => self.loss.errors(&denoiser, spec.sigma_data, &noisy, target)?, // [B]
@@ -248,6 +261,7 @@ impl Trainer {
             let loss = scale(&losses, &factors)?.sum_all()?;
             let Some((denoiser, signs, at)) = &walkers else { return Ok(loss) };
             let own = self.loss.flow_errors(denoiser, spec.sigma_data, &at.x, &[at.t], signs)?.mean_all()?;
+            walked = Some(own.detach());
             loss + (own * (x0.dims()[0] as f64 / total as f64))?
         };
         let differences = self.options.second_order == SecondOrder::FiniteDifference;
@@ -257,7 +271,8 @@ impl Trainer {
         if let Some((draw, loss)) = draws.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
             bail!("step {}: the loss is {loss} at {}", self.step + 1, self.level(draw));
         }
-        Ok((draws, losses, grads))
+        let walkers = walked.map(|loss| to_host(&loss.reshape(1)?).map(|loss| loss[0])).transpose()?;
+        Ok(Part { draws, losses, walkers, grads })
     }
 
     /// Data and classes of a batch as the model takes them.

@@ -43,8 +43,9 @@ impl Walkers {
         let process = model.spec.process.get();
         let time = |gone: u64| LogSnr {}.time(process, 1. - (gone % LEVELS) as f64 / (LEVELS - 1) as f64);
         let (t, class) = (time(self.gone), self.gone / LEVELS);
-        let labels = model.spec.classes.map(|n| Tensor::full((class % n as u64) as u32, number, model.device()));
-        let labels = labels.transpose()?;
+        // a population of each class in turn, the null class among them
+        let told = model.spec.classes.map(|n| n as u64 + u64::from(model.spec.null_class));
+        let labels = told.map(|n| Tensor::full((class % n) as u32, number, model.device())).transpose()?;
         let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
         let next = match self.now.take() {
             Some(now) if !self.gone.is_multiple_of(LEVELS) => {

@@ -25,17 +25,22 @@ const METHODS: [&str; 3] = ["ode", "energy", "ais"];
 Three methods, at the same points:
   ode     the probability-flow ODE with its divergence: every model with a score
   energy  log p = c - E in one pass: energies trained with model.normalised=true loss.time=0.001
-  ais     annealed importance sampling along the noise levels, resampled where weights grow uneven: every energy
-Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, dequantisation.
-Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 levels; points and
-tables are told in nats a sample. With --noised they are noisy images, which a model that has never seen less noise can be
-asked about: as they are, without the noise of t, they are far from all that it learnt there. `+- data` is the standard error over the points, `+- method` that of the method at these
-points; differences are paired.
+  ais     annealed importance sampling along the noise levels, resampled where weights grow
+          uneven: every energy
+
+Without --method: all that the model allows. What the figures mean is printed below them: t, prior, range, \
+dequantisation. Images get uniform noise within their grey level, and are told in bits per dimension of pixels of 256 \
+levels; points and tables are told in nats a sample. With --noised they are noisy images, which a model that has never \
+seen less noise can be asked about: as they are, without the noise of t, they are far from all that it learnt there. \
+`+- data` is the standard error over the points, `+- method` that of the method at these points; differences are \
+paired.
 
 Examples:
   langevin eval bits runs/digits --data digits:test
-  langevin eval bits runs/digits --data digits:test -n 1000 --method ode --probes 4 --rtol 1e-4 --atol 1e-4
-  langevin eval bits exact:8-gaussians --data toy:8-gaussians:test       a model whose answers are known
+  langevin eval bits runs/digits --data digits:test -n 1000 --method ode --probes 4 --rtol 1e-4 \\
+      --atol 1e-4
+  # a model whose answers are known
+  langevin eval bits exact:8-gaussians --data toy:8-gaussians:test
   langevin eval bits runs/digits --data digits:test --method ais --levels 400 --moves 1
   langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
   langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]

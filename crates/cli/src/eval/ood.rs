@@ -21,19 +21,24 @@ const MEASURED: u64 = 2;
 /// Tell data from what does not belong to them: AUROC, AUPR and FPR95 of every score
 #[derive(Parser)]
 #[command(after_long_help = "\
-Each score is higher the less a sample belongs; it is fitted to training data. What does not belong counts as positive: AUPR is \
-the average precision of finding it, and FPR95 the part of the data that is taken for it where 95% of it is found. Intervals \
-hold with 95% confidence, AUROC's by DeLong, the others by 1000 resamples. Images of another shape are made grey, scaled and \
-cropped to the model's, and a note says so.
+Each score is higher the less a sample belongs; it is fitted to training data. What does not belong counts as \
+positive: AUPR is the average precision of finding it, and FPR95 the part of the data that is taken for it where 95% \
+of it is found. Intervals hold with 95% confidence, AUROC's by DeLong, the others by 1000 resamples. Images of another \
+shape are made grey, scaled and cropped to the model's, and a note says so.
 
-SPEC is NAME[:SPLIT], NAME=DIR, a folder of images, FILE.npz, FILE.csv, noise:uniform, noise:gaussian, or rotate:90=SPEC.
+SPEC is NAME[:SPLIT], NAME=DIR, a folder of images, FILE.npz, FILE.csv, noise:uniform, noise:gaussian, or \
+rotate:90=SPEC.
 
 Examples:
-  langevin eval ood runs/digits --data digits:test --ood fashion-mnist:test=DIR --ood noise:uniform --ood cifar10:test
+  langevin eval ood runs/digits --data digits:test --ood fashion-mnist:test=DIR \\
+      --ood noise:uniform --ood cifar10:test
   langevin eval ood runs/digits --data digits:test --ood rotate:90=digits:test --by-class
-  langevin eval ood runs/classes --class 3 --data digits:test --ood digits:test --by-class     threes against every digit
-  langevin eval ood runs/digits --data digits:test --ood noise:gaussian --scores energy,typicality energy.levels=[0.1,1]
-  langevin eval ood google/ddpm-cifar10-32 --fit cifar10 --data cifar10:test --ood noise:uniform --plot scores.png")]
+  # threes against every digit
+  langevin eval ood runs/classes --class 3 --data digits:test --ood digits:test --by-class
+  langevin eval ood runs/digits --data digits:test --ood noise:gaussian \\
+      --scores energy,typicality energy.levels=[0.1,1]
+  langevin eval ood google/ddpm-cifar10-32 --fit cifar10 --data cifar10:test \\
+      --ood noise:uniform --plot scores.png")]
 pub struct Ood {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,

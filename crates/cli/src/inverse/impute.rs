@@ -17,14 +17,16 @@ use std::path::PathBuf;
 /// Fill in the missing cells of a table
 #[derive(Parser)]
 #[command(after_long_help = "\
-A cell is missing where it is empty, NaN or NA. It is filled with the mean of what the model draws given the cells of its row that
-are there, so that the mean of many draws is the conditional mean; with --draws every draw is written, for what is to be
-computed from them.
+A cell is missing where it is empty, NaN or NA. It is filled with the mean of what the model draws given the cells of \
+its row that are there, so that the mean of many draws is the conditional mean; with --draws every draw is written, \
+for what is to be computed from them.
 
 Examples:
-  langevin train toy --data whole.csv --out runs/table         a model of the table, from rows that are whole
+  # a model of the table, from rows that are whole
+  langevin train toy --data whole.csv --out runs/table
   langevin impute runs/table --data holes.csv --out filled.csv
-  langevin impute runs/table --data holes.csv --out ten.csv -n 10 --draws --method mcmc mcmc.kernel=hmc")]
+  langevin impute runs/table --data holes.csv --out ten.csv -n 10 --draws \\
+      --method mcmc mcmc.kernel=hmc")]
 pub struct Impute {
     /// A model of a table
     pub model: String,

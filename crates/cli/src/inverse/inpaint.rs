@@ -23,22 +23,26 @@ use std::sync::Arc;
 /// Fill in the hidden part of pictures; enlarge, sharpen or colour them
 #[derive(Parser)]
 #[command(after_long_help = "\
-MASK is wide, narrow, super-resolve, lines, half, expand, or an image file: white where the picture is to be filled in, black
-where it is known. Methods, best for exact samples first: mcmc (on the posterior energy), repaint, dps, replace; see
-langevin list methods, and change their options with METHOD.KEY=VALUE.
+MASK is wide, narrow, super-resolve, lines, half, expand, or an image file: white where the picture is to be filled \
+in, black where it is known. Methods, best for exact samples first: mcmc (on the posterior energy), repaint, dps, \
+replace; see langevin list methods, and change their options with METHOD.KEY=VALUE.
 
-The picture has a row for each method (with --data, for each image, and a column for each method): the input, what was measured
-of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and method: of
-whole pictures, the known pixels among them, so that a small mask gives high figures.
+The picture has a row for each method (with --data, for each image, and a column for each method): the input, what was \
+measured of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and \
+method: of whole pictures, the known pixels among them, so that a small mask gives high figures.
 
 Examples:
   langevin inpaint runs/digits --input seven.png --mask half -n 8
-  langevin inpaint runs/digits --input seven.png --mask hole.png --method repaint,mcmc repaint.jump=10 repaint.resample=10
-  langevin inpaint runs/digits --input seven.png --task superres=2 --method mcmc mcmc.steps_per_level=5
-  langevin inpaint runs/digits --input blurred.png --measured --task deblur=1.0 --noise 0.05 --method dps,mcmc
+  langevin inpaint runs/digits --input seven.png --mask hole.png \\
+      --method repaint,mcmc repaint.jump=10 repaint.resample=10
+  langevin inpaint runs/digits --input seven.png --task superres=2 \\
+      --method mcmc mcmc.steps_per_level=5
+  langevin inpaint runs/digits --input blurred.png --measured --task deblur=1.0 --noise 0.05 \\
+      --method dps,mcmc
   langevin inpaint google/ddpm-cifar10-32 --input frog.png --task colour --method dps
   langevin inpaint runs/digits --data digits:test -n 6 --mask wide
   langevin inpaint runs/digits --data digits:test -n 32 --table --method replace,repaint,mcmc")]
+#[command(group = clap::ArgGroup::new("pictures").args(["input", "data"]).required(true))]
 pub struct Inpaint {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
@@ -46,10 +50,10 @@ pub struct Inpaint {
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
     /// The picture
-    #[arg(long, value_name = "IMAGE", required_unless_present = "data")]
+    #[arg(long, value_name = "IMAGE")]
     pub input: Option<PathBuf>,
     /// Pictures of a data set in its place: the first N of it
-    #[arg(long, value_name = "SPEC", conflicts_with_all = ["input", "measured"])]
+    #[arg(long, value_name = "SPEC", conflicts_with = "measured")]
     pub data: Option<String>,
     /// What is hidden: a mask's name, or an image that is white there
     #[arg(long, value_name = "MASK", conflicts_with = "task")]

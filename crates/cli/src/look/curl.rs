@@ -13,10 +13,10 @@ use langevin_eval::look::curl;
 /// How far a score is from the gradient of an energy: the antisymmetric share of its Jacobian
 #[derive(Parser)]
 #[command(after_long_help = "\
-The share is |A|^2 / |J|^2, A the antisymmetric part of the Jacobian J in Frobenius norms: 0 for the gradient of an energy, 1 for \
-pure rotation. It is estimated at data with noise added, by Hutchinson's random vectors; exactly where a sample has no more \
-numbers than there are probes. That of x0 = E[x0 | x_t] has no -1/sigma^2 in it, which hides the share of the score where there \
-is little noise.
+The share is |A|^2 / |J|^2, A the antisymmetric part of the Jacobian J in Frobenius norms: 0 for the gradient of an \
+energy, 1 for pure rotation. It is estimated at data with noise added, by Hutchinson's random vectors; exactly where a \
+sample has no more numbers than there are probes. That of x0 = E[x0 | x_t] has no -1/sigma^2 in it, which hides the \
+share of the score where there is little noise.
 
 Examples:
   langevin look curl runs/digits                            an energy: 0 but for rounding

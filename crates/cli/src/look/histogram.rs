@@ -17,9 +17,10 @@ use std::path::PathBuf;
 /// The energies of data and of samples, as histograms, with the test of Kolmogorov and Smirnov
 #[derive(Parser)]
 #[command(after_long_help = "\
-Where a model has learnt the density, its samples have the energies of the data. Those are of alpha x, without noise added (but for \
-that within grey levels, if the model was trained with data.dequantise), at the noise level of --level. A model with classes is told those of the data, for as many samples of each; with --class K it is the \
-data of that class alone.
+Where a model has learnt the density, its samples have the energies of the data. Those are of alpha x, without noise \
+added (but for that within grey levels, if the model was trained with data.dequantise), at the noise level of --level. \
+A model with classes is told those of the data, for as many samples of each; with --class K it is the data of that \
+class alone.
 
 Examples:
   langevin look histogram runs/digits --data digits:test

@@ -19,8 +19,8 @@ const POINTS: usize = 500;
 /// The energy as a picture: of points, or on a plane through three samples
 #[derive(Parser)]
 #[command(after_long_help = "\
-Bright is where the energy is low. Of points the whole plane around the data is shown, with 500 of them; of anything else the \
-plane through three samples, which are seeds or image files and are shown as points.
+Bright is where the energy is low. Of points the whole plane around the data is shown, with 500 of them; of anything \
+else the plane through three samples, which are seeds or image files and are shown as points.
 
 Examples:
   langevin look landscape runs/toy-two-moons

@@ -17,9 +17,9 @@ const STRIP: usize = 9;
 /// The energy along a path between two samples, with its barrier
 #[derive(Parser)]
 #[command(after_long_help = "\
-The ends are seeds of samples or image files. The path is the straight line between them; with --latent it is the samples drawn \
-from the noises between those of two seeds. A model with a score alone gives the line integral of the score, with its error: a \
-difference of energies along this path, not an energy.
+The ends are seeds of samples or image files. The path is the straight line between them; with --latent it is the \
+samples drawn from the noises between those of two seeds. A model with a score alone gives the line integral of the \
+score, with its error: a difference of energies along this path, not an energy.
 
 Examples:
   langevin look path runs/digits --from 3 --to 8

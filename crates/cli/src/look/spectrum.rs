@@ -17,10 +17,10 @@ const CURVE: usize = 400;
 /// The eigenvalues of the Hessian of an energy at some data, by Lanczos
 #[derive(Parser)]
 #[command(after_long_help = "\
-For each sample: the least and the largest eigenvalue with their errors, and how many of the D directions have a negative one, or \
-one below half of 1/sigma^2: along those the density of x_t is wider than the noise alone would make it, so the data go that way. \
-The counts are Gauss quadratures from one random vector, rough where D is small. The picture is the density of eigenvalues, each \
-blurred by a sixtieth of the range.
+For each sample: the least and the largest eigenvalue with their errors, and how many of the D directions have a \
+negative one, or one below half of 1/sigma^2: along those the density of x_t is wider than the noise alone would make \
+it, so the data go that way. The counts are Gauss quadratures from one random vector, rough where D is small. The \
+picture is the density of eigenvalues, each blurred by a sixtieth of the range.
 
 Examples:
   langevin look spectrum runs/digits -n 8 --steps 60

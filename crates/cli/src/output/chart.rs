@@ -118,11 +118,13 @@ fn histogram(area: &Area, title: &str, sets: &Sets) -> Result<()> {
     let width = (high - low) / BARS as f64;
     let counts: Vec<Vec<f64>> = sets.iter().map(|(_, values)| shares(values, |v| (there(v) - low) / width)).collect();
     let top = counts.iter().flatten().copied().fold(0., f64::max).max(1e-9) * 1.08;
+    let name = sets.first().map_or("", |set| set.0);
+    let scale = format!("even near the median of {name}, logarithmic far from it (asinh)");
     let (left, names) = area.split_horizontally(WIDTH - NAMES);
     let mut chart = ChartBuilder::on(&left)
         .caption(title, ("sans-serif", 20))
         .margin(10)
-        .x_label_area_size(30)
+        .x_label_area_size(46)
         .y_label_area_size(48)
         .build_cartesian_2d(low..high, 0f64..top)?;
     chart
@@ -130,6 +132,7 @@ fn histogram(area: &Area, title: &str, sets: &Sets) -> Result<()> {
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
         .x_label_formatter(&|u| short(back(*u)))
+        .x_desc(scale)
         .y_label_formatter(&|v| format!("{:.0}%", v * 100.))
         .x_labels(9)
         .y_labels(5)
