@@ -44,6 +44,18 @@ ok sample --let a=exact:8-gaussians --compose '2*a' -n 8 sampler.steps=4 --out c
 png composed.png
 ok inpaint runs/digits --data digits:test -n 1 --mask half --method replace sampler.steps=4 --out filled.png
 png filled.png
+ok sample runs/digits -n 2 sampler.steps=3 --guidance 2 --guide runs/digits@2 --out guided.png
+png guided.png
+ok eval ood runs/digits --data digits:test --ood noise:uniform -n 8 --fit-samples 16 --levels 0.3,1 \
+    --scores energy,score-norms | grep -q '^score-norms *noise:uniform'
+ok detect runs/digits images --fit-samples 16 --held-out-samples 120 --levels 0.3 --scores energy --maps maps | grep -q maps
+png maps/0.png
+ok look curl runs/digits -n 2 --levels 0.3 > curl.txt
+printf 'a,b\n1,2\n2,3.9\n3,6.1\n4,8\n' > whole.csv
+ok train toy --data whole.csv train.steps=20 train.batch=4 train.sample_every=0 --out table
+printf 'a,b\n1.5,\n,5\n' > holes.csv
+ok impute table --data holes.csv --out filled.csv -n 4 sampler.steps=4
+! grep -q ',$\|^,' filled.csv
 ok look landscape runs/toy-two-moons --out landscape.png
 png landscape.png
 ok completions bash > completions.bash; grep -q langevin completions.bash

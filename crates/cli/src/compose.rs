@@ -7,7 +7,7 @@ use crate::args::Sample;
 use crate::output;
 use crate::progress::Progress;
 use crate::run::{Drawing, Usage, usage};
-use crate::sample::{BATCH, arrays, each, mcmc, seeds};
+use crate::sample::{arrays, each, mcmc, seeds};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use langevin_data::Kind;
@@ -231,9 +231,10 @@ fn talk_of(composition: &Composition, sampler: &AnySampler, has_energy: bool) {
     let name = sampler.name();
     if sampler.get().report().is_none() {
         if !commutes(&composition.asked) || composition.temperature != 1. {
+            let lacks = if sampler.get().mcmc() { "no test of acceptance" } else { "no steps of MCMC" };
             crate::talk!(
-                "sampler.name={name} has no steps of MCMC, and a reverse process alone draws something else than \"{}\"; leave \
-                 sampler.name out, or take smc, annealed-mcmc or tempering",
+                "sampler.name={name} has {lacks}, and without them \"{}\" is drawn as something else; leave sampler.name out, \
+                 or take smc, annealed-mcmc or tempering",
                 composition.asked
             );
         }
@@ -273,11 +274,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
         ));
     }
     talk_of(&composition, &drawing.sampler.sampler, has_energy);
-    let whole = sampler.population() && kind != Kind::Image;
-    let batch = args.batch.unwrap_or(if whole { all.len() } else { BATCH });
-    if batch < all.len() && sampler.population() {
-        crate::talk!("each {batch} samples are a population of their own; --batch {} makes one", all.len());
-    }
+    let batch = crate::sample::batch(args, &drawing.sampler.sampler, kind, all.len());
     composition.weigh(particles)?;
     composition.tell()?;
     let (x, report) = composition.draw(&drawing, &all, batch)?;

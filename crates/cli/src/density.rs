@@ -123,13 +123,16 @@ fn shape(model: &Model, n: usize) -> Vec<usize> {
 /// -E(x, t) of each point, on the host.
 pub fn minus_energy(model: &Model, points: &Points, batch: usize) -> Result<Vec<f64>> {
     let mut all = vec![];
+    let mut progress = Progress::new(points.len().div_ceil(batch.max(1)) as u64, "batches");
     points.batches(model, batch, |m, x, t, _| {
         match m.noisy_energy() {
             Some(energy) => all.extend(to_host(&energy.energy_at(x, t)?.detach().neg()?)?),
             None => bail!("the model has no energy"),
         }
+        progress.step();
         Ok(())
     })?;
+    progress.done();
     Ok(all)
 }
 

@@ -14,6 +14,7 @@ use image::{Rgb, RgbImage};
 use langevin_data::{Dataset, Kind};
 use langevin_eval::HeldOut;
 use langevin_eval::maps::{Maps, maps};
+use langevin_eval::score::time;
 use langevin_ops::shape::to_host;
 use std::path::{Path, PathBuf};
 
@@ -81,8 +82,15 @@ pub fn run(args: &Detect) -> Result<()> {
     }
     args.out.iter().try_for_each(|path| output::writable(path))?;
     let opened = open::open(&args.model, &device)?;
-    if args.maps.is_some() && opened.kind() != Kind::Image {
-        return usage("--maps: this model is not one of images");
+    if let Some(folder) = &args.maps {
+        if opened.kind() != Kind::Image {
+            return usage("--maps: this model is not one of images");
+        }
+        let process = opened.model.spec.process.get();
+        if let Err(why) = LEVELS.into_iter().chain([STEEP]).try_for_each(|level| time(process, level).map(|_| ())) {
+            return usage(format!("--maps: {why}"));
+        }
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let data = scoring::open(&opened, &args.data, "DATA")?;
@@ -147,7 +155,14 @@ fn held_out(
         return usage("--held-out-samples 0: give at least 1");
     }
     let spec = args.held_out.clone().or_else(|| langevin_data::held_out(fit));
-    learnt(opened, spec.as_ref().unwrap_or(fit), spec.is_some());
+    let of = spec.as_ref().unwrap_or(fit);
+    if let Some(has) = scoring::learnt(opened, of, spec.is_some()) {
+        crate::talk!(
+            "warning: the model {has} {of}, which the held-out samples are of, and finds them more usual than new ones: \
+             p-values are too small, and more than alpha of what belongs is flagged; give samples that it has not seen \
+             with --held-out SPEC"
+        );
+    }
     let members = |data: &dyn Dataset| scoring::members(&opened.model.spec, *label, data);
     if let Some(spec) = spec {
         let data = scoring::open(opened, &spec, "--held-out")?;
@@ -163,22 +178,6 @@ fn held_out(
     }
     let idx = scoring::choose(&rest, args.held_out_samples, HELD_OUT);
     Ok((fitted, idx))
-}
-
-/// Warns where the model has learnt the held-out data, or may have; `apart` if they are no rest of what is fitted to.
-fn learnt(opened: &Opened, spec: &str, apart: bool) {
-    let part = langevin_data::held_out;
-    let same = |own: &str| own == spec || part(own).is_some_and(|test| part(spec) == Some(test));
-    let has = match &opened.run {
-        Some(run) if same(&run.data.spec) => "has learnt",
-        None if !apart => "may have learnt",
-        _ => return,
-    };
-    crate::talk!(
-        "warning: the model {has} {spec}, which the held-out samples are of, and finds them more usual than new ones: \
-         p-values are too small, and more than alpha of what belongs is flagged; give samples that it has not seen with \
-         --held-out SPEC"
-    );
 }
 
 /// The table: to a file, or to stdout.
@@ -239,7 +238,6 @@ impl Images<'_> {
 
     /// Each image beside its maps. A map is as bright as its largest number, but no brighter than that of usual data makes it.
     fn write(&self, data: &dyn Dataset, names: &[String], bright: [f64; 2], folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut progress = Progress::new(names.len() as u64, "maps");
         let mut taken = std::collections::BTreeSet::new();
         let idx: Vec<usize> = (0..names.len()).collect();
@@ -252,7 +250,13 @@ impl Images<'_> {
                 let stem =
                     Path::new(&names[i]).file_stem().map_or(names[i].clone(), |s| s.to_string_lossy().into_owned());
                 // files of one name in different folders
-                let name = if taken.insert(stem.clone()) { stem } else { format!("{stem}-{i}") };
+                let mut name = stem.clone();
+                for again in 1.. {
+                    if taken.insert(name.clone()) {
+                        break;
+                    }
+                    name = format!("{stem}-{again}");
+                }
                 output::save_png(&folder.join(format!("{name}.png")), &output::beside(&pictures), &[])?;
                 progress.step();
             }

@@ -1,6 +1,7 @@
 //! What MCMC did at each noise level, as a table for people and as JSON.
 
 use anyhow::Result;
+use langevin_dynamics::mcmc::diagnostics::LEAST;
 use langevin_dynamics::sampler::{AtLevel, Report};
 use serde_json::{Value, json};
 
@@ -26,6 +27,12 @@ pub fn show(report: &Report) -> Result<()> {
             trace.chains() * trace.steps(),
             known(trace.r_hat(), 3),
         )?;
+    }
+    if report.levels.iter().any(|level| level.trace.steps() < LEAST) {
+        crate::talk!(
+            "ESS and R-hat take {LEAST} steps at a level: sampler.steps_per_level={LEAST}, or sampler.corrector_steps={LEAST} \
+             of pc"
+        );
     }
     Ok(())
 }

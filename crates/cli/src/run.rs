@@ -426,8 +426,21 @@ pub fn apply(table: &mut Table, change: &str) -> Result<()> {
     if *last == "name" && at.get("name") != Some(&value) {
         at.retain(|key, _| COMMON.contains(&key));
     }
+    if !finite(&value) {
+        return usage(format!("`{change}`: give a finite number"));
+    }
     at.insert(last.to_string(), value);
     Ok(())
+}
+
+/// Whether all numbers in it are.
+fn finite(value: &Value) -> bool {
+    match value {
+        Value::Float(v) => v.is_finite(),
+        Value::Array(all) => all.iter().all(finite),
+        Value::Table(all) => all.values().all(finite),
+        _ => true,
+    }
 }
 
 /// A TOML value, or text that need not be quoted.

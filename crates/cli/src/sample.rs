@@ -1,6 +1,7 @@
 //! `langevin sample`: pictures, arrays and tables drawn from a model.
 //!
-//! Sample n depends on its seed alone: its noise is stream n, and every step is taken sample by sample.
+//! Sample n depends on its seed alone: its noise is stream n, and every step is taken sample by sample; but for samplers
+//! of populations, where it depends on the others of its batch.
 
 use crate::args::Sample;
 use crate::draw::{Drawn, Job, Start};
@@ -20,7 +21,7 @@ use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
 /// Samples at a time without --batch.
-pub const BATCH: usize = 64;
+const BATCH: usize = 64;
 /// Samples without -n or --seeds.
 const NUMBER: usize = 64;
 /// Pictures of a path from one seed to another without -n.
@@ -58,11 +59,29 @@ pub fn run(args: &Sample) -> Result<()> {
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
     reports(args, &way.sampler)?;
-    let (model, noise, batch) = (&opened.model, drawing.noise, args.batch.unwrap_or(BATCH));
+    if way.sampler.get().wants_prior() && !matches!(start, Start::Noise) {
+        let option = if args.from.is_some() { "--from" } else { "--interpolate" };
+        return usage(format!(
+            "{option}: {} weighs where it starts as draws of pure noise; use another sampler.name",
+            way.sampler.name()
+        ));
+    }
+    let batch = batch(args, &way.sampler, opened.kind(), seeds.len());
+    let (model, noise) = (&opened.model, drawing.noise);
     let job = Job { model, guide, noise, way: start.cut(way)?, start, batch };
     let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
     write(args, &opened, how, &seeds, labels.as_deref(), &drawn)
+}
+
+/// Samples at a time: all of them where points or rows are one population. Says where there are several populations.
+pub fn batch(args: &Sample, sampler: &AnySampler, kind: Kind, all: usize) -> usize {
+    let population = sampler.get().population();
+    let batch = args.batch.unwrap_or(if population && kind != Kind::Image { all } else { BATCH });
+    if population && batch < all {
+        crate::talk!("each {batch} samples are a population of their own; --batch {all} makes one");
+    }
+    batch
 }
 
 /// Errors if a report is asked of a sampler that has none.

@@ -51,6 +51,9 @@ impl Scoring {
         if self.batch == 0 || self.fit_samples < 2 {
             return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
         }
+        if let Some(level) = self.levels.iter().find(|level| !(level.is_finite() && **level > 0.)) {
+            return usage(format!("--levels {level}: give finite numbers above 0"));
+        }
         let Some(spec) = self.fit.clone().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name it with --fit SPEC");
         };
@@ -97,6 +100,18 @@ impl Scoring {
             }
         }
         Ok(chosen)
+    }
+}
+
+/// Whether the model `has learnt` the samples of `spec`, in words, or `may have`; `apart` if they are no rest of what scores
+/// are fitted to.
+pub fn learnt(opened: &Opened, spec: &str, apart: bool) -> Option<&'static str> {
+    let part = langevin_data::held_out;
+    let same = |own: &str| own == spec || part(own).is_some_and(|test| part(spec) == Some(test));
+    match &opened.run {
+        Some(run) if same(&run.data.spec) => Some("has learnt"),
+        None if !apart => Some("may have learnt"),
+        _ => None,
     }
 }
 

@@ -45,6 +45,37 @@ fn a_power_is_as_narrow_as_it_should_be() {
     }
 }
 
+/// Times or divided by a Gaussian, modes keep their places nearly and have shares in closed form: of modes of variance s
+/// at a distance r from a Gaussian of variance v, exp(-r^2 / 2(s + v)) for a & b and exp(r^2 / 2(v - s/2)) for 2*a & !b.
+#[test]
+fn modes_have_their_shares() {
+    let dir = Dir::new();
+    let (n, s, v) = (4000, 0.15f64.powi(2), 0.5);
+    let rates = [("a & b", -0.5 / (s + v)), ("2*a & !b", 0.5 / (v - s / 2.))];
+    for (text, rate) in rates {
+        let models = "--let a=exact:8-gaussians --let b=exact:gaussian-2d";
+        let ran = dir.run(&format!("sample {models} --compose {} -n {n} --npz a.npz", text.replace(' ', "")));
+        assert_eq!(ran.ok(), "a.npz\n");
+        let mode = |k: usize| {
+            let angle = k as f64 * std::f64::consts::TAU / 8.;
+            [1.4 * angle.cos(), 1.4 * angle.sin()]
+        };
+        let square = |p: &[f64], q: &[f64]| (p[0] - q[0]).powi(2) + (p[1] - q[1]).powi(2);
+        let mut found = [0.; 8];
+        for p in numbers(&array(&dir, "a.npz")).chunks(2) {
+            let near = |i: &usize, j: &usize| square(p, &mode(*i)).total_cmp(&square(p, &mode(*j)));
+            found[(0..8).min_by(near).unwrap()] += 1. / f64::from(n);
+        }
+        let weights: Vec<f64> = (0..8).map(|k| (rate * square(&mode(k), &[0.7, 0.])).exp()).collect();
+        for (k, (found, weight)) in found.into_iter().zip(&weights).enumerate() {
+            let truth = weight / weights.iter().sum::<f64>();
+            // particles are fewer than their number, by half at most
+            let bound = 5. * (truth * (1. - truth) * 2. / f64::from(n)).sqrt();
+            assert!((found - truth).abs() < bound, "{text}, mode {k}: {found:.4}, exact {truth:.4} +- {bound:.4}");
+        }
+    }
+}
+
 /// What is drawn only nearly is said, and what cannot be drawn so is refused.
 #[test]
 fn what_is_not_exact_is_said() {
@@ -189,6 +220,10 @@ fn what_mcmc_did_is_shown_level_by_level() {
             assert_eq!(level["chains"], 6, "{sampler}");
             let rate = level["acceptance"].as_f64().unwrap();
             assert!(rate > 0. && rate <= 1., "{sampler} {level}");
+            // from 4 steps at a level on there is an ESS and an R-hat, and with fewer it is said what they take
+            let known = level["steps"].as_u64().unwrap() >= 4;
+            assert_eq!([level["ess"].is_number(), level["r_hat"].is_number()], [known; 2], "{sampler} {level}");
+            assert_eq!(ran.stderr.contains("ESS and R-hat take 4 steps"), !known, "{sampler}");
         }
         assert_eq!(levels[1]["swaps"].is_number(), more == "swapped");
         assert_eq!(levels[1]["particles"].is_number(), more == "particles");

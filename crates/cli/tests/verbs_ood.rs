@@ -55,6 +55,9 @@ fn a_plain_denoiser_has_the_scores_that_need_no_energy() {
     dir.model("plain.safetensors", &ddpm(&[1, 8, 8]), &[]);
     let ood = format!("eval ood plain.safetensors --data digits:test --ood noise:gaussian -n 30 {FEW}");
     dir.run(&ood).fails(2, &["--fit SPEC"]);
+    let fitted = ood.replace("--levels 0.3,1", "--fit digits");
+    refused(&dir.run(&format!("{fitted} --levels nan")), 2, &["--levels NaN", "above 0"]);
+    refused(&dir.run(&format!("{fitted} score-norms.levels=[0.1,nan]")), 2, &["score-norms.levels", "finite"]);
     let ran = dir.run(&format!("{ood} --fit digits"));
     assert!(ran.ok().contains("score-norms") && !ran.stdout.contains("energy"));
     assert!(ran.stderr.contains("energy is left out"));
@@ -199,6 +202,11 @@ fn samples_are_held_out_from_what_the_model_has_learnt() {
     assert!(said.contains("may have learnt photos"), "{said}");
     let (_, said) = detect("digits.safetensors photos --fit photos");
     assert!(!said.contains("warning: the model"), "{said}");
+    // and figures are of data that are held out
+    let ood = |data: &str| {
+        dir.run(&format!("eval ood digits.safetensors --data {data} --ood noise:uniform --scores energy -n 20 {FEW}"))
+    };
+    assert!(ood("digits").stderr.contains("has learnt digits") && !ood("digits:test").stderr.contains("has learnt"));
 }
 
 #[test]
@@ -228,11 +236,32 @@ fn images_are_scored_as_they_were_trained_on() {
     }
 }
 
+/// Files of one name from different folders keep their maps apart, whatever else is called so.
+#[test]
+fn every_image_has_its_map() {
+    let dir = Dir::new();
+    dir.model("m.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    for folder in ["photos", "photos/x", "photos/y"] {
+        std::fs::create_dir(dir.path(folder)).unwrap();
+    }
+    for (i, name) in ["a-1.png", "x/a.png", "x/b.png", "y/a.png"].iter().enumerate() {
+        let photo = GrayImage::from_fn(8, 8, |x, _| Luma([(x * 20 + i as u32) as u8]));
+        photo.save(dir.path(&format!("photos/{name}"))).unwrap();
+    }
+    let ran = dir.run(&format!(
+        "detect m.safetensors photos --fit digits --scores energy --alpha 0.5 --maps maps {FEW} --held-out-samples 20"
+    ));
+    assert_eq!(ran.ok().lines().filter(|line| line.contains(".png")).count(), 4, "{}", ran.stdout);
+    assert_eq!(std::fs::read_dir(dir.path("maps")).unwrap().count(), 4);
+}
+
 #[test]
 fn a_slow_score_says_what_it_costs() {
     let dir = Dir::new();
     dir.model("points.safetensors", &spec(&[2], None, Head::Energy), &[]);
     let ood = "eval ood points.safetensors --data toy:rings:test --ood toy:two-moons --fit toy:rings -n 20";
+    let wrong = dir.run(&format!("{ood} --scores likelihood likelihood.tolerance=-1"));
+    refused(&wrong, 2, &["tolerance is -1"]);
     let ran = dir.run(&format!("{ood} --scores likelihood --fit-samples 20 likelihood.tolerance=0.1"));
     assert!(ran.ok().contains("likelihood") && ran.stderr.contains("some hundred times"), "{}", ran.stderr);
 }

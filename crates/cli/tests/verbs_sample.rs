@@ -119,6 +119,11 @@ fn guidance_goes_away_from_no_class_or_from_another_model() {
     drawn("--class none --guidance 2 --guide m.safetensors");
     drawn("--class 2 --guidance 2 --guide classes.safetensors");
 
+    // a snapshot of a run, by RUN@STEP
+    dir.model("run/model.safetensors", &null, &[]);
+    dir.model("run/snapshots/step-500.safetensors", &spec(&[1, 8, 8], None, Head::Denoiser), &[]);
+    assert_eq!(drawn("--class 1 --guidance 4 --guide run"), one);
+    assert_eq!(drawn("--class 1 --guidance 4 --guide run@500"), away);
     let fails = |args: &str, words: &[&str]| dir.run(&format!("sample {args}")).fails(2, words);
     fails("m.safetensors --class 3", &["--class 3", "0 to 2, or none"]);
     fails("m.safetensors --class none --guidance 2", &["--class none", "--guide"]);
@@ -169,6 +174,13 @@ fn from_an_image() {
     assert!(both[0] < 60 && both[7] > 180, "{both:?}");
     dir.run(&format!("{args} --strength 0")).fails(2, &["--strength 0"]);
     dir.run(&format!("{args} --encode sampler.name=ddpm")).fails(1, &["ddpm", "heun"]);
+    // particles are weighed as draws of pure noise
+    dir.model("e.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
+    let smc = "sample e.safetensors sampler.name=smc sampler.steps=3 -n 4 --npz a.npz";
+    dir.run(&format!("{smc} --from i.png")).fails(2, &["--from", "smc", "pure noise"]);
+    dir.run(&format!("{smc} --interpolate 1,2")).fails(2, &["--interpolate", "smc"]);
+    let ran = dir.run(&format!("{smc} --batch 2"));
+    assert!(ran.ok() == "a.npz\n" && ran.stderr.contains("each 2 samples are a population"), "{}", ran.stderr);
     dir.run("sample m.safetensors --from none.png").fails(1, &["none.png"]);
     std::fs::write(dir.path("bad.png"), "no picture").unwrap();
     dir.run("sample m.safetensors --from bad.png").fails(1, &["bad.png", "image"]);

@@ -1,9 +1,11 @@
 //! MCMC inside samplers: any kernel corrects, by energies or by a score alone, and what it did is told level by level.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use candle_core::{DType, Device};
-use common::{Fast, Plain, energy_distance, mixture};
+use common::{DRAWS, Fast, Plain, bound_for, compare, energy_distance, mixture};
 use langevin_dynamics::Denoiser;
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::mcmc::{AnyKernel, Mala};
@@ -53,6 +55,24 @@ fn every_kernel_corrects() {
             // no fewer than there are chains, which are independent, and R-hat tells whether they agree
             assert!(ess > 100. && level.trace.r_hat() > 0.9 && level.noise == level.t, "{name} at {}: {ess}", level.t);
         }
+    }
+}
+
+/// Whatever leads from level to level, a corrector brings it within the bounds of more steps.
+#[test]
+fn every_reverse_sde_is_corrected() {
+    let (mixture, seeds) = (mixture(), (1 << 32..(1 << 32) + DRAWS as u64).collect::<Vec<_>>());
+    let exact = to_host(&mixture.sample(DRAWS, &mut Noise::seeds(&seeds)).unwrap()).unwrap();
+    for name in ["ddpm", "euler-maruyama", "dpmpp-2m-sde"] {
+        let [(alone, before), (corrected, after)] = [0, 1].map(|corrector_steps| {
+            let predictor = Box::new(AnySampler::named(name).unwrap());
+            let (corrector, adapt) = (Some(Mala::default().into()), 4 * corrector_steps);
+            let pc = Pc { predictor, corrector, corrector_steps, adapt, ..Pc::default() };
+            let (x, _) = draw(&mut pc.into(), 32, DRAWS, true);
+            (compare(&x, &mixture), energy_distance(&x, &exact))
+        });
+        println!("{name}: {alone} distance {before:.5}; corrected: {corrected} distance {after:.5}");
+        assert!(bound_for("pc").holds(&corrected, after) && after < 0.3 * before, "{name}: {corrected} {after}");
     }
 }
 

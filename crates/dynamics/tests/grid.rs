@@ -1,5 +1,7 @@
 //! The laws of every registered grid on every process, and the spacings of diffusers.
 
+mod common;
+
 use langevin_dynamics::Process;
 use langevin_dynamics::grid::{AnyGrid, Beta, Grid, Karras, Leading, Linspace, LogSnr, Trailing, Uniform};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Table, TableOptions, Vp};
@@ -45,7 +47,7 @@ fn laws() {
 fn even() {
     let even = |values: Vec<f64>, what: &str| {
         let strides: Vec<f64> = values.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        let spread = strides.iter().fold(0f64, |top, s| top.max((s - strides[0]).abs()));
+        let spread = common::worst(strides.iter().map(|s| (s - strides[0]).abs()));
         assert!(spread < 1e-7 * strides[0].abs(), "{what}: {values:?}");
     };
     let vp = Vp::default();

@@ -5,18 +5,19 @@
 mod common;
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use common::{Fast, Plain};
+use common::{Fast, Plain, largest, worst};
 use langevin_dynamics::grid::{Grid, Karras};
 use langevin_dynamics::inverse::{
     Along, AnyMethod, AnyTask, Blur, Colour, Deblur, Dps, Inpaint, Mask, MaskName, Mcmc, Measured, Method, Operator,
     Posterior, Product, RePaint, Replace, SuperRes, posterior,
 };
+use langevin_dynamics::likelihood::mean_and_error;
 use langevin_dynamics::mcmc::{Hmc, Langevin};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::sampler::prior;
 use langevin_dynamics::{Denoiser, FromEnergy, Mixture, Process};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{sum_per_sample, to_host};
 
 fn normal(shape: &[usize], seed: u64) -> Tensor {
     Noise::of_step(seed, 0, shape[0]).normal(shape, DType::F64, &Device::Cpu).unwrap()
@@ -24,11 +25,6 @@ fn normal(shape: &[usize], seed: u64) -> Tensor {
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
     to_host(&(a * b).unwrap()).unwrap().iter().sum()
-}
-
-fn largest(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    to_host(&(a - b).unwrap()).unwrap().iter().fold(0., |top, v| f64::max(top, v.abs()))
 }
 
 /// Every task with its default options, and with others.
@@ -198,10 +194,14 @@ fn a_model_given_a_measurement_is_a_model() -> Result<()> {
 }
 
 fn draw(method: &dyn Method, m: &dyn Denoiser, seen: &Measured, steps: usize, n: usize) -> Result<Tensor> {
+    draw_of(&[n, 2], method, m, seen, steps)
+}
+
+fn draw_of(shape: &[usize], method: &dyn Method, m: &dyn Denoiser, seen: &Measured, steps: usize) -> Result<Tensor> {
     let process = m.process();
     let times = Karras::default().times(process, steps)?;
-    let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
-    let start = prior(process, times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z)?;
+    let mut z = Noise::seeds(&(0..shape[0] as u64).collect::<Vec<_>>());
+    let start = prior(process, times[0], shape, DType::F64, &Device::Cpu, &mut z)?;
     let (route, mut told) = (method.route(process, seen, &times)?, 0);
     let x = method.draw(m, seen, &times, &start, &mut z, &mut |at| {
         told += 1;
@@ -212,28 +212,20 @@ fn draw(method: &dyn Method, m: &dyn Denoiser, seen: &Measured, steps: usize, n:
     Ok(x)
 }
 
-/// Mean and covariance of points `[n, 2]` are those of `exact`, within 5 standard errors.
+/// Mean and covariance of points `[n, ...]` are those of `exact`, within 5 standard errors.
 fn has_moments(x: &Tensor, exact: &Mixture) -> Result<()> {
-    let (mean, covariance) = exact.moments();
-    let (x, n) = (to_host(x)?, x.dim(0)? as f64);
-    let centred: Vec<[f64; 2]> = x.chunks(2).map(|p| [p[0] - mean[0], p[1] - mean[1]]).collect();
-    let average = |f: &dyn Fn(&[f64; 2]) -> f64| {
-        let values: Vec<f64> = centred.iter().map(f).collect();
-        let mean = values.iter().sum::<f64>() / n;
-        let error = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n * (n - 1.))).sqrt();
-        (mean, error)
+    let ((mean, covariance), d) = (exact.moments(), exact.dim());
+    let x = to_host(x)?;
+    let centred: Vec<Vec<f64>> = x.chunks(d).map(|p| p.iter().zip(&mean).map(|(p, m)| p - m).collect()).collect();
+    let off = |truth: f64, f: &dyn Fn(&[f64]) -> f64| {
+        let (found, error) = mean_and_error(&centred.iter().map(|p| f(p)).collect::<Vec<_>>());
+        ((found - truth) / error).abs()
     };
-    for i in 0..2 {
-        let (off, error) = average(&|p| p[i]);
-        println!("mean {i}: off by {:.2} standard errors of {error:.1e}", off / error);
-        assert!(off.abs() < 5. * error, "mean {i}: {off} +- {error}");
-        for j in 0..=i {
-            let (c, error) = average(&|p| p[i] * p[j]);
-            let off = c - covariance[2 * i + j];
-            println!("covariance {i}{j}: off by {:.2} standard errors of {error:.1e}", off / error);
-            assert!(off.abs() < 5. * error, "covariance {i}{j}: {c} +- {error}, should be {covariance:?}");
-        }
-    }
+    let means = worst((0..d).map(|i| off(0., &|p| p[i])));
+    let pair = |ij: usize| off(covariance[ij], &|p| p[ij / d] * p[ij % d]);
+    let covariances = worst((0..d * d).filter(|ij| ij / d <= ij % d).map(pair));
+    println!("off by {means:.2} standard errors in a mean, {covariances:.2} in a covariance");
+    assert!(means < 5. && covariances < 5., "{means} {covariances}");
     Ok(())
 }
 
@@ -275,6 +267,112 @@ fn mcmc_draws_from_the_posterior() -> Result<()> {
     Ok(())
 }
 
+/// Images of two overlapping components, in which near numbers are alike.
+fn images([c, h, w]: [usize; 3]) -> Result<Mixture> {
+    let d = c * h * w;
+    let apart = |i: usize, j: usize| {
+        let far = |a: usize, b: usize| a.abs_diff(b) as f64;
+        far(i / (h * w), j / (h * w)) + far(i / w % h, j / w % h) + far(i % w, j % w)
+    };
+    let alike = |size: f64, own: f64| {
+        let entry = |ij: usize| size * (-apart(ij / d, ij % d) / 1.5).exp() + own * f64::from(ij / d == ij % d);
+        (0..d * d).map(entry).collect::<Vec<_>>()
+    };
+    Mixture::full(&[0.6, 0.4], &[vec![-0.2; d], vec![0.3; d]], &[alike(0.25, 0.02), alike(0.15, 0.1)])
+}
+
+/// The same of averages, blurs and greys of images.
+#[test]
+fn mcmc_draws_images_from_the_posterior() -> Result<()> {
+    let (sigma, n) = (0.12, 1000);
+    let process = Edm { sigma_min: sigma, sigma_max: 6. };
+    let method = Mcmc { kernel: Hmc { adapt: 40, ..Hmc::default() }.into(), steps_per_level: 8 };
+    for (task, shape) in [
+        (AnyTask::from(SuperRes { factor: 2 }), [1, 4, 4]),
+        (Deblur { sigma: 0.8, kernel: Blur::Gaussian }.into(), [1, 4, 4]),
+        (Colour {}.into(), [3, 2, 2]),
+    ] {
+        let (mixture, of) = (images(shape)?, |n: usize| [&[n], &shape[..]].concat());
+        let (means, d) = ([0, 1].map(|k| mixture.mean_of(k).to_vec()), mixture.dim());
+        let noisy = [0, 1].map(|k| {
+            let entries = mixture.covariance_of(k).into_iter().enumerate();
+            entries.map(|(ij, c)| c + sigma * sigma * f64::from(ij / d == ij % d)).collect()
+        });
+        let noisy = Mixture::full(mixture.weights(), &means, &noisy)?;
+        let x0 = mixture.sample(1, &mut Noise::seeds(&[3]))?.reshape(of(1))?;
+        let seen = Measured::of(task.get().operator(&shape)?, &x0, 0.2, &mut Noise::seeds(&[4]))?;
+        let model = mixture.under(&process);
+        let variance = Posterior::new(&model, &seen).variance(&process.marginal(sigma));
+        let last = Measured::new(task.get().operator(&shape)?, seen.y().clone(), variance.sqrt())?;
+        let exact = posterior(&noisy, &last, &shape)?;
+        println!("{}:", task.name());
+        let x = draw_of(&of(n), &method, &model, &seen, 12)?;
+        has_moments(&x, &exact)?;
+        // E|y - A x|^2 = |y - A E x|^2 + tr A S A^T, which tells all of the likelihood at once
+        let (mean, covariance) = exact.moments();
+        let moved = mean.iter().zip(noisy.moments().0).map(|(a, b)| (a - b).abs());
+        assert!(worst(moved) > 0.2, "{}: a measurement that tells nothing", task.name());
+        let square = |x: &Tensor| to_host(&sum_per_sample(&seen.residual(1., x)?.sqr()?)?);
+        let columns = seen.operator().apply(&Tensor::eye(d, DType::F64, &Device::Cpu)?.reshape(of(d))?)?;
+        let columns = columns.flatten_from(1)?;
+        let inner = to_host(&columns.matmul(&columns.t()?)?)?;
+        let spread = covariance.iter().zip(&inner).map(|(c, a)| c * a).sum::<f64>();
+        let truth = square(&Tensor::from_vec(mean, of(1), &Device::Cpu)?)?[0] + spread;
+        let (found, error) = mean_and_error(&square(&x)?);
+        println!("residual {found:.4} +- {error:.4}, exact {truth:.4}");
+        assert!((found - truth).abs() < 5. * error && error < 0.04 * truth, "{}: {found} {truth}", task.name());
+    }
+    Ok(())
+}
+
+/// One step for one Gaussian N(mu, S), whose x0-hat is mu + K (x - alpha mu) with K = alpha S (alpha^2 S + sigma^2 I)^-1: the
+/// ancestral one, and scale (alpha^2 + sigma^2) K^T A^T r / |r| from it, r = y - A x0-hat.
+#[test]
+fn a_step_of_dps_is_that_of_its_paper() -> Result<()> {
+    let (mu, s, y) = ([0.4, -0.3], [[0.5, 0.2], [0.2, 0.3]], [1.3, 0.4]);
+    let gauss = Mixture::full(&[1.], &[mu.to_vec()], &[s.concat()])?;
+    let (a, seen) = ([[1., 1.], [0.5, -0.5]], Measured::new(turned(), Tensor::new(&[y], &Device::Cpu)?, 0.1)?);
+    let (x, z) = (normal(&[3, 2], 9), normal(&[3, 2], 10));
+    let times = |m: &[[f64; 2]; 2], v: [f64; 2]| m.map(|row| row[0] * v[0] + row[1] * v[1]);
+    let turn = |m: &[[f64; 2]; 2]| [[m[0][0], m[1][0]], [m[0][1], m[1][1]]];
+    for (process, from, to) in [(AnyProcess::from(Vp::default()), 0.4, 0.3), (Edm::default().into(), 1.5, 0.9)] {
+        let process = process.get();
+        let (t, s_of) = (process.marginal(from), process.marginal(to));
+        let model = FromEnergy::new(process, energy(&gauss, process))?;
+        let (a2, s2) = (t.alpha * t.alpha, t.sigma * t.sigma);
+        let (p, q, r) = (a2 * s[0][0] + s2, a2 * s[0][1], a2 * s[1][1] + s2);
+        let inverse = [[r, -q], [-q, p]].map(|row| row.map(|v| v / (p * r - q * q)));
+        let k = s.map(|row| times(&turn(&inverse), row).map(|v| t.alpha * v));
+        let (ratio, keep) = (t.alpha / s_of.alpha, s_of.sigma / t.sigma);
+        let beta = s2 - (ratio * s_of.sigma).powi(2);
+        let step = |scale: f64, x: &[f64], z: &[f64]| {
+            let shift = times(&k, [x[0] - t.alpha * mu[0], x[1] - t.alpha * mu[1]]);
+            let x0 = [mu[0] + shift[0], mu[1] + shift[1]];
+            let seen = times(&a, x0);
+            let residual = [y[0] - seen[0], y[1] - seen[1]];
+            let pull = times(&turn(&k), times(&turn(&a), residual)).map(|v| v / residual[0].hypot(residual[1]));
+            let of = |i: usize| {
+                let ancestral = ratio * keep * keep * x[i] + s_of.alpha * beta / s2 * x0[i] + beta.sqrt() * keep * z[i];
+                ancestral + scale * (a2 + s2) * pull[i]
+            };
+            [of(0), of(1)]
+        };
+        let (x_of, z_of) = (to_host(&x)?, to_host(&z)?);
+        for scale in [0.3, 1.] {
+            let expected = |scale: f64| {
+                let rows = x_of.chunks(2).zip(z_of.chunks(2)).flat_map(|(x, z)| step(scale, x, z));
+                Tensor::from_iter(rows, &Device::Cpu)?.reshape((3, 2))
+            };
+            let mut noise = Noise::replay(vec![z.clone()]);
+            let found = Dps { scale }.sampler(&seen)?.step(&model, &x, &[from], &[to], &mut noise)?;
+            let off = largest(&found, &expected(scale)?);
+            println!("{process:?}, scale {scale}: off by {off:.1e}");
+            assert!(off < 1e-9 && largest(&found, &expected(2. * scale)?) > 0.05, "{process:?}, scale {scale}: {off}");
+        }
+    }
+    Ok(())
+}
+
 /// One Gaussian: there the answer of replacement is known to be wrong, and RePaint's is near the right one.
 #[test]
 fn replacement_has_the_data_and_resampling_mends_the_rest() -> Result<()> {
@@ -304,9 +402,8 @@ fn replacement_has_the_data_and_resampling_mends_the_rest() -> Result<()> {
     Ok(())
 }
 
-/// The modes of [`common::mixture`], written with tensors: an energy that can be differentiated.
-fn energy(process: &dyn Process) -> impl Fn(&Tensor, &[f64]) -> Result<Tensor> {
-    let mixture = common::mixture();
+/// A mixture in the plane, written with tensors: an energy that can be differentiated.
+fn energy<'a>(mixture: &'a Mixture, process: &'a dyn Process) -> impl Fn(&Tensor, &[f64]) -> Result<Tensor> + 'a {
     move |x: &Tensor, t: &[f64]| {
         let m = process.marginal(t[0]);
         let mut logs = vec![];
@@ -330,8 +427,8 @@ fn energy(process: &dyn Process) -> impl Fn(&Tensor, &[f64]) -> Result<Tensor> {
 #[test]
 fn every_method_lands_in_the_right_mode_with_the_data() -> Result<()> {
     let process = Edm { sigma_min: 0.01, sigma_max: 10. };
-    let model = FromEnergy::new(&process, energy(&process))?;
     let exact = common::mixture();
+    let model = FromEnergy::new(&process, energy(&exact, &process))?;
     let x = normal(&[20, 2], 7);
     assert!(largest(&model.x0(&x, &[0.7])?, &exact.under(&process).x0(&x, &[0.7])?) < 1e-10);
     let y = Tensor::new(&[[-1.7, 0.]], &Device::Cpu)?;

@@ -28,7 +28,8 @@ fn quiet() -> impl FnMut(f64) -> Result<()> {
 }
 
 fn largest(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).fold(0., |worst, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { worst.max((a - b).abs()) })
+    assert_eq!(a.len(), b.len());
+    common::worst(a.iter().zip(b).map(|(a, b)| (a - b).abs()))
 }
 
 /// v^T dx0/dx of the mixture is that of its x0, by differences, with signal and without.

@@ -1,5 +1,7 @@
 //! The laws of every parametrisation under every process.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_dynamics::denoiser::reaches_pure_noise;
 use langevin_dynamics::predict::{AnyParametrisation, Edm};
@@ -162,7 +164,7 @@ fn for_all(mut f: impl FnMut(&str, &Gaussian, &Preconditioned)) {
 fn largest(a: &Tensor, b: &Tensor) -> f64 {
     let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
     let top = b.iter().fold(1e-300f64, |top, v| top.max(v.abs()));
-    a.iter().zip(&b).fold(0., |worst, (a, b)| f64::max(worst, (a - b).abs())) / top
+    common::worst(a.iter().zip(&b).map(|(a, b)| (a - b).abs())) / top
 }
 
 /// eps, score and velocity of the model are those of the exact Gaussian, with the ends in it; where alpha = 0 all stay

@@ -1,6 +1,9 @@
 //! log Z(t) estimated at all noise levels: against energies with known constants, and in mixtures that are drawn.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::{largest, worst};
 use langevin_dynamics::exact::Exact;
 use langevin_dynamics::grid::Karras;
 use langevin_dynamics::likelihood::{Annealing, ConstantAt, Constants, LogZ, Normalised};
@@ -73,11 +76,6 @@ fn normals(n: u64) -> Tensor {
     Noise::seeds(&(0..n).collect::<Vec<_>>()).normal((n as usize, 2), DType::F64, &Device::Cpu).unwrap()
 }
 
-fn largest(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
-    a.iter().zip(&b).fold(0., |worst, (a, b)| f64::max(worst, (a - b).abs()))
-}
-
 /// Two separate modes of unequal width, x[0] < 0 and x[0] > 0.
 fn modes() -> (Mixture, Mixture) {
     let one = |mean: f64, variance: f64| Mixture::isotropic(&[1.], &[vec![mean, 0.3]], &[variance]).unwrap();
@@ -91,7 +89,7 @@ fn between_levels_lies_a_cubic() -> Result<()> {
     let at = |i: usize| -10. + 20. * i as f64 / 100.;
     let levels = |step: usize| (0..=100).step_by(step).map(|i| ConstantAt { log_snr: at(i), log_z: exact(at(i)) });
     let constants = |step| Constants::at_levels(levels(step).collect());
-    let worst = |constants: &Constants| {
+    let off = |constants: &Constants| {
         let of = |i: usize| {
             let l = -10. + 20. * (i as f64 + 0.31) / 700.;
             let ((value, slope), (c, dc)) = (constants.at(l), shift(l));
@@ -99,9 +97,10 @@ fn between_levels_lies_a_cubic() -> Result<()> {
             assert!((slope - moved).abs() < 1e-6, "{l}: {slope} {moved}");
             ((value - c).abs(), (slope - dc).abs())
         };
-        (0..699).map(of).fold((0f64, 0f64), |a, b| (a.0.max(b.0), a.1.max(b.1)))
+        let (values, slopes): (Vec<_>, Vec<_>) = (0..699).map(of).unzip();
+        (worst(values), worst(slopes))
     };
-    let (fine, coarse) = (worst(&constants(1)?), worst(&constants(2)?));
+    let (fine, coarse) = (off(&constants(1)?), off(&constants(2)?));
     // of fourth order, and of third in the derivative
     assert!(fine.0 < 1e-5 && fine.1 < 2e-4, "{fine:?}");
     assert!(

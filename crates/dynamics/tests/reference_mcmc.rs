@@ -2,10 +2,12 @@
 
 #![allow(clippy::print_stdout)] // errors of the reference cases
 
+mod common;
 #[path = "common/targets.rs"]
 mod targets;
 
 use candle_core::{DType, Device, Tensor, safetensors};
+use common::{cases, worst};
 use langevin_dynamics::mcmc::diagnostics::{ess, r_hat};
 use langevin_dynamics::mcmc::{
     AnyKernel, Chain, Hmc, Kernel, Ladder, Langevin, Mala, Score, ScoreKernel, Stats, View, hmc, mala,
@@ -13,23 +15,10 @@ use langevin_dynamics::mcmc::{
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use targets::Target;
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// The cases of a family: below `$LANGEVIN_REFERENCE`, else the copies beside this file.
-fn cases(family: &str) -> Anyhow<Vec<PathBuf>> {
-    let folder = match std::env::var_os("LANGEVIN_REFERENCE") {
-        Some(at) => Path::new(&at).join("ebm").join(family),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/ebm").join(family),
-    };
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-    cases.retain(|dir| dir.join("tensors.safetensors").is_file());
-    cases.sort();
-    assert!(!cases.is_empty(), "no cases in {}", folder.display());
-    Ok(cases)
-}
 
 struct Case {
     name: String,
@@ -65,10 +54,8 @@ impl Case {
         let theirs = to_host(theirs)?;
         assert_eq!(ours.len(), theirs.len());
         let top = theirs.iter().fold(1e-6, |top: f64, v| top.max(v.abs()));
-        for (a, b) in ours.iter().zip(&theirs) {
-            let error = (a - b).abs() / top;
-            self.worst = if error.is_nan() { f64::INFINITY } else { self.worst.max(error) };
-        }
+        let errors = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs() / top);
+        self.worst = worst(errors.chain([self.worst]));
         Ok(())
     }
 }
@@ -84,7 +71,7 @@ fn verdict(found: Vec<(String, f64)>) {
 #[test]
 fn reference_ebm_mcmc() -> Anyhow<()> {
     let mut found = vec![];
-    for dir in cases("mcmc")? {
+    for dir in cases("ebm/mcmc") {
         let Some(mut case) = Case::open(&dir)? else { continue };
         let view = case.target.look(&case.get("x"))?;
         let energies = view.energy.clone().unwrap();
@@ -121,7 +108,7 @@ fn reference_ebm_mcmc() -> Anyhow<()> {
 #[test]
 fn reference_ebm_langevin() -> Anyhow<()> {
     let mut found = vec![];
-    for dir in cases("langevin")? {
+    for dir in cases("ebm/langevin") {
         let Some(mut case) = Case::open(&dir)? else { continue };
         let (x, h) = (case.get("x"), case.number("step_size"));
         let proposal = mala::propose(&case.target, &case.target.look(&x)?, &[h], &case.get("noise"))?;
@@ -208,7 +195,7 @@ fn chains(
 /// The cases with one mode, by MALA and HMC that adapt their step sizes to their rate of acceptance.
 #[test]
 fn moments_of_one_mode() -> Anyhow<()> {
-    for dir in cases("mcmc")? {
+    for dir in cases("ebm/mcmc") {
         let Some(case) = Case::open(&dir)? else { continue };
         let (mala, hmc) = (Mala::default(), Hmc { leapfrogs: 12, ..Hmc::default() });
         // each with its rate of acceptance and its steps, of which every so many count
@@ -240,7 +227,7 @@ fn moments_of_one_mode() -> Anyhow<()> {
 #[test]
 fn the_modes_of_a_ring_by_replica_exchange() -> Anyhow<()> {
     let temperatures = [1., 2., 4., 8., 16.];
-    for dir in cases("mcmc")? {
+    for dir in cases("ebm/mcmc") {
         let Some(case) = Case::open(&dir)? else { continue };
         let Target::Ring { centres, .. } = &case.target else { continue };
         let modes = to_host(centres)?;

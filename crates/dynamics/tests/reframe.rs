@@ -1,6 +1,9 @@
 //! A model of one process as one of another: against the exact mixture under that process, and in guides and compositions.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::worst;
 use langevin_dynamics::exact::Exact;
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Vp};
 use langevin_dynamics::{
@@ -30,9 +33,9 @@ fn off(a: &Tensor, b: &Tensor) -> f64 {
     let rows = a.chunks(a.len() / n).zip(b.chunks(b.len() / n));
     let row = |(a, b): (&[f64], &[f64])| {
         let size = b.iter().fold(1e-3, |top, v| f64::max(top, v.abs()));
-        a.iter().zip(b).map(|(a, b)| (a - b).abs() / size).fold(0., f64::max)
+        worst(a.iter().zip(b).map(|(a, b)| (a - b).abs() / size))
     };
-    rows.map(row).fold(0., f64::max)
+    worst(rows.map(row))
 }
 
 /// Times in both, none at an entry of a table, where its derivatives jump.

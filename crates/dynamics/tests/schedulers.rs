@@ -4,6 +4,8 @@
 
 #![allow(clippy::print_stdout)]
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor, bail, safetensors};
 use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::sampler::{AnySampler, follow};
@@ -12,7 +14,7 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, to_host};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The network of a case: it checks that it is told the recorded timesteps.
@@ -53,18 +55,10 @@ impl Net for Recorded {
     }
 }
 
-fn folder() -> PathBuf {
-    match std::env::var_os("LANGEVIN_REFERENCE") {
-        Some(at) => Path::new(&at).join("schedulers"),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/schedulers"),
-    }
-}
-
 fn error(ours: &Tensor, theirs: &Tensor, top: f64) -> Result<f64> {
     let (ours, theirs) = (to_host(ours)?, to_host(theirs)?);
     let size = theirs.iter().fold(1e-6 * top, |top, v| top.max(v.abs()));
-    let each = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs());
-    Ok(each.fold(0f64, |worst, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) }) / size)
+    Ok(common::worst(ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs())) / size)
 }
 
 fn recorded_noise(tensors: &HashMap<String, Tensor>) -> Result<Noise> {
@@ -152,13 +146,7 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
 
 #[test]
 fn reference_schedulers() {
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder())
-        .unwrap_or_else(|e| panic!("{}: {e}", folder().display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|dir| dir.join("trajectory.safetensors").is_file())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "no cases in {}", folder().display());
+    let cases = common::cases("schedulers");
     let (mut failed, mut ran) = (vec![], 0);
     for dir in &cases {
         let name = dir.file_name().unwrap_or_default().to_string_lossy();

@@ -1,6 +1,9 @@
 //! Wrapped denoisers against what they are by definition.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::largest;
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Vp};
 use langevin_dynamics::{Clamped, Clip, Denoiser, FromEnergy, Guidance, Guided, Mixture, Process};
 use langevin_ops::noise::Noise;
@@ -10,12 +13,6 @@ use std::cell::Cell;
 fn normal(shape: &[usize]) -> Tensor {
     let seeds: Vec<u64> = (0..shape[0] as u64).collect();
     Noise::seeds(&seeds).normal(shape, DType::F64, &Device::Cpu).unwrap()
-}
-
-fn largest(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
-    a.iter().zip(&b).fold(0., |worst, (a, b)| f64::max(worst, (a - b).abs()))
 }
 
 fn rows(rows: &[&[f64]]) -> Tensor {

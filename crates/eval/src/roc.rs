@@ -2,6 +2,12 @@
 //!
 //! AUROC = (#{pos > neg} + 1/2 #{pos = neg}) / (n_pos n_neg), its variance by \[DeLong88\]; average precision
 //! sum_k (R_k - R_{k-1}) P_k over the distinct thresholds, from the highest, as scikit-learn has it.
+//!
+//! With r = n_neg / n_pos, R uniform over the positive samples from the highest down and F the part of the negative ones that
+//! score no lower, average precision is at least A = the integral of R / (R + r F) over R, where F grows with R and is
+//! b = P(neg >= pos) on average. R / (R + y) lies above its tangent at y + R = sqrt(R (R + a)), whose slope -1 / (R + a) is
+//! steepest at R = 0: no F loses more by it than the constant b. So 1 - A is at most the integral of
+//! (1 - sqrt(R / (R + a)))^2 + r b / (R + a), where a = 2 r b is nearly best.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -10,6 +16,14 @@ use langevin_ops::noise::Noise;
 const Z: f64 = 1.959_963_984_540_054;
 /// Part of what is repeated that falls outside an interval, on each side.
 const TAIL: f64 = 0.025;
+
+/// What average precision is at least where P(neg >= pos) is at most `b` > 0, with `r` negative samples to a positive one:
+/// the head of this file; or what it is where all negative ones come first, 1 - r ln(1 + 1/r).
+fn least_precision(b: f64, r: f64) -> f64 {
+    let a = 2. * r * b;
+    let lost = 2. - 2. * (1. + a).sqrt() + 2. * a * (1. / a).sqrt().asinh() - 0.5 * a * (1. / a).ln_1p();
+    (1. - lost).max(1. - r * (1. / r).ln_1p())
+}
 
 /// All samples with one score.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +190,24 @@ impl Roc {
         })
     }
 
+    /// The interval of [`Roc::average_precision`], of sets in the proportion of these, by [`Roc::bootstrap`]; all of [0, 1]
+    /// below two samples of either set. It is a little narrow: of 150 and 150 samples it held the truth 92 times of 100.
+    ///
+    /// Where all positive samples come first every resample says 1. The k = min(n_pos, n_neg) disjoint pairs then still say
+    /// that P(neg >= pos) is at most 1 - 0.025^(1/k), as for [`Roc::auroc_interval`], and average precision at least what the
+    /// head of this file makes of that. Where all come last every resample says the same too: P(neg > pos) is at least
+    /// 0.025^(1/k), and a positive sample below all negative ones has a precision of n_pos / (n_pos + n_neg) at most.
+    pub fn average_precision_interval(&self, times: usize, noise: &mut Noise) -> Result<Interval> {
+        let pairs = self.positive.min(self.negative) as f64;
+        let (unseen, r) = (1. - TAIL.powf(1. / pairs), self.negative as f64 / self.positive as f64);
+        Ok(match self.auroc() {
+            _ if pairs < 2. => Interval { low: 0., high: 1. },
+            1. => Interval { low: least_precision(unseen, r), high: 1. },
+            0. => Interval { low: least_precision(1., r), high: unseen + (1. - unseen) / (1. + r) },
+            _ => self.bootstrap(Self::average_precision, times, noise)?,
+        })
+    }
+
     /// The interval of any `statistic`: between the percentiles 2.5 and 97.5 of `times` resamples of each set, drawn with
     /// replacement by the one stream of `noise`. \[Efron 1979\]
     pub fn bootstrap(&self, statistic: impl Fn(&Self) -> f64, times: usize, noise: &mut Noise) -> Result<Interval> {
@@ -203,5 +235,43 @@ impl Roc {
         values.sort_by(f64::total_cmp);
         let at = |q: f64| values.get((q * (times.max(1) - 1) as f64).round() as usize).copied().unwrap_or(f64::NAN);
         Ok(Interval { low: at(TAIL), high: at(1. - TAIL) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The integral of R / (R + r F) over R, for F of steps: (where, how high).
+    fn precision(steps: &[(f64, f64)], r: f64) -> f64 {
+        let ends = steps.iter().skip(1).map(|step| step.0).chain([1.]);
+        let part = |(&(from, f), to): (&(f64, f64), f64)| {
+            let y = r * f;
+            to - from - if y > 0. { y * ((to + y) / (from + y)).ln() } else { 0. }
+        };
+        steps.iter().zip(ends).map(part).sum()
+    }
+
+    #[test]
+    fn no_scores_have_less_precision_than_the_least() {
+        for (b, r) in [(1e-4, 1.), (0.012, 1.), (0.1, 0.3), (0.3, 1.), (0.05, 10.), (0.5, 2.), (0.9, 1.)] {
+            let (least, even) = (least_precision(b, r), precision(&[(0., b)], r));
+            // the same F everywhere is nearly the worst, as long as few come first
+            assert!(least < even && even - least < 0.12 * r * b, "{b} {r}: {least} {even}");
+            for i in 0..40 {
+                for j in i..40 {
+                    // three steps of mean b, of which the first is 0
+                    let (from, then) = (0.025 * f64::from(i), 0.025 * f64::from(j));
+                    for share in [0., 0.2, 0.5, 0.8, 1.] {
+                        let (low, more) = (share * b / (1. - from), (1. - share) * b / (1. - then));
+                        if low + more <= 1. {
+                            let of = precision(&[(0., 0.), (from, low), (then, low + more)], r);
+                            assert!(of >= least, "{b} {r}: {of} below {least}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!((least_precision(1., 1.) - 1. + 2f64.ln()).abs() < 1e-12);
     }
 }

@@ -1,6 +1,9 @@
 //! What is looked at, against fields, matrices and mixtures that are known.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::greatest;
 use faer::{Mat, Side};
 use langevin_dynamics::process::{AnyProcess, Edm};
 use langevin_dynamics::{Cond, Denoiser, Marginal, Mixture, Process};
@@ -122,7 +125,7 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     assert!(known.error.is_none() && (known.barrier() - (top - energy[0].max(energy[80]))).abs() < 1e-10);
     assert!(known.barrier() > 1.);
     let integral = along(&ScoreAlone(exact), &path, t, 7)?;
-    let off = integral.energy.iter().zip(&energy).map(|(a, b)| (a - (b - energy[0])).abs()).fold(0., f64::max);
+    let off = greatest(integral.energy.iter().zip(&energy).map(|(a, b)| (a - (b - energy[0])).abs()));
     let error = integral.error.unwrap();
     assert!(off < 1e-6 && off < 5. * error + 1e-9 && error < 1e-6, "{off} {error}");
     // one piece, and an odd number of them: each has its error
@@ -138,6 +141,12 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     let coarse = along(&ScoreAlone(exact), &straight(&ends[0], &ends[1], 41)?, t, 64)?;
     assert!(coarse.error.unwrap() > 8. * error, "{:?} {error}", coarse.error);
     assert!(straight(&ends[0], &ends[1], 1).is_err());
+    // what is not a number on the way is told
+    let (start, middle) = (path.narrow(0, 0, 40)?, path.narrow(0, 41, 40)?);
+    let lost = Tensor::cat(&[&start, &(path.narrow(0, 40, 1)? * f64::NAN)?, &middle], 0)?;
+    assert!(along(&exact, &lost, t, 7)?.barrier().is_nan());
+    let lost = along(&ScoreAlone(exact), &lost, t, 7)?;
+    assert!(lost.barrier().is_nan() && lost.error.unwrap().is_nan());
     Ok(())
 }
 
@@ -258,7 +267,7 @@ fn spectra_of_mixtures_are_those_of_their_hessians() -> Result<()> {
         // as many steps as numbers: every eigenvalue
         for (spectrum, truth) in hessian(energy, &x, t, &normal(&[2, d], 22), d)?.iter().zip(&truths) {
             assert_eq!(spectrum.values.len(), d);
-            let off = spectrum.values.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+            let off = greatest(spectrum.values.iter().zip(truth).map(|(a, b)| (a - b).abs()));
             assert!(off < 1e-8 * truth[d - 1], "{name}: {off:.1e}");
         }
 
@@ -333,7 +342,7 @@ fn a_plane_goes_through_its_points() -> Result<()> {
     let uv = Tensor::from_iter(plane.points().into_iter().flatten(), &Device::Cpu)?.reshape((3, 2))?;
     let back = plane.at(&uv)?;
     assert_eq!(back.dims(), [3, 2, 3]);
-    let off = to_host(&(back - Tensor::cat(&points, 0)?)?)?.into_iter().fold(0f64, |top, v| top.max(v.abs()));
+    let off = greatest(to_host(&(back - Tensor::cat(&points, 0)?)?)?.into_iter().map(f64::abs));
     assert!(off < 1e-12, "{off}");
     // distances are kept
     let unit = plane.at(&Tensor::new(&[[1., 2.], [4., 6.]], &Device::Cpu)?)?;

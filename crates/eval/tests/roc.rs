@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device};
-use langevin_eval::Roc;
+use langevin_eval::{Interval, Roc};
 use langevin_ops::noise::Noise;
 
 #[test]
@@ -29,7 +29,7 @@ fn reference_metrics_roc() {
             pairs.extend(curve.iter().map(|p| [p.fpr, p.tpr, p.threshold][of]).zip(theirs));
         }
         // both thresholds of the first point are infinite
-        let error = pairs.iter().map(|(a, b)| if a == b { 0. } else { (a - b).abs() }).fold(0., f64::max);
+        let error = common::greatest(pairs.iter().map(|(a, b)| if a == b { 0. } else { (a - b).abs() }));
         println!("metrics/roc/{}: error {error:.1e}, {} numbers", case.name, pairs.len());
         assert!(error <= 1e-6, "{}: {error:.1e}", case.name);
     }
@@ -66,7 +66,7 @@ fn intervals_hold_the_truth_95_times_of_100() {
     // N(1, 1) against N(0, 1): AUROC Phi(1 / sqrt 2); FPR at TPR 0.95 is Phi(1.644854 - 1)
     // and AUPR the integral of phi(c - 1) Q(c - 1) / (Q(c - 1) + Q(c)) over thresholds c, with as many of each
     let (auroc, fpr, aupr) = (0.760_249_938_906_524, 0.740_489_6, 0.752995997);
-    let runs = 400;
+    let runs = 1000;
     let mut held = [0; 3];
     for seed in 0..runs {
         let (positive, negative) = shifted(150, 1., seed);
@@ -75,14 +75,14 @@ fn intervals_hold_the_truth_95_times_of_100() {
         let intervals = [
             roc.auroc_interval(),
             roc.fpr_interval(0.95, 200, &mut noise).unwrap(),
-            roc.bootstrap(Roc::average_precision, 200, &mut noise).unwrap(),
+            roc.average_precision_interval(200, &mut noise).unwrap(),
         ];
         for (held, (interval, truth)) in held.iter_mut().zip(intervals.iter().zip([auroc, fpr, aupr])) {
             *held += u32::from(interval.low <= truth && truth <= interval.high);
         }
     }
     let share = held.map(|held| f64::from(held) / runs as f64);
-    let five = 5. * (0.95 * 0.05 / runs as f64).sqrt();
+    let five = 5. * (0.95 * 0.05 / runs as f64).sqrt(); // 0.034, so that intervals that always hold it fail too
     println!("coverage: AUROC {}, FPR95 {}, AUPR {}", share[0], share[1], share[2]);
     assert!(share.iter().all(|share| (share - 0.95).abs() < five), "{share:?}");
 }
@@ -117,11 +117,32 @@ fn sets_that_do_not_overlap_are_not_taken_for_certain() {
     assert!(roc.auroc() == 1. && (roc.auroc_interval().low - 0.025f64.powf(1. / 300.)).abs() < 1e-12);
     let fpr = roc.fpr_interval(0.95, 50, &mut Noise::seeds(&[1])).unwrap();
     assert!(fpr.low == 0. && (fpr.high - 1. + 0.025f64.powf(1. / 300.)).abs() < 1e-12);
+    let aupr = |roc: &Roc| roc.average_precision_interval(50, &mut Noise::seeds(&[1])).unwrap();
+    assert_eq!(
+        roc.bootstrap(Roc::average_precision, 50, &mut Noise::seeds(&[1])).unwrap(),
+        Interval { low: 1., high: 1. }
+    );
+    // a share b of negative scores above all others would pass so by 0.025^(1/300)^300, and has 1 - b ln(1 + 1/b)
+    let b = 1. - 0.025f64.powf(1. / 300.);
+    let (found, passes) = (aupr(&roc), 1. - b * (1. / b).ln_1p());
+    assert!(found.high == 1. && found.low < passes && passes - found.low < 0.1 * b, "{found:?} {passes}");
+    // more negative samples than positive ones leave less
+    let many: Vec<f64> = (1..=3000).map(|v| -f64::from(v)).collect();
+    let fewer = aupr(&Roc::new(&high, &many).unwrap());
+    assert!(fewer.low > 0.5 && fewer.low < found.low, "{fewer:?} {found:?}");
+    // all negative ones first: the precision of nothing, or of chance if the positive ones are alike
+    let last = Roc::new(&low, &high).unwrap();
+    let (found, precision) = (aupr(&last), last.average_precision());
+    assert!((found.low - 1. + 2f64.ln()).abs() < 1e-12 && (found.high - (1. + b) / 2.).abs() < 1e-12, "{found:?}");
+    assert!(found.low < precision && precision < found.high, "{precision} {found:?}");
+    let alike = Roc::new(&[0.; 300], &high).unwrap();
+    assert!((alike.average_precision() - 0.5).abs() < 1e-12 && aupr(&alike) == found, "{:?}", aupr(&alike));
     // one sample says nothing of how scores spread
     for (positive, negative) in [(&[1.][..], &[0., 2., 3.][..]), (&[0., 2., 3.], &[1.]), (&[3.], &[0., 1.])] {
         let roc = Roc::new(positive, negative).unwrap();
         let interval = roc.auroc_interval();
         assert!(roc.auroc_error().is_nan() && (interval.low, interval.high) == (0., 1.), "{interval:?}");
+        assert_eq!(aupr(&roc), interval);
     }
     for (positive, negative) in [(&[][..], &[1.][..]), (&[1.], &[]), (&[f64::NAN], &[1.])] {
         assert!(Roc::new(positive, negative).is_err());

@@ -134,6 +134,13 @@ fn rules_are_those_of_their_formulas() -> Result<()> {
     assert!((gaussian.energy(&[2. + u, 30. + v]) - expected).abs() < 1e-10);
     assert!(gaussian.energy(&[f64::NAN, 1.]).is_nan());
     assert!(Gaussian::fit(&rows[..1], 0.).is_err() && mean_z(&[]).is_err());
+    // three samples of three numbers lie in a plane, which a ridge would hide
+    let three = [[1., 2., 5.], [2., 7., 3.], [4., 1., 1.], [3., 3., 3.]].map(|row| row.to_vec());
+    let why = Gaussian::fit(&three[..3], 1e-3).err().unwrap().to_string();
+    assert!(why.contains("3 samples") && why.contains("3 numbers") && why.contains("at least 4"), "{why}");
+    assert!(Gaussian::fit(&three, 1e-3).is_ok());
+    let why = ScoreNorms::default().fit(&three[..3]).err().unwrap().to_string();
+    assert!(why.contains("at least 4") && why.contains("fewer levels"), "{why}");
     let flat = [[1., 2.], [1., 3.], [1., 4.]].map(|row| row.to_vec());
     assert!(Gaussian::fit(&flat, 1e-3).err().unwrap().to_string().contains("ridge"));
     assert!(mean_z(&[vec![1.], vec![f64::INFINITY]]).is_err());

@@ -111,6 +111,7 @@ impl Potential for LogRatio {
 /// The exact models that have a name, and a line about each.
 pub const EXACT: &[(&str, &str)] = &[
     ("exact:8-gaussians", "the density of toy:8-gaussians itself, eight Gaussians of width 0.15 on a circle (2-D)"),
+    ("exact:gaussian-2d", "a Gaussian of variance 0.5 around (0.7, 0), to compose with the other (2-D)"),
     ("exact:gaussian-12d", "a Gaussian of variance 0.36 in 12 dimensions, its mean from -0.55 to 0.55"),
 ];
 
@@ -122,6 +123,7 @@ pub fn exact(name: &str, process: AnyProcess) -> Option<ModelSpec> {
             let means = (0..8).map(|k| vec![1.4 * mode(k).cos(), 1.4 * mode(k).sin()]).collect();
             MixtureConfig { means, weights: vec![1.; 8], variances: vec![0.15 * 0.15; 8] }
         }
+        "exact:gaussian-2d" => MixtureConfig { means: vec![vec![0.7, 0.]], weights: vec![1.], variances: vec![0.5] },
         "exact:gaussian-12d" => {
             let mean = (0..12).map(|i| 0.1 * f64::from(i) - 0.55).collect();
             MixtureConfig { means: vec![mean], weights: vec![1.], variances: vec![0.36] }

@@ -1,6 +1,9 @@
 //! The score of the denoiser is exactly -grad_x E, for every form, parametrisation, process and network.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::largest;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
@@ -36,10 +39,6 @@ fn mlp() -> AnyNet {
 
 fn error(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(largest(&(a - b)?)? / largest(b)?)
-}
-
-fn largest(t: &Tensor) -> Result<f64> {
-    t.abs()?.flatten_all()?.max(0)?.to_scalar()
 }
 
 /// The error of -grad_x E against the denoiser's score, and the part of it that is the rounding of the score itself:

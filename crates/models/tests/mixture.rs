@@ -1,5 +1,7 @@
 //! The mixture as a model against the oracle: energy, score, dE/dt, Laplacian and samples, under every process.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::likelihood::{Flow, Normaliser};
 use langevin_dynamics::process::AnyProcess;
@@ -28,8 +30,7 @@ fn model(net: MixtureConfig, process: AnyProcess, dtype: DType) -> Result<Model>
 fn off(ours: &Tensor, theirs: &Tensor) -> Result<f64> {
     let (ours, theirs) = (to_host(ours)?, to_host(theirs)?);
     let largest = theirs.iter().fold(1f64, |largest, v| largest.max(v.abs()));
-    let apart = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs());
-    Ok(apart.fold(0., |worst, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) }) / largest)
+    Ok(common::worst(ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs())) / largest)
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The derivatives of an energy in x and in t, for every form and process, with and without a normaliser.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor};
+use common::{distance, largest, worst};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
@@ -48,15 +51,13 @@ fn check(model: &Model, x: &Tensor, t: &[f64]) -> Result<f64> {
     let (up, down, here) = (at(h)?, at(-h)?, at(0.)?);
     let (value, dt) = (to_host(&jet.energy)?, to_host(&jet.dt)?);
     let score = denoiser.score(x, t)?;
-    let off = to_host(&(jet.gradient + &score)?.abs()?)?.into_iter().fold(0., f64::max);
-    let largest = to_host(&score.abs()?)?.into_iter().fold(0., f64::max);
-    let mut worst = off / largest;
+    let mut errors = vec![distance(&jet.gradient.neg()?, &score)? / largest(&score)?];
     for i in 0..value.len() {
         let slope = (up[i] - down[i]) / (2. * h * scale(i));
         let size = slope.abs().max(here[i].abs() / scale(i));
-        worst = worst.max((value[i] - here[i]).abs() / here[i].abs()).max((dt[i] - slope).abs() / size);
+        errors.extend([(value[i] - here[i]).abs() / here[i].abs(), (dt[i] - slope).abs() / size]);
     }
-    Ok(worst)
+    Ok(worst(errors))
 }
 
 #[test]

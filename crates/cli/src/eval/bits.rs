@@ -36,12 +36,12 @@ seen less noise can be asked about: as they are, without the noise of t, they ar
 paired.
 
 Examples:
-  langevin eval bits runs/digits --data digits:test
-  langevin eval bits runs/digits --data digits:test -n 1000 --method ode --probes 4 --rtol 1e-4 \\
-      --atol 1e-4
+  langevin eval bits runs/digits-density --data digits:test
+  langevin eval bits runs/digits-density --data digits:test -n 1000 --method ode \\
+      --probes 4 --rtol 1e-4 --atol 1e-4
   # a model whose answers are known
   langevin eval bits exact:8-gaussians --data toy:8-gaussians:test
-  langevin eval bits runs/digits --data digits:test --method ais --levels 400 --moves 1
+  langevin eval bits runs/digits-density --data digits:test --method ais --levels 400 --moves 1
   langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
   langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]
 pub struct Bits {

@@ -105,6 +105,13 @@ pub fn run(args: &Ood) -> Result<()> {
         Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
     };
     let data = set(&args.data, "--data", plan.label)?;
+    if let Some(has) = scoring::learnt(&opened, &args.data, true) {
+        crate::talk!(
+            "warning: the model {has} {}: it finds them more usual than new ones, and the figures are too good; give \
+             held-out samples with --data",
+            args.data
+        );
+    }
     let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
     let (scorer, _, fitted) = Scorer::fit(&opened, &args.scoring, plan)?;
     let steps = std::iter::once(&data).chain(&others).map(|set| scorer.steps(set.idx.len())).sum();
@@ -156,7 +163,7 @@ fn line(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -
         format!("{:.4}", roc.auroc()),
         range(roc.auroc_interval()),
         format!("{:.4}", roc.average_precision()),
-        range(roc.bootstrap(Roc::average_precision, RESAMPLES, &mut noise)?),
+        range(roc.average_precision_interval(RESAMPLES, &mut noise)?),
         format!("{:.4}", roc.fpr_at(0.95)),
         range(roc.fpr_interval(0.95, RESAMPLES, &mut noise)?),
         format!("{} + {}", odd.len(), belonging.len()),

@@ -100,7 +100,9 @@ fn relief(energy: &Energy, samples: &Tensor, view: View) -> Result<RgbImage> {
     at_samples.sort_by(f64::total_cmp);
     let low = levels.iter().chain(&at_samples).copied().filter(|e| e.is_finite()).fold(f64::INFINITY, f64::min);
     let typical = at_samples.get(at_samples.len() / 2).map_or(1., |e| e - low).max(1e-6);
-    let height: Vec<f64> = levels.iter().map(|e| ((e - low).max(0.) / typical).ln_1p()).collect();
+    // what is no number is shown as what is out of sight
+    let above = |e: f64| if e.is_nan() { f64::INFINITY } else { (e - low).max(0.) };
+    let height: Vec<f64> = levels.iter().map(|&e| (above(e) / typical).ln_1p()).collect();
     let high = height.iter().copied().filter(|h| h.is_finite()).fold(1e-9, f64::max);
     let unit = |h: f64| if h.is_finite() { h / high } else { 1. };
     let height: Vec<f64> = height.into_iter().map(unit).collect();

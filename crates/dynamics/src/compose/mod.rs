@@ -6,8 +6,10 @@
 //! composition: no reverse process leads from one to the next, and samplers need MCMC at each level (`pc` with a corrector,
 //! as \[Du23\]; `annealed-mcmc`, in small steps), or weights (`smc`).
 //!
-//! A negated part must leave the whole integrable: `a & !b` where b is the wider of the two. With weights that add up to 0
-//! or less the composition is refused; where tails make it diverge, chains run away, which their reports show.
+//! A negated part must leave the whole integrable: `2*a & !b` where b is not much narrower than a (of Gaussians, where its
+//! variance is more than half of a's). At pure noise all parts are one Gaussian: with weights that add up to 0 or less, as in
+//! `a & !b`, the composition is refused, however wide b is. Where tails make it diverge, chains run away, which their reports
+//! show.
 
 mod expression;
 

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::shape::to_host;
 use std::f64::consts::PI;
 
-/// p(x_0 | y), exactly, for data of `mixture`. `seen` is one measurement, y `[1, ...]` of a sample `[1, D]` or of a shape
-/// `[1, ...]` with D numbers that the operator takes.
+/// p(x_0 | y), exactly, for data of `mixture`. `seen` is one measurement, y `[1, ...]` of a sample of `shape`, of D
+/// numbers in all, without the batch: `[D]`, or `[C, H, W]` for an operator on images.
 pub fn posterior(mixture: &Mixture, seen: &Measured, shape: &[usize]) -> Result<Mixture> {
     let d = mixture.dim();
     if shape.iter().product::<usize>() != d || seen.y().dim(0)? != 1 {

@@ -53,7 +53,9 @@ pub struct LevelReport {
 /// One population at the end of its way.
 #[derive(Clone, Debug)]
 pub struct Population {
-    /// The estimate of log Z(t). That of Z has no bias.
+    /// The estimate of log Z(t). That of Z has no bias if `steps_per_level` is 0. If not, the length of the kernel's steps
+    /// follows what the same particles accepted at the levels before, and so depends on the weights: the bias that this
+    /// leaves goes to 0 as particles grow many. \[Beskos et al. 2016, 1306.6462\]
     pub log_z: f64,
     /// The particles at t, `[N, ...]`.
     pub x: Tensor,

@@ -10,8 +10,8 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use statrs::function::erf::erf_inv;
 
-/// Fewer steps than these say nothing.
-const LEAST: usize = 4;
+/// Chains of fewer steps, which a level of a sampler may well have, say nothing: [`ess`] and [`r_hat`] are NaN.
+pub const LEAST: usize = 4;
 
 /// Chains cut in half, the middle draw of an odd number left out; `None` if there are too few steps or they differ.
 fn halves(chains: &[Vec<f64>]) -> Option<Vec<&[f64]>> {
@@ -46,7 +46,7 @@ fn variances(chains: &[&[f64]]) -> (f64, f64) {
 }
 
 /// The number of independent draws that tell the mean as well as these `chains` `[chains][steps]` do; at most
-/// N log10 N. NaN with fewer than 4 steps, with draws that are not finite, and for a chain that never moves.
+/// N log10 N. NaN with fewer than [`LEAST`] steps, with draws that are not finite, and for a chain that never moves.
 pub fn ess(chains: &[Vec<f64>]) -> f64 {
     let Some(chains) = halves(chains) else { return f64::NAN };
     let steps = chains[0].len();
@@ -95,7 +95,7 @@ fn normal_scores(chains: &[&[f64]]) -> Vec<Vec<f64>> {
 
 /// Split R-hat of `chains` `[chains][steps]`, the greater of that of the ranks and that of the ranks of the distance from
 /// the median: 1 where all chains, and their halves, have the same distribution; above 1.01 they have not mixed yet. NaN with
-/// fewer than 4 steps, with draws that are not finite, and where nothing moves.
+/// fewer than [`LEAST`] steps, with draws that are not finite, and where nothing moves.
 pub fn r_hat(chains: &[Vec<f64>]) -> f64 {
     let Some(chains) = halves(chains) else { return f64::NAN };
     let mut all: Vec<f64> = chains.iter().flat_map(|chain| chain.iter().copied()).collect();
@@ -186,14 +186,20 @@ impl Trace {
         self.watched.first().map_or(0, Vec::len)
     }
 
-    /// The least effective sample size of what is watched; NaN where nothing can be said.
+    /// The least effective sample size of what is watched, what never moves left out; NaN if anything is not finite in any
+    /// chain, with fewer than [`LEAST`] steps, and where nothing moves.
     pub fn ess(&self) -> f64 {
-        self.each(ess).fold(f64::NAN, f64::min)
+        if self.finite() { self.each(ess).fold(f64::NAN, f64::min) } else { f64::NAN }
     }
 
-    /// The greatest R-hat of what is watched; NaN where nothing can be said.
+    /// The greatest R-hat of what is watched; left out, and NaN, as [`Trace::ess`].
     pub fn r_hat(&self) -> f64 {
-        self.each(r_hat).fold(f64::NAN, f64::max)
+        if self.finite() { self.each(r_hat).fold(f64::NAN, f64::max) } else { f64::NAN }
+    }
+
+    /// Whether everything that was watched is a number.
+    fn finite(&self) -> bool {
+        self.watched.iter().flatten().flatten().all(|v| v.is_finite())
     }
 
     fn each(&self, f: fn(&[Vec<f64>]) -> f64) -> impl Iterator<Item = f64> {
@@ -201,5 +207,37 @@ impl Trace {
             (0..self.chains()).map(|n| steps.iter().filter_map(|step| step.get(n)).copied().collect()).collect()
         };
         self.watched.iter().map(move |steps| f(&chains(steps)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The trace of two chains over `steps` steps, with energies by step and chain.
+    fn trace(steps: usize, energy: impl Fn(usize, usize) -> f64) -> Trace {
+        let (mut trace, mut z) = (Trace::default(), Noise::seeds(&[1, 2]));
+        for t in 0..steps {
+            let x = z.normal((2, 1), DType::F64, &Device::Cpu).unwrap();
+            let energy = Some((0..2).map(|n| energy(t, n)).collect());
+            trace.record(&View { score: x.clone(), x, energy }).unwrap();
+        }
+        trace
+    }
+
+    #[test]
+    fn energies_that_are_not_finite_are_not_passed_over() {
+        let said = |trace: &Trace| [trace.ess(), trace.r_hat()].map(f64::is_finite);
+        assert_eq!(said(&trace(40, |t, n| ((7 * t + n) % 5) as f64)), [true; 2]);
+        // what never moves says nothing, and hides nothing
+        assert_eq!(said(&trace(40, |_, _| 3.)), [true; 2]);
+        for bad in [f64::NAN, f64::INFINITY] {
+            let one = trace(40, |t, n| if (t, n) == (17, 1) { bad } else { t as f64 });
+            assert_eq!(said(&one), [false; 2], "{bad}");
+            assert_eq!(said(&trace(40, |_, n| if n == 1 { bad } else { 0. })), [false; 2], "{bad}");
+        }
+        for (steps, enough) in [(LEAST - 1, false), (LEAST, true)] {
+            assert_eq!(said(&trace(steps, |t, n| (t * t + n) as f64)), [enough; 2], "{steps}");
+        }
     }
 }

@@ -54,4 +54,8 @@ impl Sampler for AnnealedLangevin {
         }
         carried(&ends(m.process(), t, s)?, &x)
     }
+
+    fn mcmc(&self) -> bool {
+        true
+    }
 }

@@ -91,6 +91,17 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether a run must begin at draws of the prior, N(0, sigma^2 / [`Denoiser::prior_precision`]), and not at a noised
+    /// image: it weighs what it is given as such draws, and cannot see whether they are.
+    fn wants_prior(&self) -> bool {
+        false
+    }
+
+    /// Whether it moves x by MCMC at the levels of a run, with a test of acceptance or without.
+    fn mcmc(&self) -> bool {
+        self.report().is_some()
+    }
+
     /// What MCMC did in the last run, for a sampler that has any.
     fn report(&self) -> Option<&Report> {
         None
@@ -133,7 +144,8 @@ pub struct At<'a> {
     pub x: &'a Tensor,
 }
 
-/// Runs `sampler` from `x` at `times[0]` through all `times`, telling `watch` after each step.
+/// Runs `sampler` from `x` at `times[0]` through all `times`, telling `watch` after each step. `x` is any noisy data, but
+/// draws of the prior where [`Sampler::wants_prior`].
 pub fn run(
     m: &dyn Denoiser,
     sampler: &mut dyn Sampler,

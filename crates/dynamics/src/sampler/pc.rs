@@ -11,7 +11,7 @@ use super::transfer::{Ends, ends, lands};
 use super::{AnySampler, ReverseDiffusion, Sampler, above_zero};
 use crate::Denoiser;
 use crate::mcmc::{AnyKernel, langevin};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::norm_per_sample;
@@ -34,7 +34,7 @@ pub enum Norms {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pc {
-    /// The sampler that goes from t to s.
+    /// The sampler that goes from t to s, by the score: neither one of MCMC nor one for consistency functions.
     pub predictor: Box<AnySampler>,
     /// Steps of the corrector before each prediction.
     pub corrector_steps: usize,
@@ -81,7 +81,14 @@ impl Sampler for Pc {
         if let Some(kernel) = &self.corrector {
             kernel.get().check()?;
         }
-        self.predictor.get().check()
+        let why = match self.predictor.get() {
+            of if of.wants_consistency() => "asks for a consistency function, which has no score to correct by",
+            of if of.population() => "goes on from particles of its own, whatever the corrector makes of x",
+            of if of.mcmc() => "takes steps of MCMC at every level itself",
+            of => return of.check(),
+        };
+        let name = self.predictor.name();
+        bail!("predictor {name} {why}; use sampler.name={name} alone, or another predictor such as reverse-diffusion")
     }
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
@@ -90,6 +97,26 @@ impl Sampler for Pc {
             None => self.corrected(m, x, &ends(m.process(), t, s)?, t, z)?,
         };
         if lands(s) { m.x0(&x, t) } else { self.predictor.get_mut().step(m, &x, t, s, z) }
+    }
+
+    fn wants_consistency(&self) -> bool {
+        self.predictor.get().wants_consistency()
+    }
+
+    fn wants_energy(&self) -> bool {
+        self.predictor.get().wants_energy()
+    }
+
+    fn population(&self) -> bool {
+        self.predictor.get().population()
+    }
+
+    fn wants_prior(&self) -> bool {
+        self.predictor.get().wants_prior()
+    }
+
+    fn mcmc(&self) -> bool {
+        true
     }
 
     fn report(&self) -> Option<&Report> {
@@ -130,5 +157,31 @@ impl Pc {
             2. * a * (self.snr * ratio).powi(2)
         };
         Ok((0..n).map(at).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_predict_is_refused() {
+        let names = ["pc", "annealed-langevin", "annealed-mcmc", "tempering", "smc", "consistency"];
+        for predictor in AnySampler::defaults() {
+            let name = predictor.name();
+            let read = serde_json::from_str::<AnySampler>(&format!(r#"{{"name": "pc", "predictor": "{name}"}}"#));
+            let pc = Pc { predictor: Box::new(predictor), ..Pc::default() };
+            let (own, of) = (&pc as &dyn Sampler, pc.predictor.get());
+            assert_eq!(own.wants_consistency(), of.wants_consistency(), "{name}");
+            assert_eq!((own.wants_energy(), own.population()), (of.wants_energy(), of.population()), "{name}");
+            assert_eq!(own.wants_prior(), of.wants_prior(), "{name}");
+            assert!(own.mcmc() && of.wants_prior() == (name == "smc"), "{name}");
+            assert_eq!(read.is_err(), names.contains(&name), "{name}: {read:?}");
+            if let Err(why) = read {
+                let why = why.to_string();
+                assert!(why.contains(&format!("predictor {name} ")) && why.contains("reverse-diffusion"), "{why}");
+                assert!(why.contains(&format!("sampler.name={name}")), "{why}");
+            }
+        }
     }
 }

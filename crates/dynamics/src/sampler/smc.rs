@@ -101,6 +101,10 @@ impl Sampler for Smc {
         true
     }
 
+    fn wants_prior(&self) -> bool {
+        true
+    }
+
     fn report(&self) -> Option<&Report> {
         Some(&self.report)
     }

@@ -1,4 +1,4 @@
-//! What the tests of samplers share: the mixture, a model that refuses t = 0, and distances between sets of points.
+//! What the tests share: the mixture, a model that refuses t = 0, distances between sets of points, reference cases.
 
 #![allow(dead_code)] // each test file uses its part of it
 
@@ -7,6 +7,30 @@ use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::{Denoiser, Mixture, NoisyEnergy, Process};
 use langevin_ops::shape::to_host;
 use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Every folder of `family` with a `case.json`: below `$LANGEVIN_REFERENCE`, else of the copies beside the tests.
+pub fn cases(family: &str) -> Vec<PathBuf> {
+    let copies = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    let root = std::env::var_os("LANGEVIN_REFERENCE").map_or(copies, PathBuf::from).join(family);
+    let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("cannot read {}: {e}", root.display()));
+    let mut cases: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.join("case.json").is_file()).collect();
+    cases.sort();
+    assert!(!cases.is_empty(), "no cases in {}", root.display());
+    cases
+}
+
+/// The largest of `errors`; infinite if one is NaN, which [`f64::max`] passes over.
+pub fn worst(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0., |worst, e| if e.is_nan() { f64::INFINITY } else { e.max(worst) })
+}
+
+/// The largest difference of two numbers of tensors of the same shape.
+pub fn largest(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (to_host(a).unwrap(), to_host(b).unwrap());
+    worst(a.iter().zip(&b).map(|(a, b)| (a - b).abs()))
+}
 
 /// Three separate modes of different weight and shape.
 pub fn mixture() -> Mixture {
@@ -198,14 +222,14 @@ pub fn compare(x: &[f64], mixture: &Mixture) -> Found {
     let (mut found, n) = (Found { occupancy: 0., mean: 0., covariance: 0. }, x.len() as f64 / 2.);
     for (k, set) in sets.iter().enumerate() {
         let count = set.len() as f64;
-        found.occupancy = found.occupancy.max((count / n - mixture.weights()[k]).abs());
+        found.occupancy = worst([found.occupancy, (count / n - mixture.weights()[k]).abs()]);
         let mean: Vec<f64> = (0..2).map(|i| set.iter().map(|p| p[i]).sum::<f64>() / count).collect();
         let truth = mixture.covariance_of(k);
         for i in 0..2 {
-            found.mean = found.mean.max((mean[i] - mixture.mean_of(k)[i]).abs());
+            found.mean = worst([found.mean, (mean[i] - mixture.mean_of(k)[i]).abs()]);
             for j in 0..2 {
                 let c = set.iter().map(|p| (p[i] - mean[i]) * (p[j] - mean[j])).sum::<f64>() / count;
-                found.covariance = found.covariance.max((c - truth[2 * i + j]).abs() / (truth[0] + truth[3]));
+                found.covariance = worst([found.covariance, (c - truth[2 * i + j]).abs() / (truth[0] + truth[3])]);
             }
         }
     }
@@ -272,13 +296,21 @@ pub struct Bound {
     pub distance: f64,
 }
 
+impl Bound {
+    /// Whether it is not reached.
+    pub fn holds(&self, found: &Found, distance: f64) -> bool {
+        let moments = found.mean < self.mean && found.covariance < self.covariance;
+        moments && found.occupancy < self.occupancy && distance < self.distance
+    }
+}
+
 /// The bounds for a sampler: wider for those whose bias is that of dynamics cut short at each level, and for fewer draws.
 pub fn bound_for(name: &str) -> Bound {
     match name {
         "tempering" => Bound { occupancy: 0.03, mean: 0.04, covariance: 0.12, distance: 1.5e-3 },
-        "annealed-langevin" | "annealed-mcmc" => {
-            Bound { occupancy: 0.03, mean: 0.02, covariance: 0.32, distance: 3.5e-3 }
-        }
+        "annealed-langevin" => Bound { occupancy: 0.03, mean: 0.02, covariance: 0.32, distance: 3.5e-3 },
+        // nothing but the chains takes mass from mode to mode: what of it has not gone over when they part is where it was
+        "annealed-mcmc" => Bound { occupancy: 0.026, mean: 0.025, covariance: 0.08, distance: 1.2e-3 },
         _ => Bound { occupancy: 0.014, mean: 0.025, covariance: 0.08, distance: 6e-4 },
     }
 }

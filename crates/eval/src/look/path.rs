@@ -17,11 +17,16 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The energy of the highest point above the higher end: 0 if no hill lies between the two.
+    /// The energy of the highest point above the higher end: 0 if no hill lies between the two, NaN if that of a point is.
     pub fn barrier(&self) -> f64 {
         let (Some(first), Some(last)) = (self.energy.first(), self.energy.last()) else { return f64::NAN };
-        self.energy.iter().copied().fold(f64::NEG_INFINITY, f64::max) - first.max(*last)
+        self.energy.iter().copied().fold(f64::NEG_INFINITY, greater) - first.max(*last)
     }
+}
+
+/// The greater of two, NaN if one is.
+fn greater(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
 }
 
 /// `points` points of the straight line from `a` to `b`, both `[1, ...]`: `[points, ...]`.
@@ -69,7 +74,7 @@ pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Pr
     let (quarter, middle, three) = (quarter?, middle?, three?);
     let along = rows(&(to - from)?)?;
     let mut energy = vec![0.];
-    let (mut fine, mut coarse, mut error) = (0., 0., 0f64);
+    let (mut fine, mut coarse, mut error) = (0., 0., 0.);
     for i in 0..n - 1 {
         // -1/6 d . (s_a + 4 s_m + s_b), d = b - a; each half has half of d
         let slope = |scores: &[f64]| along[i].iter().zip(scores).map(|(d, s)| -d * s).sum::<f64>();
@@ -77,7 +82,7 @@ pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Pr
         fine += (a + 4. * q + 2. * m + 4. * t + b) / 12.;
         coarse += (a + 4. * m + b) / 6.;
         energy.push(fine);
-        error = error.max((fine - coarse).abs() / 15.);
+        error = greater(error, (fine - coarse).abs() / 15.);
     }
     Ok(Profile { energy, error: Some(error) })
 }

@@ -6,7 +6,7 @@
 //! Where it fails: as the energy, on what is smooth and plain. \[Nalisnick18\]
 
 use super::{Detector, Rule, check_levels, mean_z, rows, times};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_dynamics::Denoiser;
 use langevin_dynamics::likelihood::{Divergence, Flow, Probe};
 use langevin_ops::noise::Noise;
@@ -48,6 +48,9 @@ impl Likelihood {
 
 impl Detector for Likelihood {
     fn check(&self) -> Result<()> {
+        if !(self.tolerance > 0. && self.tolerance < 1.) {
+            bail!("tolerance is {}; give a number between 0 and 1, such as 1e-3", self.tolerance);
+        }
         self.flow().check()?;
         check_levels(&self.levels)
     }

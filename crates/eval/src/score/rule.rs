@@ -39,10 +39,18 @@ pub struct Gaussian {
 }
 
 impl Gaussian {
-    /// `ridge` r keeps directions in which the rows hardly vary from deciding all.
+    /// `ridge` r keeps directions in which the rows hardly vary from deciding all. Errors unless rows are more than the numbers
+    /// of one: K or fewer vary in less than K directions, whatever the ridge makes of it.
     pub fn fit(rows: &[Vec<f64>], ridge: f64) -> Result<Self> {
         let mean = mean(rows)?;
         let k = mean.len();
+        if rows.len() <= k {
+            bail!(
+                "{} samples are too few to fit a Gaussian of {k} numbers to; give at least {}, or fewer levels",
+                rows.len(),
+                k + 1
+            );
+        }
         let centred = Mat::from_fn(rows.len(), k, |i, j| rows[i][j] - mean[j]);
         let mut covariance = centred.transpose() * &centred * faer::Scale(1. / (rows.len() as f64 - 1.));
         for j in 0..k {

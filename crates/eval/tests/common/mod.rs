@@ -1,10 +1,16 @@
-//! Walks reference cases: every folder under `$LANGEVIN_REFERENCE/FAMILY`, or the copies beside the tests.
+//! Walks reference cases: every folder under `$LANGEVIN_REFERENCE/FAMILY`, or the copies beside the tests, these or those of the
+//! dynamics.
 #![allow(dead_code)] // each test file uses its part
 
 use candle_core::{Device, Tensor};
 use langevin_ops::shape::to_host;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// The greatest of `errors`, which are not negative; NaN if one is, so that no bound holds for it.
+pub fn greatest(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0., |most, error| if error.is_nan() || error > most { error } else { most })
+}
 
 /// What a case says, and its tensors.
 pub struct Case {
@@ -25,7 +31,11 @@ impl Case {
 
 /// Every case of `family`, which may be of several folders or one; panics if there is none.
 pub fn cases(family: &str) -> Vec<Case> {
-    let copies = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    let copies = ["tests/reference", "../dynamics/tests/reference"]
+        .map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
+        .into_iter()
+        .find(|folder| folder.join(family).is_dir())
+        .unwrap_or_default();
     let root = std::env::var_os("LANGEVIN_REFERENCE").map_or(copies, PathBuf::from).join(family);
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("cannot read {}: {e}", root.display()));
     let mut folders: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.join("case.json").exists()).collect();

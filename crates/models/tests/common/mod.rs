@@ -28,8 +28,12 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 
 /// max|a|; NaN counts as infinite.
 pub fn largest(a: &Tensor) -> Result<f64> {
-    let numbers = langevin_ops::shape::to_host(a)?;
-    Ok(numbers.into_iter().map(|a| if a.is_nan() { f64::INFINITY } else { a.abs() }).fold(0., f64::max))
+    Ok(worst(langevin_ops::shape::to_host(a)?.into_iter().map(f64::abs)))
+}
+
+/// The largest of `errors`; infinite if one is NaN, which [`f64::max`] passes over.
+pub fn worst(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0., |worst, e| if e.is_nan() { f64::INFINITY } else { e.max(worst) })
 }
 
 /// The largest over the tensors of a case of max|a - b| / max(max|b|, 1e-6 times the largest max|b| of the case), and
@@ -40,7 +44,7 @@ pub fn error(ours: &BTreeMap<String, Tensor>, theirs: &BTreeMap<String, Tensor>)
     for (name, b) in theirs {
         let a = ours.get(name).unwrap_or_else(|| panic!("{name} was not computed"));
         let error = distance(a, b)? / largest(b)?.max(1e-6 * scale);
-        if error > worst.0 {
+        if error.is_nan() || error > worst.0 {
             worst = (error, name.clone());
         }
     }

@@ -70,6 +70,15 @@ impl<'a> Task<'a> {
             return usage(format!("--t-min {t}: the process {} goes from {low} to {high}", spec.process.name()));
         }
         let n = args.number.min(data.len());
+        if n < 2 {
+            return usage(format!("--data {}: it has {n} samples, and a standard error takes 2", args.data));
+        }
+        if data.kind() == Kind::Image && opened.run.is_some() && !opened.dequantised() {
+            crate::talk!(
+                "warning: the model was trained on images without noise within their grey levels, whose density it cannot \
+                 tell; train with data.dequantise=true for figures that mean something"
+            );
+        }
         let (x, labels) = take(&data, n, args)?;
         let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
         let labels = match (spec.labels(), &args.class) {
