@@ -6,6 +6,7 @@ usage: scripts/pictures.py [NAME...]      all of them: classes compose guided in
 They are of runs/digits-density and runs/classes, which README's commands train; LANGEVIN names the program.
 """
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,19 +20,11 @@ GAP = 16
 
 
 def langevin(args, out=None):
-    """Runs the program; with `out` gives the picture that it writes there."""
-    command = [PROGRAM, *args.split(), *(["--out", str(out)] if out else [])]
-    print("+", " ".join(command), file=sys.stderr, flush=True)
+    """Runs the program on arguments as a shell would split them; with `out` gives the picture that it writes there."""
+    command = [PROGRAM, *shlex.split(args), *(["--out", str(out)] if out else [])]
+    print("+", shlex.join(command), file=sys.stderr, flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Image.open(out).convert("RGB") if out else None
-
-
-def composed(expression, models, rest, out):
-    """A picture of a composition, whose expression has blanks in it."""
-    command = [PROGRAM, "sample", *(f"--let={model}" for model in models), "--compose", expression, *rest.split(), "--out", str(out)]
-    print("+", " ".join(command), file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return Image.open(out).convert("RGB")
 
 
 def beside(pictures, gap=GAP):
@@ -55,22 +48,22 @@ def below(pictures, gap=8):
 
 def classes(tmp):
     three = "sample runs/classes --class 3 -n 16"
-    both = ["a=runs/classes,class=3", "b=runs/classes,class=8"]
+    both = "sample --let a=runs/classes,class=3 --let b=runs/classes,class=8 --compose 'a & b' -n 16"
     return beside([
         langevin(three, tmp / "plain.png"),
         langevin(f"{three} --guidance 3 --guidance-interval 0.1,10", tmp / "guided.png"),
-        composed("a & b", both, "-n 16", tmp / "both.png"),
+        langevin(both, tmp / "both.png"),
     ])
 
 
 def compose(tmp):
-    models = ["a=exact:8-gaussians", "b=exact:gaussian-2d"]
-    pictures = [composed(e, models, "-n 1000", tmp / f"{i}.png") for i, e in enumerate(["a & b", "2*a & !b", "a | b"])]
+    of = "sample --let a=exact:8-gaussians --let b=exact:gaussian-2d -n 1000 --compose"
+    pictures = [langevin(f"{of} '{what}'", tmp / "composed.png") for what in ["a & b", "2*a & !b", "a | b"]]
     return beside([p.resize((300, 300), Image.Resampling.LANCZOS) for p in pictures])
 
 
 def guided(tmp):
-    usual = "sample runs/digits-density -n 32"
+    usual = "sample runs/digits-density -n 16"
     return beside([
         langevin(usual, tmp / "plain.png"),
         langevin(f"{usual} --guidance 2 --guide runs/digits-density@1000", tmp / "guided.png"),
@@ -83,8 +76,9 @@ def inpaint(tmp):
 
 def looking(tmp):
     """Maps of samples that were scratched, blotted, broken and mirrored, and the energy through three others."""
-    langevin(f"sample runs/digits-density --seeds 3-7 --images {tmp}/odd")
-    paths = [tmp / "odd" / f"{seed}.png" for seed in range(3, 8)]
+    seeds = [26, 16, 14, 18, 11]  # a three, a nought, a two, a one, a seven
+    langevin(f"sample runs/digits-density --seeds {','.join(map(str, seeds))} --images {tmp}/odd")
+    paths = [tmp / "odd" / f"{seed}.png" for seed in seeds]
     images = [Image.open(path).convert("L") for path in paths]
     ImageDraw.Draw(images[1]).line([(4, 21), (22, 17)], fill=255, width=1)
     ImageDraw.Draw(images[2]).rectangle([19, 3, 23, 7], fill=230)
@@ -105,5 +99,6 @@ if __name__ == "__main__":
         if name not in ALL:
             sys.exit(f"{name}: no picture; they are {', '.join(ALL)}")
         with tempfile.TemporaryDirectory() as folder:
-            ALL[name](Path(folder)).save(ASSETS / f"{name}.png", optimize=True)
+            picture = ALL[name](Path(folder)).quantize(256, dither=Image.Dither.NONE)
+            picture.save(ASSETS / f"{name}.png", optimize=True)
         print(ASSETS / f"{name}.png")
