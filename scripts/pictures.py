@@ -80,8 +80,8 @@ def looking(tmp):
     langevin(f"sample runs/digits-density --seeds {','.join(map(str, seeds))} --images {tmp}/odd")
     paths = [tmp / "odd" / f"{seed}.png" for seed in seeds]
     images = [Image.open(path).convert("L") for path in paths]
-    ImageDraw.Draw(images[1]).line([(4, 21), (22, 17)], fill=255, width=1)
-    ImageDraw.Draw(images[2]).rectangle([19, 3, 23, 7], fill=230)
+    ImageDraw.Draw(images[1]).line([(2, 24), (25, 4)], fill=255, width=1)
+    ImageDraw.Draw(images[2]).rectangle([2, 3, 7, 8], fill=230)
     ImageDraw.Draw(images[3]).rectangle([0, 12, 27, 14], fill=0)
     images[4] = ImageOps.mirror(images[4])
     for image, path in zip(images, paths):
@@ -99,6 +99,6 @@ if __name__ == "__main__":
         if name not in ALL:
             sys.exit(f"{name}: no picture; they are {', '.join(ALL)}")
         with tempfile.TemporaryDirectory() as folder:
-            picture = ALL[name](Path(folder)).quantize(256, dither=Image.Dither.NONE)
+            picture = ALL[name](Path(folder)).quantize(256, method=Image.Quantize.FASTOCTREE, kmeans=4)
             picture.save(ASSETS / f"{name}.png", optimize=True)
         print(ASSETS / f"{name}.png")
