@@ -62,7 +62,7 @@ pub fn run(args: &Sample) -> Result<()> {
     if way.sampler.get().wants_prior() && !matches!(start, Start::Noise) {
         let option = if args.from.is_some() { "--from" } else { "--interpolate" };
         return usage(format!(
-            "{option}: {} weighs where it starts as draws of pure noise; use another sampler.name",
+            "{option}: {} takes where it starts for draws of pure noise; use another sampler.name, or sampler.replicas=1",
             way.sampler.name()
         ));
     }

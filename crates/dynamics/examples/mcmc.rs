@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)] // an example talks
 
 use langevin_dynamics::mcmc::diagnostics::Trace;
-use langevin_dynamics::mcmc::{Ladder, Mala, Score};
+use langevin_dynamics::mcmc::{Mala, Rung, Score, Stats, sweep};
 use langevin_ops::noise::Noise;
 use langevin_ops::{DType, Device, Result, Tensor};
 
@@ -18,29 +18,30 @@ fn main() -> Result<()> {
         let far = x.unsqueeze(1)?.broadcast_sub(&centres)?.sqr()?.sum(2)?; // [B, 8]
         (far * (-0.5 / 0.35f64.powi(2)))?.log_sum_exp(1)?.neg()
     };
-    let temperatures = [1., 2., 4., 8., 16.];
+    let temperatures = [16., 8., 4., 2., 1.];
     let tempered = temperatures.map(|t| move |x: &Tensor| ring(x)? / t);
-    let rungs = tempered.iter().map(|rung| rung as &dyn Score).collect();
+    let densities: Vec<&dyn Score> = tempered.iter().map(|density| density as &dyn Score).collect();
 
     let seeds: Vec<u64> = (0..64).collect();
     let mut noise = Noise::seeds(&seeds);
     let start = noise.normal((64, 2), DType::F64, &Device::Cpu)?;
-    let kernel = Mala { step: 0.5, ..Mala::default() };
-    let mut ladder = Ladder::new(
-        rungs,
-        &temperatures.map(|t: f64| 0.35 * t.sqrt()),
-        &kernel.into(),
-        &vec![start; temperatures.len()],
-    )?;
+    let kernel = Mala { step: 0.5, ..Mala::default() }.into();
+    let rung = |(t, density): (&f64, &&dyn Score)| Rung::new(*density, &start, &kernel, &[0.35 * t.sqrt()]);
+    let mut rungs = temperatures.iter().zip(&densities).map(rung).collect::<Result<Vec<_>>>()?;
     let mut trace = Trace::default();
-    for sweep in 0..1000 {
-        ladder.sweep(1, &mut noise)?;
-        if sweep >= 200 {
-            trace.record(&ladder.views()[0])?;
+    let (mut moved, mut swapped) = ([Stats::default(); 5], [Stats::default(); 5]);
+    for turn in 0..1000 {
+        for (i, swept) in sweep(&mut rungs, &densities, turn, &mut noise)?.into_iter().enumerate() {
+            moved[i] += swept.moved;
+            swapped[i] += swept.swapped.unwrap_or_default();
+        }
+        if turn >= 200 {
+            trace.record(&rungs[4].at)?;
         }
     }
-    for (t, (stats, swaps)) in temperatures.iter().zip(ladder.stats().iter().zip(ladder.swaps())) {
-        println!("temperature {t:>2}: {:.2} accepted, {:.2} swapped", stats.acceptance(), swaps.acceptance());
+    for (i, t) in temperatures.iter().enumerate() {
+        print!("temperature {t:>2}: {:.2} accepted", moved[i].acceptance());
+        println!("{}", if i > 0 { format!(", {:.2} swapped", swapped[i].acceptance()) } else { String::new() });
     }
     println!("{:.0} effective draws of {}, R-hat {:.3}", trace.ess(), 64 * trace.steps(), trace.r_hat());
     assert!(trace.r_hat() < 1.1);

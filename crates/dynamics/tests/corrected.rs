@@ -6,11 +6,11 @@ mod common;
 
 use candle_core::{DType, Device};
 use common::{DRAWS, Fast, Plain, bound_for, compare, energy_distance, mixture};
-use langevin_dynamics::Denoiser;
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::mcmc::{AnyKernel, Mala};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::{AnnealedMcmc, AnySampler, Pc, Report, Tempering, prior, run};
+use langevin_dynamics::{Composed, Denoiser, Expression, Mixture};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -153,4 +153,78 @@ fn smc_tells_of_each_level_once() {
 fn smc_refuses_a_kernel_without_a_test() {
     let why = serde_json::from_str::<AnySampler>(r#"{"name": "smc", "kernel": {"name": "langevin"}}"#).unwrap_err();
     assert!(why.to_string().contains("langevin has no test of acceptance"), "{why}");
+}
+
+/// Of a square the shares of the modes are those of the squared weights. No reverse process leads there, and steps within a mode
+/// do not either: swaps with noisier levels do.
+#[test]
+fn replicas_bring_modes_their_shares() {
+    let process = AnyProcess::named("edm").unwrap();
+    let two = Mixture::isotropic(&[0.7, 0.3], &[vec![-1.2, 0.], vec![1.2, 0.]], &[0.16; 2]).unwrap();
+    let exact = two.under(process.get());
+    let model = Composed::new(&Expression::parse("2*a").unwrap(), &[("a", &exact)], 1.).unwrap();
+    let times = AnyGrid::from(Karras::default()).get().times(process.get(), 24).unwrap();
+    // the square of a mode is N(c, 0.08), and what the modes have in common at 1.2^2 / 0.16 is nothing
+    let truth = 0.49 / (0.49 + 0.09);
+    let share = |replicas: usize, n: usize| {
+        let corrector = Some(Mala::default().into());
+        let mut pc = Pc { corrector, corrector_steps: 3, replicas, ..Pc::default() };
+        let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
+        let x = prior(process.get(), times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+        let x = (x / model.prior_precision().sqrt()).unwrap();
+        let x = to_host(&run(&model, &mut pc, &times, &x, &mut z, |_| Ok(())).unwrap()).unwrap();
+        let left: Vec<&[f64]> = x.chunks(2).filter(|x| x[0] < 0.).collect();
+        let variance = left.iter().map(|x| ((x[0] + 1.2).powi(2) + x[1].powi(2)) / 2.).sum::<f64>() / left.len() as f64;
+        (left.len() as f64 / n as f64, variance, pc.report)
+    };
+    let n = 4000;
+    let [(alone, _), (swapped, report)] = [1, 8].map(|replicas| {
+        let (share, variance, report) = share(replicas, n);
+        println!("{replicas}: {share:.4} of {truth:.4}, variance {variance:.4} of 0.08");
+        assert!((variance / 0.08 - 1.).abs() < 4. / (share * n as f64).sqrt(), "{replicas}: {variance}");
+        (share, report)
+    });
+    let error = (truth * (1. - truth) / n as f64).sqrt();
+    assert!((alone - truth).abs() > 3.5 * error && (swapped - truth).abs() < 2.5 * error, "{alone} {swapped} {truth}");
+    // the first level has no run behind it
+    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.swaps.map(|s| s.acceptance())).collect();
+    assert!(swaps.len() == 23 && swaps.iter().all(|rate| *rate > 0.6), "{swaps:.2?}");
+}
+
+/// Swaps leave exact levels as they are, in few steps of any reverse SDE, for an energy and for a score alone; and the replicas
+/// of a chain are its own.
+#[test]
+fn replicas_leave_exact_levels_as_they_are() {
+    let (mixture, seeds) = (mixture(), (1 << 32..(1 << 32) + DRAWS as u64).collect::<Vec<_>>());
+    let exact = to_host(&mixture.sample(DRAWS, &mut Noise::seeds(&seeds)).unwrap()).unwrap();
+    for (name, energy) in [("ddpm", true), ("dpmpp-2m-sde", true), ("euler-maruyama", true), ("euler-maruyama", false)]
+    {
+        let make = || {
+            let (predictor, corrector) = (Box::new(AnySampler::named(name).unwrap()), Some(Mala::default().into()));
+            AnySampler::from(Pc { predictor, corrector, replicas: 3, ..Pc::default() })
+        };
+        let (x, report) = draw(&mut make(), 32, DRAWS, energy);
+        let (found, distance) = (compare(&x, &mixture), energy_distance(&x, &exact));
+        println!("{name}: {found} distance {distance:.5}");
+        assert!(bound_for("pc").holds(&found, distance), "{name}: {found} {distance}");
+        assert_eq!(report.unwrap().levels.len(), 32);
+        let (few, _) = draw(&mut make(), 32, 10, energy);
+        let same = few.iter().zip(&x).all(|(few, all)| (few - all).abs() < 1e-9);
+        assert!(same, "{name}: what is drawn depends on what is drawn beside it");
+    }
+}
+
+/// Without a test of acceptance nothing leaves the levels as they are between swaps.
+#[test]
+fn replicas_want_a_kernel_with_a_test() {
+    for corrector in ["", r#", "corrector": {"name": "langevin"}"#] {
+        let read = serde_json::from_str::<AnySampler>(&format!(r#"{{"name": "pc", "replicas": 2{corrector}}}"#));
+        let why = read.unwrap_err().to_string();
+        assert!(why.contains("replicas is 2") && why.contains("corrector=mala"), "{why}");
+    }
+    let why = serde_json::from_str::<AnySampler>(r#"{"name": "pc", "replicas": 0}"#).unwrap_err().to_string();
+    assert!(why.contains("replicas is 0"), "{why}");
+    let with = |replicas| serde_json::json!({"name": "pc", "replicas": replicas, "corrector": {"name": "mala"}});
+    let wants = |replicas| serde_json::from_value::<AnySampler>(with(replicas)).unwrap().get().wants_prior();
+    assert!(wants(2) && !wants(1));
 }

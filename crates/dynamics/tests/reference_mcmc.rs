@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use common::{cases, worst};
 use langevin_dynamics::mcmc::diagnostics::{ess, r_hat};
 use langevin_dynamics::mcmc::{
-    AnyKernel, Chain, Hmc, Kernel, Ladder, Langevin, Mala, Score, ScoreKernel, Stats, View, hmc, mala,
+    AnyKernel, Chain, Hmc, Kernel, Langevin, Mala, Rung, Score, ScoreKernel, Stats, View, hmc, mala, sweep,
 };
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -226,7 +226,7 @@ fn moments_of_one_mode() -> Anyhow<()> {
 /// Modes that no single chain leaves, by replica exchange over temperatures, from a start in one mode.
 #[test]
 fn the_modes_of_a_ring_by_replica_exchange() -> Anyhow<()> {
-    let temperatures = [1., 2., 4., 8., 16.];
+    let temperatures = [16., 8., 4., 2., 1.];
     for dir in cases("ebm/mcmc") {
         let Some(case) = Case::open(&dir)? else { continue };
         let Target::Ring { centres, .. } = &case.target else { continue };
@@ -240,20 +240,21 @@ fn the_modes_of_a_ring_by_replica_exchange() -> Anyhow<()> {
                 }
             })
             .collect();
-        let rungs = tempered.iter().map(|rung| rung as &dyn Score).collect();
-        let lengths: Vec<f64> = temperatures.iter().map(|t| 0.35 * f64::sqrt(*t)).collect();
+        let densities: Vec<&dyn Score> = tempered.iter().map(|density| density as &dyn Score).collect();
         let start = Tensor::new(&modes[..2], &Device::Cpu)?.reshape((1, 2))?.broadcast_as((CHAINS, 2))?.contiguous()?;
         let kernel = AnyKernel::from(Mala { step: 0.5, ..Mala::default() });
-        let mut ladder = Ladder::new(rungs, &lengths, &kernel, &[(); 5].map(|_| start.clone()))?;
+        let rung = |(t, density): (&f64, &&dyn Score)| Rung::new(*density, &start, &kernel, &[0.35 * t.sqrt()]);
+        let mut rungs = temperatures.iter().zip(&densities).map(rung).collect::<candle_core::Result<Vec<_>>>()?;
         let mut z = Noise::seeds(&(0..CHAINS as u64).collect::<Vec<_>>());
-        let mut views = vec![];
-        for i in 0..1500 {
-            ladder.sweep(1, &mut z)?;
-            if i >= 300 {
-                views.push(to_host(&ladder.views()[0].x)?);
+        let (mut views, mut swaps) = (vec![], [Stats::default(); 5]);
+        for turn in 0..1500 {
+            let swept = sweep(&mut rungs, &densities, turn, &mut z)?;
+            swaps.iter_mut().zip(swept).for_each(|(all, swept)| *all += swept.swapped.unwrap_or_default());
+            if turn >= 300 {
+                views.push(to_host(&rungs[4].at.x)?);
             }
         }
-        let rates: Vec<f64> = ladder.swaps().iter().map(Stats::acceptance).collect();
+        let rates: Vec<f64> = swaps[1..].iter().map(Stats::acceptance).collect();
         println!("{}: swaps {rates:.2?}", case.name);
         assert!(rates.iter().all(|rate| (0.3..1.).contains(rate)), "{rates:?}");
         moments(&case.name, &views, &case)?;

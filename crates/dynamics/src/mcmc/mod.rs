@@ -30,14 +30,14 @@ pub use langevin::{Langevin, langevin};
 pub use mala::Mala;
 pub use metropolis::Proposal;
 pub use step_size::StepSize;
-pub use tempering::Ladder;
+pub use tempering::{Rung, Swept, sweep};
 
-use crate::Denoiser;
+use crate::denoiser::{Denoiser, each};
 use candle_core::{Result, Tensor};
 use langevin_ops::grad::gradient;
 use langevin_ops::noise::Noise;
 use langevin_ops::registry;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{scale, to_host};
 use std::ops::AddAssign;
 
 /// What a kernel knows of the places where its chains are.
@@ -124,6 +124,47 @@ impl Score for Level<'_> {
             return Ok(View { score: self.score(&x)?.detach(), x, energy: None });
         };
         seen(x, |x| energy.energy_grad(x, self.t))
+    }
+}
+
+/// That density as one of y = x/alpha, where neighbouring levels overlap. `alpha` is one for all samples or one a sample.
+pub struct Unscaled<'a> {
+    /// Of x.
+    pub level: Level<'a>,
+    /// What a sample is scaled by there.
+    pub alpha: Vec<f64>,
+}
+
+impl<'a> Unscaled<'a> {
+    /// At the times `t`, one for all samples or one a sample.
+    pub fn new(model: &'a dyn Denoiser, t: &'a [f64]) -> Self {
+        Self { level: Level { model, t }, alpha: each(model.process(), t, |m| m.alpha) }
+    }
+
+    /// Its unit of length, sigma/alpha.
+    pub fn length(&self) -> Vec<f64> {
+        each(self.level.model.process(), self.level.t, |m| m.sigma / m.alpha)
+    }
+
+    /// y of `x`.
+    pub fn of(&self, x: &Tensor) -> Result<Tensor> {
+        scale(x, &self.alpha.iter().map(|alpha| 1. / alpha).collect::<Vec<_>>())
+    }
+
+    /// x of `y`.
+    pub fn scaled(&self, y: &Tensor) -> Result<Tensor> {
+        scale(y, &self.alpha)
+    }
+}
+
+impl Score for Unscaled<'_> {
+    fn score(&self, y: &Tensor) -> Result<Tensor> {
+        scale(&self.level.score(&self.scaled(y)?)?, &self.alpha)
+    }
+
+    fn look(&self, y: &Tensor) -> Result<View> {
+        let View { score, energy, .. } = self.level.look(&self.scaled(y)?)?;
+        Ok(View { x: y.detach(), score: scale(&score, &self.alpha)?, energy })
     }
 }
 

@@ -5,7 +5,9 @@
 //! size that depends on x draws from another density (near p / eps): hence the choice of [`Norms`].
 //! Any other kernel may correct in its place, with a test of acceptance or without; its first unit of length is sigma. So corrected,
 //! a reverse process that is not quite that of the densities still arrives, as for products of models. \[Du23, Alg. 1\]
+//! With `replicas` chains leave modes that the kernel does not lead out of.
 
+use super::replicas::{Correction, Replicas};
 use super::report::Report;
 use super::transfer::{Ends, ends, lands};
 use super::{AnySampler, ReverseDiffusion, Sampler, above_zero};
@@ -44,6 +46,10 @@ pub struct Pc {
     /// Steps before those at each level in which each chain adapts its step size, for a kernel with a test of acceptance; 0 leaves
     /// the size as the kernel has it, in units of sigma, where chains stand still once sigma is far below the data's width.
     pub adapt: usize,
+    /// Runs that are followed at once for replica exchange, each a level behind the one before, whose chains swap places with
+    /// those of their neighbours after each step of the corrector; 1 for none. A run costs as much as the first. Chains that
+    /// were swapped have no past, so that a predictor of several steps begins anew at each.
+    pub replicas: usize,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
     /// The norms that make the step size.
@@ -51,13 +57,16 @@ pub struct Pc {
     /// What the kernel did in the last run.
     #[serde(skip)]
     pub report: Report,
+    /// The runs behind, in a run with `replicas`.
+    #[serde(skip)]
+    pub behind: Replicas,
 }
 
 impl Default for Pc {
     fn default() -> Self {
         let predictor = Box::new(ReverseDiffusion::default().into());
-        let (norms, report) = (Norms::default(), Report::default());
-        Self { predictor, corrector_steps: 1, corrector: None, adapt: 4, snr: 0.16, norms, report }
+        let (norms, report, behind) = (Norms::default(), Report::default(), Replicas::default());
+        Self { predictor, corrector_steps: 1, corrector: None, adapt: 4, replicas: 1, snr: 0.16, norms, report, behind }
     }
 }
 
@@ -73,13 +82,20 @@ impl Sampler for Pc {
         if let Some(kernel) = &mut self.corrector {
             kernel.get_mut().begin();
         }
-        self.report = Report::default();
+        (self.report, self.behind) = (Report::default(), Replicas::begin(times));
     }
 
     fn check(&self) -> Result<()> {
         above_zero("snr", self.snr)?;
         if let Some(kernel) = &self.corrector {
             kernel.get().check()?;
+        }
+        above_zero("replicas", self.replicas as f64)?;
+        if self.replicas > 1 && self.corrector.as_ref().is_none_or(|kernel| !kernel.get().corrected()) {
+            bail!(
+                "replicas is {}: swaps are accepted by a test, and so must be the steps between them; give corrector=mala or hmc",
+                self.replicas
+            );
         }
         let why = match self.predictor.get() {
             of if of.wants_consistency() => "asks for a consistency function, which has no score to correct by",
@@ -93,6 +109,14 @@ impl Sampler for Pc {
 
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
         let x = match &mut self.corrector {
+            Some(kernel) if self.replicas > 1 => {
+                let mut by = Correction { kernel, steps: (self.adapt, self.corrector_steps), runs: self.replicas };
+                let x = self.behind.corrected(m, x, (t, s), &mut by, &mut self.report, z)?;
+                if !lands(s) {
+                    self.behind.follow(m, self.predictor.get_mut(), z)?;
+                }
+                x
+            }
             Some(kernel) => self.report.steps(m, kernel.get_mut(), (x, t), (self.adapt, self.corrector_steps), z)?,
             None => self.corrected(m, x, &ends(m.process(), t, s)?, t, z)?,
         };
@@ -112,7 +136,7 @@ impl Sampler for Pc {
     }
 
     fn wants_prior(&self) -> bool {
-        self.predictor.get().wants_prior()
+        self.replicas > 1 || self.predictor.get().wants_prior()
     }
 
     fn mcmc(&self) -> bool {

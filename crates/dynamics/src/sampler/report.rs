@@ -2,7 +2,7 @@
 
 use crate::denoiser::each;
 use crate::mcmc::diagnostics::Trace;
-use crate::mcmc::{Level, Score, ScoreKernel, Stats, View};
+use crate::mcmc::{Level, Score, ScoreKernel, Stats, Swept, View};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -31,6 +31,15 @@ impl AtLevel {
         let m = process.marginal(t);
         let (stats, trace) = (Stats::default(), Trace::default());
         Self { t, noise: m.sigma / m.alpha, stats, swaps: None, particles: None, trace }
+    }
+
+    /// What a sweep of replica exchange did here, which left the chains `at`.
+    pub(super) fn add(&mut self, at: &View, swept: Swept) -> Result<()> {
+        self.stats += swept.moved;
+        if let Some(swaps) = swept.swapped {
+            *self.swaps.get_or_insert_default() += swaps;
+        }
+        self.trace.record(at)
     }
 }
 
