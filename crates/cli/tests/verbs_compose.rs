@@ -205,6 +205,7 @@ fn what_mcmc_did_is_shown_level_by_level() {
     for (sampler, more) in [
         ("annealed-mcmc sampler.kernel=hmc", ""),
         ("pc sampler.corrector=mala sampler.corrector_steps=5", ""),
+        ("pc sampler.corrector=mala sampler.replicas=2 sampler.corrector_steps=2", "swapped"),
         ("tempering", "swapped"),
         ("smc", "particles"),
     ] {

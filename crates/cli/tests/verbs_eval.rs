@@ -131,6 +131,16 @@ fn tables_are_as_the_model_learnt_them() {
         let square: f64 = row.iter().enumerate().map(|(j, v)| (mean(j) + growth * (v - mean(j))).powi(2)).sum();
         6. * (std::f64::consts::TAU * end * end).ln() + square / (2. * end * end) - 12. * growth.ln()
     };
+    // log p of each row, and which row it is
+    let log_p = found["methods"]["ode"]["log_p"].as_array().unwrap();
+    let mut places: Vec<u64> =
+        found["places"].as_array().unwrap().iter().map(|place| place.as_u64().unwrap()).collect();
+    for (log_p, &place) in log_p.iter().zip(&places) {
+        let exact = -nats(&rows[place as usize]);
+        assert!((log_p.as_f64().unwrap() - exact).abs() < 1e-4, "row {place}: {log_p}, exact {exact}");
+    }
+    places.sort_unstable();
+    assert_eq!(places, [0, 1, 2, 3]);
     let (mean, truth) =
         (found["methods"]["ode"]["figure"]["mean"].as_f64().unwrap(), rows.iter().map(nats).sum::<f64>() / 4.);
     assert!((mean - truth).abs() < 1e-4 && found["columns"].is_null(), "{mean}, exact {truth}");

@@ -24,7 +24,7 @@ fn every_score_has_a_line_for_every_set() {
     dir.model("energy.safetensors", &spec(&[1, 8, 8], None, Head::Energy), &[]);
     let all = format!(
         "eval ood energy.safetensors --data digits:test --ood noise:uniform --ood rotate:90=digits:test --fit digits \
-         --by-class -n 40 --plot h.png {FEW}"
+         --by-class -n 40 --plot h.png --json o.json {FEW}"
     );
     let ran = dir.run(&all);
     let lines: Vec<_> = ran.ok().lines().collect();
@@ -47,6 +47,31 @@ fn every_score_has_a_line_for_every_set() {
     assert!(ran.stderr.contains("scaled from 28x28 to 8x8") && ran.stderr.contains("turned clockwise by 90"));
     assert!(image::open(dir.path("h.png")).unwrap().height() == 1200);
     assert_eq!(dir.run(&all).stdout, ran.stdout);
+
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("o.json")).unwrap()).unwrap();
+    let table = json["table"].as_array().unwrap();
+    assert_eq!(table.len(), lines.iter().filter(|line| line.ends_with(" + 40")).count());
+    for line in table {
+        let words = lines.iter().find(|words| {
+            words.starts_with(line["score"].as_str().unwrap())
+                && words.contains(&format!("{}  ", line["against"].as_str().unwrap()))
+        });
+        for figure in ["auroc", "aupr", "fpr95"].map(|name| &line[name]) {
+            let [value, low, high] = ["value", "low", "high"].map(|key| figure[key].as_f64().unwrap());
+            let text = format!("{value:.4}  [{low:.4}, {high:.4}]");
+            assert!(words.unwrap().contains(&text), "{line} {text}");
+        }
+    }
+    // AUROC again, from the scores themselves
+    let scores = |set: &serde_json::Value| -> Vec<f64> {
+        assert_eq!(set["places"].as_array().unwrap().len(), 40);
+        set["scores"]["energy"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    let (data, odd) = (scores(&json["data"]), scores(&json["ood"][0]));
+    let above =
+        odd.iter().flat_map(|o| data.iter().map(move |d| f64::from(o > d) + 0.5 * f64::from(o == d))).sum::<f64>();
+    assert!((above / 1600. - table[0]["auroc"]["value"].as_f64().unwrap()).abs() < 1e-12);
+    dir.run(&all.replace("o.json", "no/o.json")).fails(1, &["no folder"]);
 }
 
 #[test]

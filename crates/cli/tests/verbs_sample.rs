@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
+use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::Edm;
 use langevin_models::{Head, ModelSpec};
 
@@ -237,6 +238,14 @@ fn changes_are_limited_to_the_sampler() {
     fails("sampler.steps=0", &["sampler.steps = 0"]);
     fails("sampler.name=huen", &["huen", "heun", "ddim"]);
     fails("sampler.name=consistency", &["consistency models", "heun"]);
+    let of = ModelSpec {
+        predict: AnyParametrisation::named("consistency").unwrap(),
+        ..spec(&[1, 8, 8], None, Head::Denoiser)
+    };
+    dir.model("c.safetensors", &of, &[]);
+    dir.run("sample c.safetensors sampler.name=heun").fails(2, &["sampler.name = heun", "sampler.name=consistency"]);
+    dir.run("sample c.safetensors -n 1 sampler.name=consistency sampler.steps=2").ok();
+    fails("sampler.name=pc sampler.replicas=2", &["replicas is 2", "corrector=mala"]);
     fails("sampler.grid=karas", &["karas", "karras"]);
     fails("noise=dice", &["dice", "counter"]);
     fails("sampler", &["sampler"]);

@@ -69,6 +69,15 @@ impl Loader {
     ///
     /// Batches follow each other without gaps through the epochs, each epoch in an order of its own.
     pub fn batch(&self, n: u64) -> Result<Batch> {
+        let batch = self.data.get(&self.places(n)?)?;
+        if !(self.options.flip || self.options.dequantise) {
+            return Ok(batch);
+        }
+        Ok(Batch { x: self.augment(&batch.x, n * self.options.batch as u64)?, ..batch })
+    }
+
+    /// Where in the data the samples of batch `n` are.
+    pub fn places(&self, n: u64) -> Result<Vec<usize>> {
         let (len, size) = (self.data.len() as u64, self.options.batch as u64);
         let Some(first) = n.checked_mul(size).filter(|first| first.checked_add(size).is_some()) else {
             bail!("batch {n} lies beyond the last that can be counted");
@@ -81,11 +90,7 @@ impl Loader {
             }
             idx.push(order[(p % len) as usize] as usize);
         }
-        let batch = self.data.get(&idx)?;
-        if !(self.options.flip || self.options.dequantise) {
-            return Ok(batch);
-        }
-        Ok(Batch { x: self.augment(&batch.x, first)?, ..batch })
+        Ok(idx)
     }
 
     /// The batches from `from` on, made ahead on a thread of their own.

@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let process = Edm::default();
     let ends = [[-1., 0.], [1., 0.]].map(|x| Tensor::new(&[x], &Device::Cpu));
     let [a, b] = ends;
-    let profile = path::along(&mixture.under(&process), &path::straight(&a?, &b?, 65)?, 0.2, 64)?;
+    let profile = path::along(&mixture.under(&process), &path::straight(&a?, &b?, 65)?, 0.2, 64, |_, _| ())?;
     println!("barrier between two modes: {:.4}", profile.barrier());
     // E at the middle is 1/2 1^2 / (0.1 + 0.2^2) - ln 2 above that of a mode alone
     assert!((profile.barrier() - (0.5 / 0.14 - 2f64.ln())).abs() < 1e-4);

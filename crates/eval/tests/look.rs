@@ -121,10 +121,15 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     let path = straight(&ends[0], &ends[1], 81)?;
     let energy = to_host(&exact.energy(&path, &[t])?)?;
     let top = energy.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let known = along(&exact, &path, t, 7)?;
+    let known = along(&exact, &path, t, 7, |_, _| ())?;
     assert!(known.error.is_none() && (known.barrier() - (top - energy[0].max(energy[80]))).abs() < 1e-10);
     assert!(known.barrier() > 1.);
-    let integral = along(&ScoreAlone(exact), &path, t, 7)?;
+    let mut told = vec![];
+    let integral = along(&ScoreAlone(exact), &path, t, 7, |done, all| told.push((done, all)))?;
+    assert!(
+        told.last().is_some_and(|&(done, all)| done == all) && told.iter().map(|t| t.0).eq(0..told.len()),
+        "{told:?}"
+    );
     let off = greatest(integral.energy.iter().zip(&energy).map(|(a, b)| (a - (b - energy[0])).abs()));
     let error = integral.error.unwrap();
     assert!(off < 1e-6 && off < 5. * error + 1e-9 && error < 1e-6, "{off} {error}");
@@ -132,20 +137,20 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     for points in [2, 4] {
         let path = straight(&ends[0], &ends[0].affine(0.7, 0.)?, points)?;
         let energy = to_host(&exact.energy(&path, &[t])?)?;
-        let integral = along(&ScoreAlone(exact), &path, t, 7)?;
+        let integral = along(&ScoreAlone(exact), &path, t, 7, |_, _| ())?;
         let error = integral.error.unwrap();
         let off = (integral.energy[points - 1] - (energy[points - 1] - energy[0])).abs();
         assert!(off > 0. && off < 5. * error, "{points} points: {off}, estimated {error}");
     }
     // fourth order
-    let coarse = along(&ScoreAlone(exact), &straight(&ends[0], &ends[1], 41)?, t, 64)?;
+    let coarse = along(&ScoreAlone(exact), &straight(&ends[0], &ends[1], 41)?, t, 64, |_, _| ())?;
     assert!(coarse.error.unwrap() > 8. * error, "{:?} {error}", coarse.error);
     assert!(straight(&ends[0], &ends[1], 1).is_err());
     // what is not a number on the way is told
     let (start, middle) = (path.narrow(0, 0, 40)?, path.narrow(0, 41, 40)?);
     let lost = Tensor::cat(&[&start, &(path.narrow(0, 40, 1)? * f64::NAN)?, &middle], 0)?;
-    assert!(along(&exact, &lost, t, 7)?.barrier().is_nan());
-    let lost = along(&ScoreAlone(exact), &lost, t, 7)?;
+    assert!(along(&exact, &lost, t, 7, |_, _| ())?.barrier().is_nan());
+    let lost = along(&ScoreAlone(exact), &lost, t, 7, |_, _| ())?;
     assert!(lost.barrier().is_nan() && lost.error.unwrap().is_nan());
     Ok(())
 }

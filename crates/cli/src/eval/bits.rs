@@ -110,7 +110,7 @@ pub struct Bits {
     /// Type of numbers [default: f32 for images, f64 for points and tables]
     #[arg(long, value_parser = ["f32", "f64"])]
     pub dtype: Option<String>,
-    /// Write all figures, with log p of each point, as JSON
+    /// Write all figures, with log p of each point and its place in the data (from 0), as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(flatten)]

@@ -11,6 +11,8 @@ use langevin_data::Dataset;
 use langevin_eval::{Interval, Roc};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// Resamples of each interval of AUPR and FPR95.
@@ -57,6 +59,9 @@ pub struct Ood {
     /// A line for each class of --ood too, where it has classes, each against all of --data
     #[arg(long)]
     pub by_class: bool,
+    /// Write the table, with the score of each sample and its place in its data (from 0), as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     /// Write histograms of the scores as a picture
     #[arg(long, value_name = "FILE.png")]
     pub plot: Option<PathBuf>,
@@ -97,6 +102,7 @@ pub fn run(args: &Ood) -> Result<()> {
         return usage(format!("-n {}: give at least 2", args.number));
     }
     args.plot.iter().try_for_each(|path| output::writable_as(path, &["png"]))?;
+    args.json.as_deref().map_or(Ok(()), output::writable)?;
     let opened = crate::open::open(&args.model, &device)?;
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
@@ -121,18 +127,37 @@ pub fn run(args: &Ood) -> Result<()> {
     let odd = others.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
     progress.done();
 
-    let mut table = vec![["score", "against", "AUROC", "", "AUPR", "", "FPR95", "", "n"].map(String::from).to_vec()];
+    let against = others.iter().zip(&odd).map(|(set, scores)| Ok((against(set, args.by_class)?, scores)));
+    let against = against.collect::<Result<Vec<_>>>()?;
+    let lines = scorer.names().len() * against.iter().map(|(sets, _)| sets.len()).sum::<usize>();
+    let mut progress = Progress::new(lines as u64, "intervals");
+    let mut lines = vec![];
     for (s, name) in scorer.names().iter().enumerate() {
-        for (set, scores) in others.iter().zip(&odd) {
-            table.push(line(name, &set.name, &scores[s], &belonging[s], args.seed)?);
-            for (class, places) in if args.by_class { set.classes()? } else { vec![] } {
+        for (sets, scores) in &against {
+            for (set, places) in sets {
                 let some: Vec<f64> = places.iter().map(|&i| scores[s][i]).collect();
-                table.push(line(name, &class, &some, &belonging[s], args.seed)?);
+                lines.push(Line::of(name, set, &some, &belonging[s], args.seed)?);
+                progress.step();
             }
         }
     }
+    progress.done();
+    let head = ["score", "against", "AUROC", "", "AUPR", "", "FPR95", "", "n"].map(String::from).to_vec();
+    let table: Vec<_> = std::iter::once(head).chain(lines.iter().map(Line::words)).collect();
     output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;
     crate::talk!("\n{}", scorer.settings(fitted.len()));
+    if let Some(path) = &args.json {
+        let of = |set: &Set, scores: &[Vec<f64>]| -> Value {
+            let scores: Map<String, Value> =
+                scorer.names().into_iter().zip(scores).map(|(name, scores)| (name.into(), json!(scores))).collect();
+            json!({ "name": set.name, "places": set.idx, "scores": scores })
+        };
+        let all = json!({
+            "model": args.model, "table": lines, "data": of(&data, &belonging),
+            "ood": others.iter().zip(&odd).map(|(set, scores)| of(set, scores)).collect::<Vec<_>>(),
+        });
+        output::save(path, &serde_json::to_vec_pretty(&all)?)?;
+    }
     let Some(path) = &args.plot else { return Ok(()) };
     let sets = std::iter::once(&data).chain(&others).map(|set| set.name.as_str());
     let of = |s: usize| -> Vec<(&str, &[f64])> {
@@ -152,20 +177,63 @@ fn short(spec: &str) -> String {
     }
 }
 
+/// What is compared with the data that belong: all samples of a set, and those of each class.
+fn against(set: &Set, by_class: bool) -> Result<Vec<(String, Vec<usize>)>> {
+    let mut sets = vec![(set.name.clone(), (0..set.idx.len()).collect())];
+    if by_class {
+        sets.extend(set.classes()?);
+    }
+    Ok(sets)
+}
+
+/// A figure with its interval of 95% confidence.
+#[derive(Serialize)]
+struct Figure {
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Figure {
+    fn of(value: f64, Interval { low, high }: Interval) -> Self {
+        Self { value, low, high }
+    }
+}
+
 /// A line of the table.
-fn line(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -> Result<Vec<String>> {
-    let roc = Roc::new(odd, belonging)?;
-    let mut noise = Noise::seeds(&[seed]);
-    let range = |Interval { low, high }: Interval| format!("[{low:.4}, {high:.4}]");
-    Ok(vec![
-        score.into(),
-        against.into(),
-        format!("{:.4}", roc.auroc()),
-        range(roc.auroc_interval()),
-        format!("{:.4}", roc.average_precision()),
-        range(roc.average_precision_interval(RESAMPLES, &mut noise)?),
-        format!("{:.4}", roc.fpr_at(0.95)),
-        range(roc.fpr_interval(0.95, RESAMPLES, &mut noise)?),
-        format!("{} + {}", odd.len(), belonging.len()),
-    ])
+#[derive(Serialize)]
+struct Line {
+    score: String,
+    against: String,
+    auroc: Figure,
+    aupr: Figure,
+    fpr95: Figure,
+    /// Samples that do not belong, and that do.
+    n: [usize; 2],
+}
+
+impl Line {
+    fn of(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -> Result<Self> {
+        let roc = Roc::new(odd, belonging)?;
+        let mut noise = Noise::seeds(&[seed]);
+        Ok(Self {
+            score: score.into(),
+            against: against.into(),
+            auroc: Figure::of(roc.auroc(), roc.auroc_interval()),
+            aupr: Figure::of(roc.average_precision(), roc.average_precision_interval(RESAMPLES, &mut noise)?),
+            fpr95: Figure::of(roc.fpr_at(0.95), roc.fpr_interval(0.95, RESAMPLES, &mut noise)?),
+            n: [odd.len(), belonging.len()],
+        })
+    }
+
+    fn words(&self) -> Vec<String> {
+        let figures = [&self.auroc, &self.aupr, &self.fpr95];
+        let words = |f: &Figure| [format!("{:.4}", f.value), format!("[{:.4}, {:.4}]", f.low, f.high)];
+        let n = format!("{} + {}", self.n[0], self.n[1]);
+        [self.score.clone(), self.against.clone()]
+            .into_iter()
+            .chain(figures.into_iter().flat_map(words))
+            .chain([n])
+            .collect()
+    }
 }

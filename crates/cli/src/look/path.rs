@@ -3,6 +3,7 @@
 use super::{Subject, at, denoiser};
 use crate::draw::Start;
 use crate::output::{self, chart};
+use crate::progress::Progress;
 use crate::run::usage;
 use anyhow::Result;
 use clap::Parser;
@@ -71,7 +72,14 @@ pub fn run(args: &Path) -> Result<()> {
         }
     };
     let x = points.affine(denoiser.process().marginal(t).alpha, 0.)?;
-    let profile = path::along(&denoiser, &x, t, args.subject.batch)?;
+    let mut progress: Option<Progress> = None;
+    let profile = path::along(&denoiser, &x, t, args.subject.batch, |done, all| {
+        let progress = progress.get_or_insert_with(|| Progress::new(all as u64, "batches"));
+        if done > 0 {
+            progress.step();
+        }
+    })?;
+    progress.into_iter().for_each(Progress::done);
     let at = |i: usize| i as f64 / (args.points - 1) as f64;
     for (i, energy) in profile.energy.iter().enumerate() {
         crate::say!("{:.4}  {energy:.4}", at(i))?;

@@ -46,9 +46,17 @@ pub fn straight(a: &Tensor, b: &Tensor, points: usize) -> Result<Tensor> {
     scale(&all(a)?, &rest)? + scale(&all(b)?, &weights)?
 }
 
-/// The energy at time `t` along `path` `[N, ...]` of x_t, straight from point to point; `batch` points at a time.
-pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Profile> {
+/// The energy at time `t` along `path` `[N, ...]` of x_t, straight from point to point; `batch` points at a time. Before
+/// the first and after each `watch` is told how many batches there were, of how many.
+pub fn along(
+    m: &dyn Denoiser,
+    path: &Tensor,
+    t: f64,
+    batch: usize,
+    mut watch: impl FnMut(usize, usize),
+) -> Result<Profile> {
     let (n, batch) = (path.dim(0)?, batch.max(1));
+    let (mut done, points) = (0, n.div_ceil(batch));
     if n < 2 {
         bail!("path: {n} points; give at least 2");
     }
@@ -57,7 +65,13 @@ pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Pr
         (0..count).step_by(batch).map(|i| path.narrow(0, i, batch.min(count - i))).collect()
     };
     if let Some(energy) = m.noisy_energy() {
-        let at = |x: &Tensor| to_host(&energy.energy_at(x, &[t])?.detach());
+        watch(0, points);
+        let at = |x: &Tensor| {
+            let found = to_host(&energy.energy_at(x, &[t])?.detach())?;
+            done += 1;
+            watch(done, points);
+            Ok(found)
+        };
         let all: Vec<f64> = pieces(path)?.iter().map(at).collect::<Result<Vec<_>>>()?.concat();
         let first = all.first().copied().unwrap_or(f64::NAN);
         return Ok(Profile { energy: all.iter().map(|e| e - first).collect(), error: None });
@@ -65,9 +79,16 @@ pub fn along(m: &dyn Denoiser, path: &Tensor, t: f64, batch: usize) -> Result<Pr
     // of each piece a quarter, the middle and three quarters of the way
     let (from, to) = (path.narrow(0, 0, n - 1)?, path.narrow(0, 1, n - 1)?);
     let between = |part: f64| from.affine(1. - part, 0.)? + to.affine(part, 0.)?;
-    let score = |x: &Tensor| {
-        let parts = pieces(x)?.iter().map(|x| Ok(m.score(x, &[t])?.detach())).collect::<Result<Vec<_>>>()?;
-        rows(&Tensor::cat(&parts, 0)?)
+    let all = points + 3 * (n - 1).div_ceil(batch);
+    watch(0, all);
+    let mut score = |x: &Tensor| {
+        let of = |x: &Tensor| {
+            let found = m.score(x, &[t])?.detach();
+            done += 1;
+            watch(done, all);
+            Ok(found)
+        };
+        rows(&Tensor::cat(&pieces(x)?.iter().map(of).collect::<Result<Vec<_>>>()?, 0)?)
     };
     let (ends, inner) = (score(path)?, [0.25, 0.5, 0.75].map(|part| score(&between(part)?)));
     let [quarter, middle, three] = inner;

@@ -59,8 +59,8 @@ impl Gaussian {
         match covariance.llt(Side::Lower) {
             Ok(factor) => Ok(Self { mean, factor }),
             Err(_) => bail!(
-                "the {k} numbers of a sample do not vary freely over the {} samples that they are fitted to; give more \
-                 samples or fewer levels, or a larger ridge",
+                "the {k} numbers of a sample do not vary freely over the {} samples that they are fitted to: some never vary, or \
+                 two are the same; give other samples or fewer levels, or where they vary a little a larger ridge than {ridge:e}",
                 rows.len()
             ),
         }

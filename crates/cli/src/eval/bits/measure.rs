@@ -26,6 +26,8 @@ pub struct Task<'a> {
     args: &'a Bits,
     model: &'a Model,
     points: Points,
+    /// Where in the data they are.
+    places: Vec<usize>,
     unit: Unit,
     d: usize,
     /// What the user should know of the data.
@@ -79,7 +81,7 @@ impl<'a> Task<'a> {
                  tell; train with data.dequantise=true for figures that mean something"
             );
         }
-        let (x, labels) = take(&data, n, args)?;
+        let (x, labels, places) = take(&data, n, args)?;
         let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
         let labels = match (spec.labels(), &args.class) {
             (None, None) => None,
@@ -111,7 +113,7 @@ impl<'a> Task<'a> {
             Kind::Points => (Unit::Nats, "points as they are".into()),
         };
         let points = Points { x, labels, t: vec![t] };
-        Ok(Self { args, model, d: spec.shape.iter().product(), points, unit, data: of, columns })
+        Ok(Self { args, model, d: spec.shape.iter().product(), points, places, unit, data: of, columns })
     }
 
     /// What `method` finds.
@@ -277,7 +279,7 @@ impl<'a> Task<'a> {
             "unit": self.unit, "dimensions": self.d, "t": self.points.t[0], "noised": self.args.noised,
             "prior": { "t": process.span().1, "std": process.marginal(process.span().1).sigma },
             "dequantised": matches!(self.unit, Unit::BitsPerDim { .. }), "columns": self.columns,
-            "methods": methods, "differences": differences.collect::<Vec<_>>(),
+            "places": self.places, "methods": methods, "differences": differences.collect::<Vec<_>>(),
         })
     }
 }
@@ -288,17 +290,21 @@ fn noised(x: &Tensor, at: &Marginal, seed: u64) -> Result<Tensor> {
     Ok((x.affine(at.alpha, 0.)? + eps.affine(at.sigma, 0.)?)?)
 }
 
-/// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; and their labels.
-fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Option<Vec<u32>>)> {
+/// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; their labels; and their
+/// places in the data.
+fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Option<Vec<u32>>, Vec<usize>)> {
     let batch = n.min(512);
     let dequantise = data.kind() == Kind::Image;
     let loader = Loader::new(data.clone(), LoaderOptions { batch, seed: args.seed, flip: false, dequantise })?;
-    let batches = (0..n.div_ceil(batch) as u64).map(|i| loader.batch(i)).collect::<candle_core::Result<Vec<_>>>()?;
+    let numbers = || 0..n.div_ceil(batch) as u64;
+    let batches = numbers().map(|i| loader.batch(i)).collect::<candle_core::Result<Vec<_>>>()?;
+    let mut places = numbers().map(|i| loader.places(i)).collect::<candle_core::Result<Vec<_>>>()?.concat();
+    places.truncate(n);
     let x = Tensor::cat(&batches.iter().map(|batch| &batch.x).collect::<Vec<_>>(), 0)?.narrow(0, 0, n)?;
     let labels: Option<Vec<&Tensor>> = batches.iter().map(|batch| batch.labels.as_ref()).collect();
     let labels = match labels {
         Some(labels) => Some(Tensor::cat(&labels, 0)?.narrow(0, 0, n)?.to_vec1()?),
         None => None,
     };
-    Ok((x, labels))
+    Ok((x, labels, places))
 }
