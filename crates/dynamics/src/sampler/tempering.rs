@@ -113,7 +113,7 @@ impl Tempering {
         let place = self.report.levels.len().saturating_sub(1); // of the last
         let swept = sweep(&mut self.ladder, &densities, place + self.done, z)?;
         self.done += 1;
-        let kept = self.report.levels.iter_mut().rev().zip(self.ladder.iter().zip(swept).rev());
-        kept.map(|(level, (rung, swept))| level.add(&rung.at, swept)).collect()
+        let mut kept = self.report.levels.iter_mut().rev().zip(self.ladder.iter().zip(swept).rev());
+        kept.try_for_each(|(level, (rung, swept))| level.add(&rung.at, swept))
     }
 }
