@@ -80,7 +80,9 @@ impl Replicas {
                 found.add(&rung.at, *swept)?;
             }
         }
-        report.levels.push(found);
+        if !rungs.is_empty() {
+            report.levels.push(found);
+        }
         let mut moved = levels.iter().skip(first).zip(rungs);
         for (run, (level, rung)) in self.behind.iter_mut().skip(first).zip(&mut moved) {
             *run = (level.scaled(&rung.at.x)?, rung.kernel);
