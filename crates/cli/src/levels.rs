@@ -54,6 +54,17 @@ pub fn warn(report: &Report) {
             last.noise
         );
     }
+    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.swaps.map(|s| s.acceptance())).collect();
+    let few = swaps.iter().filter(|rate| **rate < STUCK).count();
+    if few > 0 {
+        crate::talk!(
+            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: take more sampler.steps; for a model with a \
+             score alone, swaps over a path whose line integral is not known well enough are refused, as most are in many \
+             dimensions",
+            100. * STUCK,
+            swaps.len()
+        );
+    }
 }
 
 /// A number with so many decimals, where there is one: too few steps tell neither ESS nor R-hat.

@@ -163,13 +163,6 @@ impl Sampler {
                 predict.name()
             ));
         }
-        if matches!(predict, AnyParametrisation::Consistency(_)) && !self.sampler.get().wants_consistency() {
-            return usage(format!(
-                "sampler.name = {}: it goes by E[x_0 | x_t], and this is a consistency model, which tells the end of a path; \
-                 give sampler.name=consistency",
-                self.sampler.name()
-            ));
-        }
         Ok(())
     }
 }

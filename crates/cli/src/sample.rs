@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::Cond;
+use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::sampler::{AnySampler, Report};
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
@@ -59,11 +60,20 @@ pub fn run(args: &Sample) -> Result<()> {
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
     };
     reports(args, &way.sampler)?;
+    let consistency = matches!(opened.model.spec.predict, AnyParametrisation::Consistency(_));
+    if consistency && !way.sampler.get().wants_consistency() {
+        return usage(format!(
+            "sampler.name = {}: it goes by E[x_0 | x_t], and this is a consistency model, which tells the end of a path; \
+             give sampler.name=consistency",
+            way.sampler.name()
+        ));
+    }
     if way.sampler.get().wants_prior() && !matches!(start, Start::Noise) {
         let option = if args.from.is_some() { "--from" } else { "--interpolate" };
         return usage(format!(
-            "{option}: {} takes where it starts for draws of pure noise; use another sampler.name, or sampler.replicas=1",
-            way.sampler.name()
+            "{option}: {} takes where it starts for draws of pure noise; use another sampler.name{}",
+            way.sampler.name(),
+            if way.sampler.name() == "pc" { ", or sampler.replicas=1" } else { "" }
         ));
     }
     let batch = batch(args, &way.sampler, opened.kind(), seeds.len());

@@ -222,6 +222,8 @@ fn replicas_want_a_kernel_with_a_test() {
         let why = read.unwrap_err().to_string();
         assert!(why.contains("replicas is 2") && why.contains("corrector=mala"), "{why}");
     }
+    let none = r#"{"name": "pc", "replicas": 2, "corrector_steps": 0, "corrector": {"name": "mala"}}"#;
+    assert!(serde_json::from_str::<AnySampler>(none).unwrap_err().to_string().contains("corrector_steps 0"));
     let why = serde_json::from_str::<AnySampler>(r#"{"name": "pc", "replicas": 0}"#).unwrap_err().to_string();
     assert!(why.contains("replicas is 0"), "{why}");
     let with = |replicas| serde_json::json!({"name": "pc", "replicas": replicas, "corrector": {"name": "mala"}});

@@ -59,7 +59,8 @@ pub struct Ood {
     /// A line for each class of --ood too, where it has classes, each against all of --data
     #[arg(long)]
     pub by_class: bool,
-    /// Write the table, with the score of each sample and its place in its data (from 0), as JSON
+    /// Write the table, with the score of each sample and its place in its data (from 0), as JSON; null for a score
+    /// that is not finite
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write histograms of the scores as a picture

@@ -5,7 +5,7 @@ use candle_core::{Result, bail};
 
 /// An energy that rises by more than this over one proposal ran away.
 const RUNAWAY: f64 = 1000.;
-/// The log-ratio of what is refused for another reason: no uniform number is below its exponential.
+/// The log-ratio of what is refused for another reason: no uniform number but 0 is below its exponential.
 pub(super) const REFUSED: f64 = -RUNAWAY;
 
 /// Where chains may go.

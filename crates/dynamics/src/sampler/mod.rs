@@ -94,7 +94,8 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     }
 
     /// Whether a run must begin at draws of the prior, N(0, sigma^2 / [`Denoiser::prior_precision`]), and not at a noised
-    /// image: it weighs what it is given as such draws, and cannot see whether they are.
+    /// image: it weighs what it is given as such draws, or begins others beside them, and cannot see
+    /// whether they are.
     fn wants_prior(&self) -> bool {
         false
     }

@@ -47,8 +47,9 @@ pub struct Pc {
     /// the size as the kernel has it, in units of sigma, where chains stand still once sigma is far below the data's width.
     pub adapt: usize,
     /// Runs that are followed at once for replica exchange, each a level behind the one before, whose chains swap places with
-    /// those of their neighbours after each step of the corrector; 1 for none. A run costs as much as the first. Chains that
-    /// were swapped have no past, so that a predictor of several steps begins anew at each.
+    /// those of their neighbours after each step of the corrector, every second pair in turn; 1 for none. A run costs as much as
+    /// the first, and a swap two evaluations of an energy, or twelve of a score alone. Chains that were swapped have no past, so
+    /// that a predictor of several steps begins anew at each.
     pub replicas: usize,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
@@ -94,6 +95,12 @@ impl Sampler for Pc {
         if self.replicas > 1 && self.corrector.as_ref().is_none_or(|kernel| !kernel.get().corrected()) {
             bail!(
                 "replicas is {}: swaps are accepted by a test, and so must be the steps between them; give corrector=mala or hmc",
+                self.replicas
+            );
+        }
+        if self.replicas > 1 && self.corrector_steps == 0 {
+            bail!(
+                "replicas is {} and corrector_steps 0: chains swap after steps of the corrector; give at least 1",
                 self.replicas
             );
         }
