@@ -58,9 +58,9 @@ pub fn warn(report: &Report) {
     let few = swaps.iter().filter(|rate| **rate < STUCK).count();
     if few > 0 {
         crate::talk!(
-            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: take more sampler.steps; for a model with a \
-             score alone, swaps over a path whose line integral is not known well enough are refused, as most are in many \
-             dimensions",
+            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: neighbours are too far apart for samples of \
+             so many numbers, take more sampler.steps (of a model with a score alone, swaps are refused too where its line \
+             integral is not known well enough)",
             100. * STUCK,
             swaps.len()
         );

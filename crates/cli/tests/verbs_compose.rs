@@ -229,6 +229,14 @@ fn what_mcmc_did_is_shown_level_by_level() {
         assert_eq!(levels[1]["swaps"].is_number(), more == "swapped");
         assert_eq!(levels[1]["particles"].is_number(), more == "particles");
     }
+    // levels of 768 numbers in three steps have little in common
+    dir.model("images.safetensors", &spec(&[3, 16, 16], None, Head::Energy), &[]);
+    let few =
+        "sample images.safetensors -n 2 sampler.steps=3 sampler.name=pc sampler.corrector=mala sampler.replicas=2";
+    let ran = dir.run(few);
+    ran.ok();
+    assert!(ran.stderr.contains("replica exchange swapped less than 5% at 1 of 2"), "{}", ran.stderr);
+    dir.run(&format!("{few} --interpolate 1,2")).fails(2, &["--interpolate: pc", "sampler.replicas=1"]);
     dir.run("sample m.safetensors --report").fails(2, &["--report: heun has no steps of MCMC", "annealed-mcmc"]);
     let score = dir.model("d.safetensors", &spec(&[2], None, Head::Denoiser), &[]);
     dir.run(&format!("sample {} sampler.name=smc -n 3", score.display()))

@@ -226,6 +226,23 @@ fn points_are_drawn_over_the_energy_and_tables_are_text() {
     dir.run("sample p.safetensors --out p.csv sampler.steps=2").ok();
 }
 
+/// A consistency model wants its sampler, whatever the configuration that was saved with it says.
+#[test]
+fn a_consistency_model_is_drawn_by_its_sampler() {
+    let dir = Dir::new();
+    let of = ModelSpec {
+        predict: AnyParametrisation::named("consistency").unwrap(),
+        ..spec(&[1, 8, 8], None, Head::Denoiser)
+    };
+    dir.model("c.safetensors", &of, &[]);
+    let small = "train.batch=8 model.net.width=8 model.net.layers=1 train.steps=2";
+    dir.run(&format!("train toy:two-moons --out run model.head=denoiser model.predict=consistency {small}")).ok();
+    for model in ["c.safetensors", "run"] {
+        dir.run(&format!("sample {model}")).fails(2, &["sampler.name = heun", "give sampler.name=consistency"]);
+        dir.run(&format!("sample {model} -n 1 sampler.name=consistency sampler.steps=2")).ok();
+    }
+}
+
 #[test]
 fn changes_are_limited_to_the_sampler() {
     let dir = Dir::new();
@@ -238,13 +255,6 @@ fn changes_are_limited_to_the_sampler() {
     fails("sampler.steps=0", &["sampler.steps = 0"]);
     fails("sampler.name=huen", &["huen", "heun", "ddim"]);
     fails("sampler.name=consistency", &["consistency models", "heun"]);
-    let of = ModelSpec {
-        predict: AnyParametrisation::named("consistency").unwrap(),
-        ..spec(&[1, 8, 8], None, Head::Denoiser)
-    };
-    dir.model("c.safetensors", &of, &[]);
-    dir.run("sample c.safetensors sampler.name=heun").fails(2, &["sampler.name = heun", "sampler.name=consistency"]);
-    dir.run("sample c.safetensors -n 1 sampler.name=consistency sampler.steps=2").ok();
     fails("sampler.name=pc sampler.replicas=2", &["replicas is 2", "corrector=mala"]);
     fails("sampler.grid=karas", &["karas", "karras"]);
     fails("noise=dice", &["dice", "counter"]);

@@ -214,6 +214,24 @@ fn replicas_leave_exact_levels_as_they_are() {
     }
 }
 
+/// Where a process begins at pure noise there is nothing to correct: that level is left out, of the report too.
+#[test]
+fn replicas_leave_pure_noise_out() {
+    let (process, mixture) = (AnyProcess::named("cosine").unwrap(), mixture());
+    let times = AnyGrid::from(Karras::default()).get().times(process.get(), 8).unwrap();
+    let mut pc = Pc { corrector: Some(Mala::default().into()), replicas: 3, ..Pc::default() };
+    let (mut z, n) = (Noise::seeds(&(0..50).collect::<Vec<_>>()), 50);
+    let x = prior(process.get(), times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
+    let model = Fast::new(&mixture, process.get());
+    let x = to_host(&run(&model, &mut pc, &times, &x, &mut z, |_| Ok(())).unwrap()).unwrap();
+    assert!(x.iter().all(|v| v.abs() < 5.), "{x:?}");
+    let pure =
+        times.iter().filter(|&&t| t > 0. && process.get().marginal(t).sigma > 1e3 * process.get().marginal(t).alpha);
+    let (pure, levels) = (pure.count(), &pc.report.levels);
+    assert!(pure > 0 && levels.len() == 8 - pure, "{pure} of 8, {} told", levels.len());
+    assert!(levels.iter().all(|level| level.stats.proposed == n as u64), "{levels:?}");
+}
+
 /// Without a test of acceptance nothing leaves the levels as they are between swaps.
 #[test]
 fn replicas_want_a_kernel_with_a_test() {

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor};
 use common::Plain;
 use langevin_dynamics::mcmc::{
-    AnyKernel, Chain, Energy, Hmc, Kernel, Langevin, Level, Mala, Score, Stats, View, mala, tempering,
+    AnyKernel, Chain, Energy, Hmc, Kernel, Langevin, Level, Mala, Rung, Score, Stats, View, mala, sweep, tempering,
 };
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Denoiser, Mixture};
@@ -209,6 +209,29 @@ fn swaps_need_no_normaliser() {
     pairs.for_each(|((low, high), (a, b))| assert!((*low, *high) == (a, b) || (*low, *high) == (b, a)));
     let (at_a, at_b) = (bowl.look(&a).unwrap(), bowl.look(&b).unwrap());
     assert_eq!(tempering::swap(&bowl, &bowl, &at_a, &at_b, z).unwrap().2.acceptance(), 1.);
+}
+
+/// What does not go together is named; nothing at all is no error.
+#[test]
+fn rungs_go_with_densities() {
+    let z = &mut Noise::seeds(&seeds(3));
+    let kernel = AnyKernel::from(Mala::default());
+    let rung =
+        |n: usize| Rung::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap(), &kernel, &[1.]).unwrap();
+    let fails = |rungs: &mut [Rung], of: &[&dyn Score], z: &mut Noise| sweep(rungs, of, 0, z).unwrap_err().to_string();
+    let why = fails(&mut [rung(3), rung(3)], &[&bowl], z);
+    assert!(why.contains("2 rungs at 1 densities"), "{why}");
+    let why = fails(&mut [rung(3), rung(2)], &[&bowl, &bowl], z);
+    assert!(why.contains("[3, 2] and [2, 2]"), "{why}");
+    assert!(sweep(&mut [], &[], 0, z).unwrap().is_empty());
+    // the last pair, then the one before
+    let mut rungs = [rung(3), rung(3), rung(3)];
+    let mut turns = [0, 1].map(|turn| {
+        let swept = sweep(&mut rungs, &[&bowl, &bowl, &bowl], turn, z).unwrap();
+        swept.iter().map(|at| at.swapped.is_some()).collect::<Vec<_>>()
+    });
+    turns.iter_mut().for_each(|turn| assert!(!turn.remove(0)));
+    assert_eq!(turns, [[false, true], [true, false]]);
 }
 
 /// Step sizes adapt chain by chain: a chain is its seed's own, whatever runs beside it.

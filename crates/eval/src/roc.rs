@@ -11,6 +11,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
+use serde::Serialize;
 
 /// The standard normal number that 2.5% lie above.
 const Z: f64 = 1.959_963_984_540_054;
@@ -53,7 +54,7 @@ pub struct Point {
 }
 
 /// Where the true value lies, with 95% confidence.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// Its lower end.
     pub low: f64,

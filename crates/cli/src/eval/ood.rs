@@ -191,14 +191,8 @@ fn against(set: &Set, by_class: bool) -> Result<Vec<(String, Vec<usize>)>> {
 #[derive(Serialize)]
 struct Figure {
     value: f64,
-    low: f64,
-    high: f64,
-}
-
-impl Figure {
-    fn of(value: f64, Interval { low, high }: Interval) -> Self {
-        Self { value, low, high }
-    }
+    #[serde(flatten)]
+    interval: Interval,
 }
 
 /// A line of the table.
@@ -220,16 +214,21 @@ impl Line {
         Ok(Self {
             score: score.into(),
             against: against.into(),
-            auroc: Figure::of(roc.auroc(), roc.auroc_interval()),
-            aupr: Figure::of(roc.average_precision(), roc.average_precision_interval(RESAMPLES, &mut noise)?),
-            fpr95: Figure::of(roc.fpr_at(0.95), roc.fpr_interval(0.95, RESAMPLES, &mut noise)?),
+            auroc: Figure { value: roc.auroc(), interval: roc.auroc_interval() },
+            aupr: Figure {
+                value: roc.average_precision(),
+                interval: roc.average_precision_interval(RESAMPLES, &mut noise)?,
+            },
+            fpr95: Figure { value: roc.fpr_at(0.95), interval: roc.fpr_interval(0.95, RESAMPLES, &mut noise)? },
             n: [odd.len(), belonging.len()],
         })
     }
 
     fn words(&self) -> Vec<String> {
         let figures = [&self.auroc, &self.aupr, &self.fpr95];
-        let words = |f: &Figure| [format!("{:.4}", f.value), format!("[{:.4}, {:.4}]", f.low, f.high)];
+        let words = |Figure { value, interval: Interval { low, high } }: &Figure| {
+            [format!("{value:.4}"), format!("[{low:.4}, {high:.4}]")]
+        };
         let n = format!("{} + {}", self.n[0], self.n[1]);
         [self.score.clone(), self.against.clone()]
             .into_iter()

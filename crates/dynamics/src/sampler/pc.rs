@@ -49,7 +49,8 @@ pub struct Pc {
     /// Runs that are followed at once for replica exchange, each a level behind the one before, whose chains swap places with
     /// those of their neighbours after each step of the corrector, every second pair in turn; 1 for none. A run costs as much as
     /// the first, and a swap two evaluations of an energy, or twelve of a score alone. Chains that were swapped have no past, so
-    /// that a predictor of several steps begins anew at each.
+    /// that a predictor of several steps begins anew at each. Levels of d numbers overlap where sigma changes by a part of about
+    /// 1/sqrt(d): in images chains swap on a grid of hundreds of levels only.
     pub replicas: usize,
     /// Ratio of the norms of the step along the score and of the noise.
     pub snr: f64,
