@@ -188,7 +188,8 @@ pub struct Sample {
     /// Write each sample as DIR/SEED.png
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
-    /// Write all samples as arrays: arr_0 u8 [N, H, W, C], arr_1 labels (f32 [N, D] for points and tables)
+    /// Write all samples as arrays: arr_0 u8 [N, H, W, C], arr_1 labels (arr_0 [N, D] for points and tables, in the units of
+    /// the table, f32 or, where that lacks the digits of a column, f64)
     #[arg(long, value_name = "FILE.npz")]
     pub npz: Option<PathBuf>,
     /// Write the path from noise to samples as an animation
@@ -236,7 +237,8 @@ pub struct Sample {
 #[command(after_long_help = "\
 The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them. \
 For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy \
-and logp of a model with a process they are the unscaled x_t and the process's time t. logp, in nats, is by the energy \
+and logp of a model with a process they are x_t and the process's time t, in the range of the model: of a table \
+(value - mean) / deviation of each column, which `langevin info` tells. logp, in nats, is by the energy \
 where this is normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
 
 Examples:

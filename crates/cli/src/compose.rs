@@ -294,7 +294,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
         crate::say!("{}", folder.display())?;
     }
     if let Some(path) = &args.npz {
-        output::save(path, &arrays(kind, &x, None)?)?;
+        output::save(path, &arrays(kind, composition.first()?.opened.columns()?.as_ref(), &x, None)?)?;
         crate::say!("{}", path.display())?;
     }
     mcmc(args, report.as_ref())

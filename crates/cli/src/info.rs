@@ -2,8 +2,10 @@
 
 use crate::args::Info;
 use crate::open::{self, Opened, SIGMA_REL, STEP};
+use crate::output::digits;
 use anyhow::Result;
 use candle_core::{DType, Device};
+use langevin_data::Columns;
 use langevin_models::{Form, Head, pipeline};
 use std::path::Path;
 
@@ -59,9 +61,18 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
         all.push(line("data", &run.data.spec));
     }
     if let Some(columns) = opened.columns()? {
-        all.push(line("columns", columns.names.join(", ")));
+        all.push(line("columns", column_lines(&columns).join(", ")));
     }
     Ok(all)
+}
+
+/// Each column with its mean and deviation, or the value that all rows have.
+fn column_lines(columns: &Columns) -> Vec<String> {
+    let one = |(name, (&mean, &std)): (&String, (&f64, &f64))| match std {
+        0. => format!("{name} = {mean}"),
+        _ => format!("{name} ({} +- {})", digits(mean, std), digits(std, std)),
+    };
+    columns.names.iter().zip(columns.mean.iter().zip(&columns.std)).map(one).collect()
 }
 
 fn head(head: Head, form: Form) -> String {

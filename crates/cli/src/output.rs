@@ -8,7 +8,7 @@ pub use landscape::{Energy, View, landscape, viridis};
 pub use npz::npz;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use image::{Rgb, RgbImage};
 use langevin_data::Columns;
 use std::fs::{File, OpenOptions};
@@ -164,6 +164,21 @@ pub fn save_samples(path: &Path, columns: Option<&Columns>, x: &Tensor) -> Resul
     save_csv(path, &columns.names, rows.iter().map(cells))
 }
 
+/// Samples `[N, D]` as arrays have them: in the units of their columns if they have some. f32, or f64 where that lacks the
+/// digits of a column.
+pub fn in_units(columns: Option<&Columns>, x: &Tensor) -> Result<Tensor> {
+    let Some(columns) = columns else { return Ok(x.to_dtype(DType::F32)?) };
+    let rows = Tensor::new(columns.restore(x)?, &Device::Cpu)?;
+    let short = columns.mean.iter().zip(&columns.std).any(|(&mean, &std)| match std {
+        0. => (mean as f32).to_string() != mean.to_string(),
+        std => mean.abs() > DIGITS * std || mean.abs() + DIGITS * std > f64::from(f32::MAX),
+    });
+    Ok(if short { rows } else { rows.to_dtype(DType::F32)? })
+}
+
+/// A column whose mean is more deviations from 0 than this is not written as f32.
+const DIGITS: f64 = 1000.;
+
 /// Writes a table as CSV, its columns under `names`, row by row as they come.
 pub fn save_csv(path: &Path, names: &[String], mut rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
     save_by(path, |file| {
@@ -179,8 +194,13 @@ pub fn digits(v: f64, unit: f64) -> String {
     let places = (7. - unit.log10().floor()).clamp(0., 300.) as usize;
     let (all, some) = (v.to_string(), format!("{v:.places$}"));
     let some = if some.contains('.') { some.trim_end_matches('0').trim_end_matches('.') } else { &some };
-    if some.len() < all.len() { some.into() } else { all }
+    let shortest = if some.len() < all.len() { some } else { &all };
+    // numbers that are far from 1 are read more easily with an exponent
+    if shortest.len() > LONG { format!("{v:e}") } else { shortest.into() }
 }
+
+/// Characters of a number that is still read as it stands.
+const LONG: usize = 24;
 
 /// The lines of a table of words, its columns beneath each other.
 pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
@@ -249,7 +269,6 @@ fn is_special(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn levels_are_the_inverse_of_the_loaders_scaling() -> Result<()> {
@@ -286,6 +305,9 @@ mod tests {
         let found = [(1e9 + 0.123_456_789, 1.), (1e9 + 0.5, 1e3), (1000., 0.), (0.1, 1e-20), (12_345.678, 1e9)];
         let found = found.map(|(v, unit)| digits(v, unit));
         assert_eq!(found, ["1000000000.1234568", "1000000000.5", "1000", "0.1", "12346"]);
+        let found = [(7e-6, 0.), (20_240_101., 0.), (1.25e300, 1e299), (-2.5e-31, 1e-32)];
+        let found = found.map(|(v, unit)| digits(v, unit));
+        assert_eq!(found, ["0.000007", "20240101", "1.25e300", "-2.5e-31"]);
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn write(
         crate::say!("{}", folder.display())?;
     }
     if let Some(path) = &args.npz {
-        output::save(path, &arrays(opened.kind(), &drawn.x, labels)?)?;
+        output::save(path, &arrays(opened.kind(), opened.columns()?.as_ref(), &drawn.x, labels)?)?;
         crate::say!("{}", path.display())?;
     }
     if let Some(path) = &args.gif {
@@ -252,9 +252,9 @@ pub fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `arr_0` (u8 `[N, H, W, C]` for images, f32 `[N, D]`) and `arr_1`, the labels.
-pub fn arrays(kind: Kind, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
-    let samples = if kind == Kind::Image { output::to_u8(x)? } else { x.to_dtype(DType::F32)? };
+/// `arr_0` (u8 `[N, H, W, C]` for images; `[N, D]`, in the units of the columns of a table) and `arr_1`, the labels.
+pub fn arrays(kind: Kind, columns: Option<&Columns>, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
+    let samples = if kind == Kind::Image { output::to_u8(x)? } else { output::in_units(columns, x)? };
     let labels = labels.map(|l| Tensor::new(l.iter().map(|&l| i64::from(l)).collect::<Vec<_>>(), &Device::Cpu));
     match labels.transpose()? {
         Some(labels) => output::npz(&[("arr_0", &samples), ("arr_1", &labels)]),

@@ -5,7 +5,7 @@ use crate::open::Opened;
 use crate::progress::Progress;
 use crate::run::{apply, read, usage};
 use anyhow::{Result, bail};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use clap::Args;
 use langevin_data::{Dataset, Kind, Options, dequantise, spread};
 use langevin_dynamics::Denoiser;
@@ -156,6 +156,12 @@ impl<'a> Scorer<'a> {
         let Plan { detectors, spec, label } = plan;
         let data = open(opened, &spec, "--fit")?;
         let idx = choose(&members(&opened.model.spec, label, data.as_ref())?, args.fit_samples, FITTED);
+        if data.kind() == Kind::Table && outside(&data.get(&idx)?.x)?.contains(&true) {
+            return usage(format!(
+                "--fit {spec}: some rows have another value in a column that was constant in what the model learnt; leave them \
+                 out"
+            ));
+        }
         for slow in detectors.iter().filter(|detector| detector.get().slow()) {
             crate::talk!(
                 "{} asks the model some hundred times about each sample, of which {} are fitted to; --fit-samples makes \
@@ -209,9 +215,14 @@ impl<'a> Scorer<'a> {
     /// Every score of the samples `idx` of `data`: `[scores][samples]`. The noise of a sample belongs to its index. Where
     /// the model is not finite a sample is as far out as can be.
     pub fn scores(&self, data: &dyn Dataset, idx: &[usize], progress: &mut Progress) -> Result<Vec<Vec<f64>>> {
+        let outside = match data.kind() {
+            Kind::Table => outside(&data.get(idx)?.x)?,
+            _ => vec![false; idx.len()],
+        };
         let of = |(detector, rule): &(AnyDetector, Rule)| -> Result<Vec<f64>> {
-            let rows = self.features(detector, data, idx, progress)?;
-            Ok(rows.iter().map(|row| rule(row)).map(|s| if s.is_nan() { f64::INFINITY } else { s }).collect())
+            let scores = self.features(detector, data, idx, progress)?.into_iter().map(|row| rule(&row));
+            let far = |(s, outside): (f64, &bool)| if *outside || s.is_nan() { f64::INFINITY } else { s };
+            Ok(scores.zip(&outside).map(far).collect())
         };
         self.fitted.iter().map(of).collect()
     }
@@ -266,6 +277,12 @@ pub fn samples(opened: &Opened, data: &dyn Dataset, idx: &[usize]) -> Result<Ten
         x = dequantise(&x, &mut Noise::seeds(&idx.iter().map(|&i| i as u64 ^ DEQUANTISED).collect::<Vec<_>>()))?;
     }
     Ok(model.spec.ranged(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
+}
+
+/// Which rows `x` `[B, D]` of a table have another value in a column that was constant in what the model learnt.
+pub fn outside(x: &Tensor) -> Result<Vec<bool>> {
+    let rows: Vec<Vec<f32>> = x.to_dtype(DType::F32)?.to_vec2()?;
+    Ok(rows.iter().map(|row| row.iter().any(|v| v.is_infinite())).collect())
 }
 
 /// The noise of the samples with these indices.

@@ -159,6 +159,17 @@ fn tables_are_as_the_model_learnt_them() {
     );
     assert_eq!(bits("c,b,a\n1020,0.05,11\n970,-0.1,8\n").ok(), plain.stdout);
     bits("c,b,d\n1020,0.05,11\n970,-0.1,8\n").fails(1, &["t.csv", "c, b, d", "a, b, c"]);
+    // a constant column adds nothing to the units, and no row can have another value in it
+    let columns = r#"{"names":["a","b","c"],"mean":[10,7e-9,1000],"std":[2,0,50]}"#.to_string();
+    dir.model("constant.safetensors", &spec(&[3], None, Head::Energy), &[("langevin.columns", columns)]);
+    let bits = |table: &str| {
+        std::fs::write(dir.path("t.csv"), table).unwrap();
+        dir.run("eval bits constant.safetensors --data t.csv --method ode")
+    };
+    let found = bits("a,b,c\n11,7e-9,1020\n8,7e-9,970\n");
+    let words = [format!("{:+.4} nats", 100f64.ln()), "constant       b: ".into()];
+    assert!(words.iter().all(|words| found.ok().contains(words)), "{}", found.stdout);
+    bits("a,b,c\n11,7e-9,1020\n8,9e-9,970\n").fails(2, &["--data t.csv: row 2", "(b)", "no density"]);
     dir.run("eval bits table.safetensors --data t.csv --method ode --max-steps 0").fails(2, &["--max-steps 0"]);
     dir.run("eval bits exact:gaussian-12d --data rows.csv --method ode --max-steps 2")
         .fails(1, &["max_steps", "after 2"]);

@@ -214,6 +214,32 @@ fn cells_are_filled_with_their_conditional_mean() {
     dir.run("impute m.safetensors --data holes.csv --out x.csv").fails(2, &["model of a table"]);
 }
 
+/// The missing cells of a constant column have its very value; a cell that says another is kept, and is no condition.
+#[test]
+fn constant_columns_are_filled_exactly() {
+    let dir = Dir::new();
+    let rows: String = (0..40).map(|i| format!("{},7e-6,{}\n", i % 7, (i * i) % 11)).collect();
+    fs::write(dir.path("whole.csv"), format!("a,tare,b\n{rows}")).unwrap();
+    let small = "model.net.width=16 model.net.layers=1 train.steps=30 train.batch=16";
+    let ran = dir.run(&format!("train toy --data whole.csv --out run {small}"));
+    ran.ok();
+    assert!(ran.stderr.contains("constant columns, the same in every sample: tare = 0.000007"), "{}", ran.stderr);
+    fs::write(dir.path("holes.csv"), "tare,b,a\n,3,\n7e-6,,4\n9e-6,,4\n").unwrap();
+    for how in ["-n 7", "-n 3 --draws", "-n 2 --method dps", "-n 2 --method replace", "-n 2 --method repaint"] {
+        dir.run(&format!("impute run --data holes.csv --out filled.csv sampler.steps=4 {how}")).ok();
+        let text = fs::read_to_string(dir.path("filled.csv")).unwrap();
+        let rows = text.lines().skip(1).map(|line| line.split(',').rev().nth(2).unwrap());
+        for (i, cell) in rows.enumerate() {
+            assert_eq!(cell, ["0.000007", "7e-6", "9e-6"][i % 3], "{text}");
+        }
+    }
+    for name in ["heun", "ddpm", "annealed-langevin", "pc"] {
+        dir.run(&format!("sample run -n 9 --out s.csv sampler.steps=4 sampler.name={name}")).ok();
+        let text = fs::read_to_string(dir.path("s.csv")).unwrap();
+        assert!(text.lines().skip(1).all(|line| line.split(',').nth(1) == Some("0.000007")), "{name}: {text}");
+    }
+}
+
 #[test]
 fn cells_are_filled_by_the_class_that_is_told() {
     let dir = Dir::new();

@@ -152,6 +152,28 @@ fn points_and_tables_are_scored_too() {
     };
     assert_eq!(words(&far), words(&plain), "one cell changes no other row");
     flagged("one.csv", "of 1 flagged");
+    // another value in a column that was constant is as far out as can be, and changes no other row
+    let columns = r#"{"names":["a","b","c"],"mean":[10,7e-9,1000],"std":[2,0,50]}"#.to_string();
+    dir.model("constant.safetensors", &spec(&[3], None, Head::Energy), &[("langevin.columns", columns)]);
+    let constant: String = rows.iter().map(|[a, _, c]| format!("{a},7e-9,{c}\n")).collect();
+    std::fs::write(dir.path("constant.csv"), format!("a,b,c\n{constant}")).unwrap();
+    std::fs::write(dir.path("off.csv"), format!("a,b,c\n{constant}10,8e-9,1000\n")).unwrap();
+    let of = |data: &str, fit: &str| {
+        dir.run(&format!(
+            "detect constant.safetensors {data} --fit {fit} --fit-samples 20 --scores energy,score-norms --levels 0.5 --alpha 0.1"
+        ))
+    };
+    let (plain, off) = (of("constant.csv", "constant.csv"), of("off.csv", "constant.csv"));
+    let (plain, lines) = (plain.ok(), off.ok());
+    assert_eq!(
+        words(&lines.lines().take(61).map(String::from).collect::<Vec<_>>()),
+        words(&plain.lines().map(String::from).collect::<Vec<_>>())
+    );
+    let last: Vec<&str> = lines.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!((last[1], last[3], last[5]), ("inf", "inf", "1"), "{lines}");
+    assert!(off.stderr.contains("0.000000008 in column b") && off.stderr.contains("of 61 flagged"), "{}", off.stderr);
+    std::fs::write(dir.path("two.csv"), "a,b,c\n10,8e-9,1000\n11,7e-9,1010\n").unwrap();
+    refused(&of("constant.csv", "two.csv"), 2, &["--fit two.csv", "constant"]);
     refused(&detect("other.csv"), 2, &["a, b, d", "trained on a, b, c"]);
     let ran = detect("holes.csv");
     refused(&ran, 2, &["column b", "langevin impute"]);

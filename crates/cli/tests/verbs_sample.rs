@@ -2,7 +2,7 @@
 
 mod common;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::Edm;
@@ -224,6 +224,36 @@ fn points_are_drawn_over_the_energy_and_tables_are_text() {
     dir.run("sample t.safetensors --gif t.gif").fails(2, &["--gif"]);
     dir.run("sample p.safetensors --images each").fails(2, &["--images"]);
     dir.run("sample p.safetensors --out p.csv sampler.steps=2").ok();
+}
+
+/// What is written of a table is in its units, whatever the file; a constant column is in every sample.
+#[test]
+fn arrays_of_a_table_have_the_numbers_of_its_text() {
+    let dir = Dir::new();
+    let columns = |last: &str| {
+        let text = format!(r#"{{"names":["a","tare","b"],"mean":[500,3e-9,{last}],"std":[20,0,4]}}"#);
+        [("langevin.columns", text)]
+    };
+    for (last, dtype) in [("-7", DType::F32), ("1700000000", DType::F64)] {
+        dir.model("t.safetensors", &spec(&[3], None, Head::Energy), &columns(last));
+        dir.run("sample t.safetensors -n 5 sampler.steps=3 --out t.csv --npz t.npz").ok();
+        dir.run("sample --let a=t.safetensors --compose a -n 5 sampler.steps=3 --out c.csv --npz c.npz").ok();
+        for name in ["t", "c"] {
+            let array = array(&dir, &format!("{name}.npz"));
+            assert_eq!((array.dims(), array.dtype()), (&[5, 3][..], dtype));
+            let array: Vec<Vec<f64>> = array.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+            let text = std::fs::read_to_string(dir.path(&format!("{name}.csv"))).unwrap();
+            for (row, line) in array.iter().zip(text.lines().skip(1)) {
+                let cells: Vec<f64> = line.split(',').map(|v| v.parse().unwrap()).collect();
+                assert_eq!(cells[1], 3e-9);
+                for ((a, b), std) in row.iter().zip(&cells).zip([20., 1e-9, 4.]) {
+                    assert!((a - b).abs() <= 1e-5 * std, "{a} {b}");
+                }
+            }
+        }
+    }
+    let about = dir.run("info t.safetensors");
+    assert!(about.ok().contains("a (500 +- 20), tare = 0.000000003, b"), "{}", about.stdout);
 }
 
 /// A consistency model wants its sampler, whatever the configuration that was saved with it says.

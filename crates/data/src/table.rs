@@ -13,8 +13,25 @@ pub struct Columns {
     pub names: Vec<String>,
     /// Of each column, in its own unit.
     pub mean: Vec<f64>,
-    /// Of each column, in its own unit (over N, not N - 1); 1 where the column is constant.
+    /// Of each column, in its own unit (over N, not N - 1); 0 where the column is constant: every sample has its mean.
     pub std: Vec<f64>,
+}
+
+/// Values of a column that differ by less than this times their size differ by rounding alone.
+const ROUNDING: f64 = 16. * f64::EPSILON;
+
+/// The mean and the standard deviation of a column; where it is constant, its value and 0.
+fn moments(column: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let first = column.clone().next().unwrap_or(0.);
+    let (low, high) = column.clone().fold((first, first), |(low, high), x| (low.min(x), high.max(x)));
+    let range = high - low;
+    if range <= ROUNDING * low.abs().max(high.abs()) {
+        return (first, 0.);
+    }
+    let n = column.clone().count() as f64;
+    let mean = first + column.clone().map(|x| (x - first) / n).sum::<f64>();
+    // as parts of the range, whose squares neither overflow nor vanish
+    (mean, range * column.map(|x| ((x - mean) / range).powi(2) / n).sum::<f64>().sqrt())
 }
 
 impl Columns {
@@ -24,25 +41,26 @@ impl Columns {
         if values.len() == d {
             bail!("{name} has one row; its columns cannot be standardised, give at least two");
         }
-        let n = (values.len() / d) as f64;
-        let column = |j: usize| values[j..].iter().step_by(d);
-        let mean: Vec<f64> = (0..d).map(|j| column(j).map(|x| x / n).sum()).collect();
-        let spread = |j: usize| column(j).map(|x| (x - mean[j]).powi(2) / n).sum::<f64>().sqrt();
-        let std: Vec<f64> = (0..d).map(spread).collect();
+        let (mean, std): (Vec<f64>, Vec<f64>) = (0..d).map(|j| moments(values[j..].iter().step_by(d).copied())).unzip();
         if let Some(j) = (0..d).find(|&j| !(mean[j].is_finite() && std[j].is_finite())) {
             bail!("{name}: the numbers in column {} are too large to standardise; rescale that column", names[j]);
         }
-        let flat = |j: usize| std[j] <= 1e-12 * mean[j].abs().max(f64::MIN_POSITIVE);
-        let constant: Vec<&str> = (0..d).filter(|&j| flat(j)).map(|j| names[j].as_str()).collect();
+        let columns = Self { names, mean, std };
+        let constant: Vec<String> =
+            columns.constant().map(|j| format!("{} = {}", columns.names[j], columns.mean[j])).collect();
         if constant.len() == d {
             bail!("{name}: every column is constant, so there is nothing to learn; check the table");
         }
         let notes = match constant.is_empty() {
             true => vec![],
-            false => vec![format!("constant columns, left at 0: {}", constant.join(", "))],
+            false => vec![format!("constant columns, the same in every sample: {}", constant.join(", "))],
         };
-        let std = (0..d).map(|j| if flat(j) { 1. } else { std[j] }).collect();
-        Ok((Self { names, mean, std }, notes))
+        Ok((columns, notes))
+    }
+
+    /// The columns that have one value in every row.
+    pub fn constant(&self) -> impl Iterator<Item = usize> {
+        (0..self.std.len()).filter(|&j| self.std[j] == 0.)
     }
 
     /// Where in a table with columns `theirs` each of these is; `name` is what errors call it. Errors if they are not the
@@ -71,19 +89,41 @@ impl Columns {
         Ok(places)
     }
 
-    /// `value` of column `j` as the model takes it.
+    /// `value` of column `j` as the model takes it; infinite where the column is constant and has another value.
     pub fn scale(&self, j: usize, value: f64) -> f64 {
-        (value - self.mean[j]) / self.std[j]
+        let off = value - self.mean[j];
+        match self.std[j] {
+            0. if off.abs() <= ROUNDING * self.mean[j].abs() => 0.,
+            0. => f64::INFINITY.copysign(off),
+            std => off / std,
+        }
+    }
+
+    /// What the user should know of rows `values` `[N, D]` that have another value in a constant column, if there are any.
+    fn outside(&self, values: &[f64]) -> Option<String> {
+        let off = |row: &&[f64]| self.constant().find(|&j| self.scale(j, row[j]) != 0.);
+        let mut rows = values.chunks(self.names.len()).filter_map(|row| off(&row).map(|j| (j, row[j])));
+        let (j, value) = rows.next()?;
+        let (name, constant, more) = (&self.names[j], self.mean[j], 1 + rows.count());
+        Some(format!(
+            "{more} rows have another value in a column that was constant in what the model learnt, such as {value} in \
+             column {name}, where all had {constant}; these rows are as unlikely as can be"
+        ))
     }
 
     /// Samples `[N, D]` mapped back to the units of the table: mean + std x, in f64.
     pub fn restore(&self, x: &Tensor) -> Result<Vec<Vec<f64>>> {
-        let rows: Vec<Vec<f64>> = x.to_dtype(candle_core::DType::F64)?.to_vec2()?;
-        if rows.iter().any(|row| row.len() != self.mean.len()) {
-            bail!("samples of shape {:?} do not belong to a table of {} columns", x.dims(), self.mean.len());
+        let mut rows: Vec<Vec<f64>> = x.to_dtype(candle_core::DType::F64)?.to_vec2()?;
+        let d = self.mean.len();
+        if self.std.len() != d || rows.iter().any(|row| row.len() != d) {
+            bail!("samples of shape {:?} do not belong to a table of {d} columns", x.dims());
         }
-        let value = |(x, (mean, std)): (&f64, (&f64, &f64))| mean + std * x;
-        Ok(rows.iter().map(|row| row.iter().zip(self.mean.iter().zip(&self.std)).map(value).collect()).collect())
+        for row in &mut rows {
+            for (x, (mean, std)) in row.iter_mut().zip(self.mean.iter().zip(&self.std)) {
+                *x = if *std == 0. { *mean } else { mean + std * *x };
+            }
+        }
+        Ok(rows)
     }
 }
 
@@ -124,8 +164,9 @@ impl Table {
             Scaling::No => Ok(Self { shape: [d], values, columns: None, notes: vec![] }),
             Scaling::Like(columns) => {
                 let places = columns.places(name, &names)?;
-                let values = values.chunks(d).flat_map(|row| places.iter().map(|&j| row[j])).collect();
-                Ok(Self { shape: [d], values, columns: Some(columns.clone()), notes: vec![] })
+                let values: Vec<f64> = values.chunks(d).flat_map(|row| places.iter().map(|&j| row[j])).collect();
+                let notes = columns.outside(&values).into_iter().collect();
+                Ok(Self { shape: [d], values, columns: Some(columns.clone()), notes })
             }
             Scaling::Own => {
                 let (columns, notes) = Columns::of(name, names, &values)?;

@@ -288,7 +288,7 @@ fn csv_tables() {
     let columns = table.columns().unwrap();
     assert_eq!(columns.names, ["age", "height", "one"]);
     assert_eq!(columns.mean, [3., 20., 5.]);
-    assert_eq!(columns.std[2], 1.);
+    assert_eq!(columns.std[2], 0.);
     assert!(table.notes()[0].contains("one"));
     let x = table.get(&[0, 2]).unwrap().x;
     let rows: Vec<Vec<f32>> = x.to_vec2().unwrap();
@@ -298,6 +298,51 @@ fn csv_tables() {
     for text in ["1;2\n3;4\n", "1\t2\n3\t4", "1,2\n\n3,4\n"] {
         let table = data(&write(&path, text.as_bytes()));
         assert_eq!((table.len(), table.columns().unwrap().names[1].as_str()), (2, "2"), "{text:?}");
+    }
+}
+
+/// Constant columns are given back exactly, whatever a sampler made of them; other values in them are infinitely far.
+#[test]
+fn constant_columns() {
+    let dir = dir();
+    let path = dir.path().join("t.csv");
+    // the third differs by rounding alone; the fourth once, and is not constant; the fifth by little
+    let row = |i: i32| {
+        let sum = if i % 2 == 0 { 0.3 } else { 0.1 + 0.2 };
+        format!("{i},7e-6,{sum},{},{}\n", i / 40, 1e9 + 1e-6 * f64::from(i % 2))
+    };
+    let rows: String = (0..41).map(row).collect();
+    let table = data(&write(&path, format!("a,tare,sum,flag,clock\n{rows}").as_bytes()));
+    let columns = table.columns().unwrap().clone();
+    assert_eq!(columns.constant().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(columns.mean[1], 7e-6);
+    let note = &table.notes()[0];
+    assert!(note.contains("tare = 0.000007") && !note.contains("flag") && !note.contains("clock"), "{note}");
+    assert!(table.get(&(0..41).collect::<Vec<_>>()).unwrap().x.max_all().unwrap().to_scalar::<f32>().unwrap() < 10.);
+    for x in [-1f32, 0.3, f32::NAN] {
+        let back = columns.restore(&candle_core::Tensor::new(&[[x; 5]], &candle_core::Device::Cpu).unwrap()).unwrap();
+        assert_eq!(back[0][1], 7e-6);
+    }
+    // another value is told of, and does not vanish in the unit of the column
+    let like = Options { scaling: Scaling::Like(columns), ..Options::default() };
+    let spec = write(&path, b"a,tare,sum,flag,clock\n1,7e-6,0.3,0,1e9\n1,8e-6,0.3,0,1e9\n1,7e-6,0.2,1,1e9\n");
+    let other = open(&spec, &like).unwrap();
+    let x: Vec<Vec<f32>> = other.get(&[0, 1, 2]).unwrap().x.to_vec2().unwrap();
+    assert_eq!([x[0][1], x[1][1], x[2][1], x[2][2]], [0., f32::INFINITY, 0., f32::NEG_INFINITY]);
+    let note = &other.notes()[0];
+    assert!(note.starts_with("2 rows") && note.contains("0.000008 in column tare"), "{note}");
+}
+
+/// The squares of small and of large numbers are none of the f64.
+#[test]
+fn columns_of_any_size_are_standardised() {
+    let dir = dir();
+    let path = dir.path().join("t.csv");
+    for size in ["e-200", "e0", "e200", "e-320"] {
+        let text = ["1", "2", "3", "5"].map(|v| format!("{v}{size},{v}\n")).concat();
+        let x: Vec<Vec<f32>> = data(&write(&path, text.as_bytes())).get(&[0, 1, 2, 3]).unwrap().x.to_vec2().unwrap();
+        let tolerance = if size == "e-320" { 1e-2 } else { 1e-6 };
+        assert!(x.iter().all(|row| (row[0] - row[1]).abs() < tolerance), "{size}: {x:?}");
     }
 }
 

@@ -134,7 +134,9 @@ impl Holes<'_> {
     fn text(&self, drawn: &[f64], i: usize) -> Option<String> {
         let value = *drawn.get(self.missing.binary_search(&i).ok()?)?;
         let column = self.places.iter().position(|&place| place == i % self.places.len())?;
-        Some(output::digits(value, self.columns.std[column]))
+        let std = self.columns.std[column];
+        // of a constant column not the mean of its draws, which is rounded
+        Some(output::digits(if std == 0. { self.columns.mean[column] } else { value }, std))
     }
 
     /// A number for each missing cell: the mean of its draws, or with --draws draw after draw of all of them.
@@ -153,7 +155,9 @@ impl Holes<'_> {
                 some.iter().flat_map(|((r, _), _)| (0..d).map(|j| (j, cell(*r, j)))).collect();
             let known = cells.iter().map(|(_, v)| f64::from(u8::from(!v.is_nan())));
             let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((some.len(), d))?;
-            let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { columns.scale(j, v) as f32 });
+            // a constant column has its value whatever the cell says
+            let known_as = |(j, v): (usize, f64)| if columns.std[j] == 0. { 0. } else { columns.scale(j, v) as f32 };
+            let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { known_as((j, v)) });
             let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((some.len(), d))?;
             let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
             let seen = Measured::new(mask, y, 0.)?;

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor, bail};
 use std::io::{Cursor, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// The archive of `arrays`, each under its name, as u8, f32 or i64 (labels and seeds).
+/// The archive of `arrays`, each under its name, as u8, f32, f64 or i64 (labels and seeds).
 pub fn npz(arrays: &[(&str, &Tensor)]) -> Result<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored).large_file(true);
@@ -23,6 +23,7 @@ fn npy(array: &Tensor) -> candle_core::Result<Vec<u8>> {
     let (kind, data): (_, Vec<u8>) = match array.dtype() {
         DType::U8 => ("|u1", flat.to_vec1::<u8>()?),
         DType::F32 => ("<f4", flat.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect()),
+        DType::F64 => ("<f8", flat.to_vec1::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect()),
         DType::I64 => ("<i8", flat.to_vec1::<i64>()?.into_iter().flat_map(i64::to_le_bytes).collect()),
         other => bail!("npz: arrays of {other:?} are not written"),
     };
@@ -50,12 +51,14 @@ mod tests {
         let a = Tensor::arange(0u8, 24, &Device::Cpu)?.reshape((2, 3, 4))?;
         let b = Tensor::new(&[0.5f32, -1.], &Device::Cpu)?;
         let c = Tensor::new(&[7i64], &Device::Cpu)?;
+        let d = Tensor::new(&[1e9 + 0.125f64, f64::MIN_POSITIVE], &Device::Cpu)?;
         let file = tempfile::NamedTempFile::with_suffix(".npz")?;
-        std::fs::write(file.path(), npz(&[("arr_0", &a), ("arr_1", &b), ("seeds", &c)])?)?;
+        std::fs::write(file.path(), npz(&[("arr_0", &a), ("arr_1", &b), ("seeds", &c), ("rows", &d)])?)?;
         let read: std::collections::HashMap<_, _> = Tensor::read_npz(file.path())?.into_iter().collect();
         assert_eq!(read["arr_0"].dims(), [2, 3, 4]);
         assert_eq!(read["arr_0"].flatten_all()?.to_vec1::<u8>()?, a.flatten_all()?.to_vec1::<u8>()?);
         assert_eq!(read["arr_1"].to_vec1::<f32>()?, [0.5, -1.]);
+        assert_eq!(read["rows"].to_vec1::<f64>()?, [1e9 + 0.125, f64::MIN_POSITIVE]);
         assert_eq!(read["seeds"].to_vec1::<i64>()?, [7]);
         Ok(())
     }

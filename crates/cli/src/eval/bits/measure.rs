@@ -5,9 +5,10 @@ use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
 use crate::open::Opened;
 use crate::run::usage;
+use crate::scoring;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
-use langevin_data::{Dataset, Kind, Loader, LoaderOptions};
+use langevin_data::{Columns, Dataset, Kind, Loader, LoaderOptions};
 use langevin_dynamics::Marginal;
 use langevin_dynamics::likelihood::Divergence;
 use langevin_eval::bits::{Likelihoods, Unit};
@@ -34,6 +35,8 @@ pub struct Task<'a> {
     data: String,
     /// What the units of the columns of a table add to a figure in nats.
     columns: Option<f64>,
+    /// The names of constant columns.
+    constant: Vec<String>,
 }
 
 /// What one method found.
@@ -82,7 +85,20 @@ impl<'a> Task<'a> {
             );
         }
         let (x, labels, places) = take(&data, n, args)?;
-        let columns = data.columns().map(|columns| columns.std.iter().map(|std| std.ln()).sum());
+        let columns = data.columns().map(|c| c.std.iter().filter(|std| **std != 0.).map(|std| std.ln()).sum());
+        let constant = |c: &Columns| c.constant().map(|j| c.names[j].clone()).collect();
+        let constant: Vec<String> = data.columns().map(constant).unwrap_or_default();
+        if data.kind() == Kind::Table
+            && let Some(i) = scoring::outside(&x)?.iter().position(|outside| *outside)
+        {
+            return usage(format!(
+                "--data {}: row {} has another value in a column that was constant in what the model learnt ({}), and so no \
+                 density; leave such rows out",
+                args.data,
+                places[i] + 1,
+                constant.join(", ")
+            ));
+        }
         let labels = match (spec.labels(), &args.class) {
             (None, None) => None,
             (_, Some(class)) => guide::told(spec, Some(class))?.map(|label| vec![label; n]),
@@ -113,7 +129,7 @@ impl<'a> Task<'a> {
             Kind::Points => (Unit::Nats, "points as they are".into()),
         };
         let points = Points { x, labels, t: vec![t] };
-        Ok(Self { args, model, d: spec.shape.iter().product(), points, places, unit, data: of, columns })
+        Ok(Self { args, model, d: spec.shape.iter().product(), points, places, unit, data: of, columns, constant })
     }
 
     /// What `method` finds.
@@ -249,6 +265,14 @@ impl<'a> Task<'a> {
         crate::say!("{:<14} {}", "data", self.data)?;
         if let Some(columns) = self.columns {
             crate::say!("{:<14} {columns:+.4} nats give the figures of the columns' own units", "columns")?;
+        }
+        if !self.constant.is_empty() {
+            crate::say!(
+                "{:<14} {}: the model spreads each over its least noise, and the figures count that too; train without them for \
+                 figures of the others",
+                "constant",
+                self.constant.join(", ")
+            )?;
         }
         let noise = if self.args.noised { "points have the noise of it" } else { "points as they are" };
         crate::say!("{:<14} {t}, where alpha is {:.5} and sigma {:.5}; {noise}", "t", m.alpha, m.sigma)?;
