@@ -84,6 +84,9 @@ pub struct Data {
     /// Side in pixels that images of a folder are resized and cropped to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// Whether the first line of a table is names; decided by what stands in it unless said here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
     /// The number of samples that the run began with: it cannot go on with another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,

@@ -131,7 +131,8 @@ impl Plan {
 
 /// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
 pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>> {
-    let options = Options { size: None, shape: Some(opened.model.spec.shape.clone()), scaling: opened.scaling()? };
+    let options =
+        Options { shape: Some(opened.model.spec.shape.clone()), scaling: opened.scaling()?, ..Options::default() };
     let data = match langevin_data::open(spec, &options) {
         Ok(data) => data,
         Err(e) => return usage(format!("{what} {spec}: {e}")),

@@ -9,7 +9,7 @@ use crate::{open, output, sample, start};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use langevin_data::{Batch, Dataset, Loader, LoaderOptions};
+use langevin_data::{Batch, Dataset, Kind, Loader, LoaderOptions};
 use langevin_models::{Model, checkpoint};
 use langevin_train::{Report, Trainer};
 use std::collections::BTreeMap;
@@ -33,9 +33,14 @@ pub fn run(args: Train) -> Result<()> {
     if cfg!(debug_assertions) {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
-    let data: Arc<dyn Dataset> =
-        langevin_data::open(&run.data.spec, &langevin_data::Options { size: run.data.size, ..Default::default() })?
-            .into();
+    let data: Arc<dyn Dataset> = langevin_data::open(
+        &run.data.spec,
+        &langevin_data::Options { size: run.data.size, header: run.data.header, ..Default::default() },
+    )?
+    .into();
+    if run.data.header.is_some() && data.kind() != Kind::Table {
+        return usage(format!("data.header: {} is no table", run.data.spec));
+    }
     for note in data.notes() {
         crate::talk!("{note}");
     }

@@ -240,6 +240,55 @@ fn constant_columns_are_filled_exactly() {
     }
 }
 
+/// Rows are kept and written back with their labels, whatever wrote the table.
+#[test]
+fn tables_of_other_programs_are_filled() {
+    let dir = Dir::new();
+    let of = |names: &str| {
+        let d = names.split(',').count();
+        let names = names.split(',').map(|name| format!("{name:?}")).collect::<Vec<_>>().join(",");
+        let [mean, std] = ["0", "1"].map(|v| vec![v; d].join(","));
+        let columns = format!(r#"{{"names":[{names}],"mean":[{mean}],"std":[{std}]}}"#);
+        dir.model("m.safetensors", &spec(&[d], None, Head::Energy), &[("langevin.columns", columns)]);
+    };
+    let filled = |table: &str, how: &str| {
+        fs::write(dir.path("holes.csv"), table).unwrap();
+        let ran =
+            dir.run(&format!("impute m.safetensors --data holes.csv --out filled.csv -n 2 sampler.steps=3 {how}"));
+        ran.ok();
+        let text = fs::read_to_string(dir.path("filled.csv")).unwrap();
+        let rows: Vec<Vec<String>> = text.lines().map(|line| line.split(',').map(String::from).collect()).collect();
+        (rows, ran.stderr)
+    };
+    let number = |cell: &String| cell.parse::<f64>().is_ok_and(f64::is_finite);
+    of("a");
+    let (rows, told) = filled("a\n1.5\n\n0.3\n\n-2\n", "");
+    assert!(
+        rows.len() == 6 && rows[1..].iter().all(|row| number(&row[0])) && told.contains("2 cells of 2 rows"),
+        "{rows:?}"
+    );
+    assert_eq!([&rows[1][0], &rows[3][0], &rows[5][0]], ["1.5", "0.3", "-2"]);
+    let (rows, _) = filled("a\n1.5\n\n0.3\n", "--draws");
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["draw", "1", "1", "1", "2", "2", "2"]);
+    of("a,b");
+    let (rows, told) = filled(",b,a\nnorth,,1.50\nsouth,2,\n", "");
+    assert_eq!(
+        (&rows[0][..], &rows[1][0], &rows[1][2], &rows[2][..2]),
+        (
+            &["", "b", "a"].map(String::from)[..],
+            &"north".to_string(),
+            &"1.50".to_string(),
+            &["south", "2"].map(String::from)[..]
+        )
+    );
+    assert!(number(&rows[1][1]) && number(&rows[2][2]) && told.contains("labels of the rows"), "{rows:?} {told}");
+    let (rows, told) = filled("sep=;\nb;a\n;-1,50\n2e-1;\n", "");
+    assert_eq!((rows[1][1].as_str(), rows[2][0].as_str()), ("-1.50", "2e-1"));
+    assert!(told.contains("decimal comma"), "{told}");
+    fs::write(dir.path("holes.csv"), "id,a,b\nx1,,2\n").unwrap();
+    dir.run("impute m.safetensors --data holes.csv --out filled.csv").fails(1, &["id, a, b", "trained on a, b"]);
+}
+
 #[test]
 fn cells_are_filled_by_the_class_that_is_told() {
     let dir = Dir::new();

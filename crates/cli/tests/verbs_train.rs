@@ -158,3 +158,27 @@ fn each_mistake_is_one_sentence_and_leaves_no_run() {
         assert!(!dir.path("run").exists(), "{change}");
     }
 }
+
+/// What the first line of a table is, as it is decided and as the user says; it stays so for the run.
+#[test]
+fn the_first_line_of_a_table_is_names_or_a_row() {
+    let dir = Dir::new();
+    let rows: String = (0..30).map(|i| format!("{},{}\n", 2000 + i % 7, 2010 + i % 5)).collect();
+    fs::write(dir.path("years.csv"), format!("2003,2012\n{rows}")).unwrap();
+    let args = "model.net.width=8 model.net.layers=1 train.steps=2 train.batch=4 sampler.steps=2";
+    let ran = dir.run(&format!("train toy --data years.csv --out row {args}"));
+    ran.ok();
+    assert!(ran.stderr.contains("(2003, 2012) is read as a row of numbers; data.header=true"), "{}", ran.stderr);
+    let ran = dir.run(&format!("train toy --data years.csv --out names {args} data.header=true"));
+    ran.ok();
+    assert!(!ran.stderr.contains("data.header"), "{}", ran.stderr);
+    for (run, names, n) in [("row", "1,2", 31), ("names", "2003,2012", 30)] {
+        let config = fs::read_to_string(dir.path(&format!("{run}/config.toml"))).unwrap();
+        assert!(config.contains(&format!("samples = {n}")), "{config}");
+        dir.run(&format!("sample {run} -n 3 sampler.steps=2")).ok();
+        assert_eq!(fs::read_to_string(dir.path("samples.csv")).unwrap().lines().next(), Some(names));
+        dir.run(&format!("train --resume {run} train.steps=3")).ok();
+    }
+    dir.run("train digits --out no data.header=true").fails(2, &["data.header", "digits"]);
+    dir.run("train toy --data years.csv --out no data.header=maybe").fails(2, &["data.header"]);
+}

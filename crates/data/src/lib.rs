@@ -33,7 +33,7 @@ pub mod toy;
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
 pub use spec::{ALL, Options, has_files, held_out, open};
-pub use table::{Columns, Partial, Scaling, Table, partial};
+pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
 
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::generator;

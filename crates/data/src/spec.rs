@@ -43,6 +43,8 @@ pub struct Options {
     pub shape: Option<Vec<usize>>,
     /// How the columns of a table are scaled.
     pub scaling: Scaling,
+    /// Whether the first line of a table is names; decided by what stands in it if `None`. Nothing else has one.
+    pub header: Option<bool>,
 }
 
 /// A part of a dataset: `:train` (the default) or `:test`.
@@ -146,7 +148,7 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     }
     match ending.as_str() {
         "npz" => return Ok(Box::new(npz::open(path)?)),
-        "csv" => return Ok(Box::new(table::open(path, &options.scaling)?)),
+        "csv" => return Ok(Box::new(table::open(path, &options.scaling, options.header)?)),
         "png" | "jpg" | "jpeg" | "gif" | "bmp" | "webp" if path.exists() => {
             bail!("{spec} is one image; give the folder that it is in")
         }

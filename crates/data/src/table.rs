@@ -1,8 +1,13 @@
 //! Tables of numbers, each column standardised, x = (value - mean) / std, by moments of its own or of what a model learnt.
 
-use crate::{Batch, Dataset, Kind, check_indices, files};
+mod text;
+
+pub use text::{Partial, Texts};
+
+use crate::{Batch, Dataset, Kind, check_indices};
 use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// How the columns of a table were scaled.
@@ -17,21 +22,39 @@ pub struct Columns {
     pub std: Vec<f64>,
 }
 
+/// Rows from which on it is told that a column counts them.
+const MANY: usize = 10;
+
 /// Values of a column that differ by less than this times their size differ by rounding alone.
 const ROUNDING: f64 = 16. * f64::EPSILON;
 
-/// The mean and the standard deviation of a column; where it is constant, its value and 0.
-fn moments(column: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let first = column.clone().next().unwrap_or(0.);
-    let (low, high) = column.clone().fold((first, first), |(low, high), x| (low.min(x), high.max(x)));
-    let range = high - low;
-    if range <= ROUNDING * low.abs().max(high.abs()) {
-        return (first, 0.);
+/// The means and the standard deviations of the columns of `values` `[N, D]`; of a constant column its value and 0.
+fn moments(values: &[f64], d: usize) -> (Vec<f64>, Vec<f64>) {
+    let (rows, n, first) = (|| values.chunks_exact(d), (values.len() / d) as f64, &values[..d]);
+    let (mut low, mut high, mut mean, mut std) = (first.to_vec(), first.to_vec(), vec![0.; d], vec![0.; d]);
+    for row in rows() {
+        for (&x, (low, high)) in row.iter().zip(low.iter_mut().zip(&mut high)) {
+            (*low, *high) = (low.min(x), high.max(x));
+        }
     }
-    let n = column.clone().count() as f64;
-    let mean = first + column.clone().map(|x| (x - first) / n).sum::<f64>();
+    for row in rows() {
+        for (x, (first, mean)) in row.iter().zip(first.iter().zip(&mut mean)) {
+            *mean += (x - first) / n;
+        }
+    }
+    mean.iter_mut().zip(first).for_each(|(mean, first)| *mean += first);
     // as parts of the range, whose squares neither overflow nor vanish
-    (mean, range * column.map(|x| ((x - mean) / range).powi(2) / n).sum::<f64>().sqrt())
+    let range: Vec<f64> = low.iter().zip(&high).map(|(low, high)| high - low).collect();
+    for row in rows() {
+        for ((x, std), (mean, range)) in row.iter().zip(&mut std).zip(mean.iter().zip(&range)) {
+            *std += ((x - mean) / range).powi(2) / n;
+        }
+    }
+    for j in 0..d {
+        let constant = range[j] <= ROUNDING * low[j].abs().max(high[j].abs());
+        (mean[j], std[j]) = if constant { (first[j], 0.) } else { (mean[j], range[j] * std[j].sqrt()) };
+    }
+    (mean, std)
 }
 
 impl Columns {
@@ -41,7 +64,7 @@ impl Columns {
         if values.len() == d {
             bail!("{name} has one row; its columns cannot be standardised, give at least two");
         }
-        let (mean, std): (Vec<f64>, Vec<f64>) = (0..d).map(|j| moments(values[j..].iter().step_by(d).copied())).unzip();
+        let (mean, std) = moments(values, d);
         if let Some(j) = (0..d).find(|&j| !(mean[j].is_finite() && std[j].is_finite())) {
             bail!("{name}: the numbers in column {} are too large to standardise; rescale that column", names[j]);
         }
@@ -51,10 +74,19 @@ impl Columns {
         if constant.len() == d {
             bail!("{name}: every column is constant, so there is nothing to learn; check the table");
         }
-        let notes = match constant.is_empty() {
-            true => vec![],
-            false => vec![format!("constant columns, the same in every sample: {}", constant.join(", "))],
-        };
+        let mut notes = vec![];
+        if !constant.is_empty() {
+            notes.push(format!("constant columns, the same in every sample: {}", few(&constant)));
+        }
+        let rows = values.len() / d;
+        let counts = |j: &usize| values[*j..].iter().step_by(d).enumerate().all(|(i, x)| x - values[*j] == i as f64);
+        let counts: Vec<String> = (0..d).filter(counts).map(|j| columns.names[j].clone()).collect();
+        if rows >= MANY && !counts.is_empty() {
+            notes.push(format!(
+                "{} counts the rows and is learnt as any other column; leave it out of the table if it only numbers them",
+                few(&counts)
+            ));
+        }
         Ok((columns, notes))
     }
 
@@ -73,19 +105,13 @@ impl Columns {
         if theirs == self.names {
             return Ok((0..d).collect());
         }
-        // the one place of a name; one that is there twice could be either
-        let place = |own: &String| -> Option<usize> {
-            let mut of = theirs.iter().enumerate().filter(|(_, name)| *name == own).map(|(j, _)| j);
-            of.next().filter(|_| of.next().is_none())
+        let places = unique(&self.names, theirs.iter().map(String::as_str)).or_else(|| {
+            let old: Vec<String> = theirs.iter().map(|name| cut_as_of_old(name)).collect();
+            unique(&self.names, old.iter().map(String::as_str))
+        });
+        let Some(places) = places else {
+            bail!("{name} {}: give it these, under these names", differences(&self.names, theirs))
         };
-        let places: Vec<usize> = self.names.iter().filter_map(place).collect();
-        if theirs.len() != d || !(0..d).all(|j| places.contains(&j)) {
-            bail!(
-                "{name} has the columns {}; the model was trained on {}: give it these, under these names",
-                theirs.join(", "),
-                self.names.join(", ")
-            );
-        }
         Ok(places)
     }
 
@@ -125,6 +151,37 @@ impl Columns {
         }
         Ok(rows)
     }
+}
+
+/// Where each of `names` is in `theirs`, which are the same in some order; `None` if they are not, or a name is there twice.
+fn unique<'a>(names: &[String], theirs: impl ExactSizeIterator<Item = &'a str>) -> Option<Vec<usize>> {
+    if theirs.len() != names.len() {
+        return None;
+    }
+    let of: HashMap<&str, usize> = theirs.enumerate().map(|(j, name)| (name, j)).collect();
+    let places: Option<Vec<usize>> = names.iter().map(|name| of.get(name.as_str()).copied()).collect();
+    places.filter(|places| of.len() == names.len() && places.iter().collect::<HashSet<_>>().len() == names.len())
+}
+
+/// How `theirs` are others than the columns `names` of a model, in words.
+fn differences(names: &[String], theirs: &[String]) -> String {
+    const SHORT: usize = 12;
+    if names.len().max(theirs.len()) <= SHORT {
+        return format!("has the columns {}; the model was trained on {}", few(theirs), few(names));
+    }
+    let but = |all: &[String], known: &[String]| -> Vec<String> {
+        let known: HashSet<&String> = known.iter().collect();
+        all.iter().filter(|name| !known.contains(name)).cloned().collect()
+    };
+    let (lacking, more) = (but(names, theirs), but(theirs, names));
+    let list = |names: &[String]| if names.is_empty() { "none".into() } else { few(names) };
+    format!(
+        "has {} columns and the model was trained on {}: of those the table lacks {}, and it has {} beside them",
+        theirs.len(),
+        names.len(),
+        list(&lacking),
+        list(&more)
+    )
 }
 
 /// How the columns of a table that is opened are scaled.
@@ -211,104 +268,46 @@ impl Dataset for Table {
     }
 }
 
-/// A CSV file: numbers, separated by `,`, `;` or tabs, with or without a line of names above.
-pub(crate) fn open(path: &Path, scaling: &Scaling) -> Result<Table> {
-    let name = path.display().to_string();
-    let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
-    let cure = match scaling {
-        Scaling::Own => "train on the rows that are whole, and fill in the others with langevin impute",
-        Scaling::Like(_) | Scaling::No => "fill it in with langevin impute first",
+/// A table in a text file, see [`text`]; `header` says whether its first line is names.
+pub(crate) fn open(path: &Path, scaling: &Scaling, header: Option<bool>) -> Result<Table> {
+    let (known, cure) = match scaling {
+        Scaling::Own => (None, "train on the rows that are whole, and fill in the others with langevin impute"),
+        Scaling::Like(columns) => (Some(columns), "fill it in with langevin impute first"),
+        Scaling::No => (None, "fill it in with langevin impute first"),
     };
-    let Partial { names, values, .. } = cells(&bytes, &name, Some(cure))?;
-    Table::new(&name, names, values, scaling)
+    let Partial { names, values, mut notes, .. } = text::read(path, &text::How { header, known, cure: Some(cure) })?;
+    let mut table = Table::new(&path.display().to_string(), names, values, scaling)?;
+    notes.append(&mut table.notes);
+    Ok(Table { notes, ..table })
 }
 
-/// A table in which cells may be missing, as it stands: nothing is scaled.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Partial {
-    /// From the header, or `1`, `2`, ... where there is none.
-    pub names: Vec<String>,
-    /// Row by row, [N, D]; NaN where a cell is empty, NaN or NA.
-    pub values: Vec<f64>,
-    /// The cells as they are written, [N, D].
-    pub texts: Vec<Box<str>>,
+/// A CSV file as of [`crate::open`], but cells may be missing: empty, NaN or NA. It has the columns `known`, if they are given.
+pub fn partial(path: &Path, known: Option<&Columns>) -> Result<Partial> {
+    text::read(path, &text::How { header: None, known, cure: None })
 }
 
-/// A CSV file as of [`crate::open`], but cells may be missing: empty, NaN or NA.
-pub fn partial(path: &Path) -> Result<Partial> {
-    let name = path.display().to_string();
-    let bytes = files::read_up_to(&mut *files::open(path)?, files::MOST_BYTES, &name)?;
-    cells(&bytes, &name, None)
-}
-
-/// Names and cells. The first line is names if none of its cells is a number. Cells may be missing, and their texts are
-/// kept, unless there is a `cure` that the error for one names.
-fn cells(bytes: &[u8], name: &str, cure: Option<&str>) -> Result<Partial> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // the mark that some spreadsheets put first
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .delimiter(delimiter(bytes))
-        .from_reader(bytes);
-    let (mut names, mut values, mut texts) = (Vec::<String>::new(), Vec::new(), Vec::new());
-    let mut record = csv::ByteRecord::new();
-    loop {
-        match reader.read_byte_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(e) => bail!("{name} cannot be read as CSV: {e}"),
-        }
-        let line = record.position().map_or(0, |p| p.line());
-        let text = |cell: &[u8]| String::from_utf8_lossy(&cell[..cell.len().min(40)]).into_owned();
-        if names.is_empty() {
-            if record.iter().all(|cell| number(cell).is_none()) {
-                names = record.iter().map(text).collect();
-                continue;
-            }
-            names = (1..=record.len()).map(|j| j.to_string()).collect();
-        }
-        if record.len() != names.len() {
-            bail!(
-                "{name}, line {line}: {} cells where the first line has {}; make all rows equally long",
-                record.len(),
-                names.len()
-            );
-        }
-        for (cell, column) in record.iter().zip(&names) {
-            match number(cell) {
-                Some(x) if x.is_finite() => values.push(x),
-                _ if is_missing(cell) => match cure {
-                    None => values.push(f64::NAN),
-                    Some(cure) => {
-                        let what = if cell.is_empty() { "empty".into() } else { text(cell) };
-                        bail!("{name}, line {line}, column {column}: the cell is {what}; {cure}")
-                    }
-                },
-                _ => bail!("{name}, line {line}, column {column}: {:?} is not a finite number", text(cell)),
-            }
-            if cure.is_none() {
-                texts.push(String::from_utf8_lossy(cell).into());
-            }
-        }
+/// Some of `names`, for a message.
+fn few(names: &[String]) -> String {
+    const FEW: usize = 12;
+    let mut some: Vec<String> = names.iter().take(FEW).map(|name| cut(name)).collect();
+    if names.len() > FEW {
+        some.push(format!("and {} more", names.len() - FEW));
     }
-    if values.is_empty() {
-        bail!("{name} has no rows of numbers; give a table with at least two");
+    some.join(", ")
+}
+
+/// A text that is short enough for a message.
+fn cut(text: &str) -> String {
+    const LONG: usize = 80;
+    match text.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.into(),
     }
-    Ok(Partial { names, values, texts })
 }
 
-fn is_missing(cell: &[u8]) -> bool {
-    cell.is_empty() || [&b"nan"[..], b"na"].contains(&&cell.to_ascii_lowercase()[..])
+/// A name as models before 0.1.0 kept it: 40 bytes of it.
+fn cut_as_of_old(name: &str) -> String {
+    String::from_utf8_lossy(&name.as_bytes()[..name.len().min(OLD)]).into_owned()
 }
 
-fn number(cell: &[u8]) -> Option<f64> {
-    std::str::from_utf8(cell).ok()?.parse().ok()
-}
-
-/// The one of `,` `;` and tab that the first line has most of.
-fn delimiter(bytes: &[u8]) -> u8 {
-    let line = bytes.split(|&b| b == b'\n').next().unwrap_or(bytes);
-    let count = |d: u8| line.iter().filter(|&&b| b == d).count();
-    [b'\t', b';', b','].into_iter().max_by_key(|&d| count(d)).unwrap_or(b',')
-}
+const OLD: usize = 40;

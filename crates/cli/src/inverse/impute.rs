@@ -17,9 +17,10 @@ use std::path::PathBuf;
 /// Fill in the missing cells of a table
 #[derive(Parser)]
 #[command(after_long_help = "\
-A cell is missing where it is empty, NaN or NA. It is filled with the mean of what the model draws given the cells of \
+A cell is missing where it is empty, NaN or NA, in a table of one column also where a line between others is blank. It is filled with the mean of what the model draws given the cells of \
 its row that are there, so that the mean of many draws is the conditional mean; with --draws every draw is written, \
-for what is to be computed from them.
+for what is to be computed from them. Cells that are there stay as they are written, but for decimal commas, which \
+become points. A first column without a name, such as the index of pandas, labels the rows.
 
 Examples:
   # a model of the table, from rows that are whole
@@ -73,8 +74,9 @@ pub fn run(args: &Impute) -> Result<()> {
         ));
     };
     let label = told(&opened.model.spec, args.class.as_deref())?;
-    let table = langevin_data::partial(&args.data)?;
+    let table = langevin_data::partial(&args.data, Some(&columns))?;
     let places = columns.places(&args.data.display().to_string(), &table.names)?;
+    table.notes.iter().for_each(|note| crate::talk!("{}: {note}", args.data.display()));
     let (methods, changes) = methods(std::slice::from_ref(&args.method), &args.changes)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), None, &changes)?;
     let missing: Vec<usize> = (0..table.values.len()).filter(|&i| table.values[i].is_nan()).collect();
@@ -88,20 +90,24 @@ pub fn run(args: &Impute) -> Result<()> {
     let holes = Holes { table: &table, missing, columns: &columns, places };
     let drawn = holes.fill(args, (&given, label), &methods[0])?;
     let d = table.names.len();
+    holes.tell_of_constants();
+    let label = |r: usize| table.labels.iter().map(move |(_, labels)| labels.get(r).to_string());
     // what is there stays to the digit
     let row = |draw: &[f64], r: usize| -> Vec<String> {
-        (r * d..(r + 1) * d).map(|i| holes.text(draw, i).unwrap_or_else(|| table.texts[i].to_string())).collect()
+        let cell = |i: usize| holes.text(draw, i).unwrap_or_else(|| table.texts.get(i).to_string());
+        label(r).chain((r * d..(r + 1) * d).map(cell)).collect()
     };
+    let heads: Vec<String> = table.labels.iter().map(|(name, _)| name).chain(&table.names).cloned().collect();
     let rows = table.values.len() / d;
     if args.draws {
-        let names: Vec<String> = std::iter::once("draw".to_string()).chain(table.names.iter().cloned()).collect();
+        let names: Vec<String> = std::iter::once("draw".to_string()).chain(heads).collect();
         let with = |k: usize| {
             let (draw, row) = (&drawn[k * holes.missing.len()..][..holes.missing.len()], &row);
             (0..rows).map(move |r| std::iter::once((k + 1).to_string()).chain(row(draw, r)).collect())
         };
         output::save_csv(&args.out, &names, (0..args.number).flat_map(with))?;
     } else {
-        output::save_csv(&args.out, &table.names, (0..rows).map(|r| row(&drawn, r)))?;
+        output::save_csv(&args.out, &heads, (0..rows).map(|r| row(&drawn, r)))?;
     }
     crate::talk!("{} cells of {} rows were missing", holes.missing.len(), holes.rows().len());
     crate::say!("{}", args.out.display())
@@ -128,6 +134,22 @@ impl Holes<'_> {
             self.missing.iter().enumerate().map(|(before, i)| (i / self.places.len(), before)).collect();
         rows.dedup_by_key(|row| row.0);
         rows
+    }
+
+    /// Says which cells of constant columns have another value: they are kept, and nothing is drawn from them.
+    fn tell_of_constants(&self) {
+        let rows = || self.table.values.chunks(self.places.len());
+        for j in self.columns.constant() {
+            let other =
+                |row: &&[f64]| row[self.places[j]].is_finite() && self.columns.scale(j, row[self.places[j]]) != 0.;
+            let (n, name, constant) = (rows().filter(other).count(), &self.columns.names[j], self.columns.mean[j]);
+            if n > 0 {
+                crate::talk!(
+                    "{n} cells of column {name} are not {constant}, as all that the model learnt are; they are kept, and nothing \
+                     is drawn from them"
+                );
+            }
+        }
     }
 
     /// What is drawn for cell `i`, of `drawn` for all missing cells; `None` if it is there.

@@ -58,9 +58,14 @@ impl<'a> Task<'a> {
             [_, h, w] if h == w => Some(*h),
             _ => None,
         };
-        let data: Arc<dyn Dataset> =
-            langevin_data::open(&args.data, &langevin_data::Options { size, shape: None, scaling: opened.scaling()? })?
-                .into();
+        let data: Arc<dyn Dataset> = langevin_data::open(
+            &args.data,
+            &langevin_data::Options { size, scaling: opened.scaling()?, ..Default::default() },
+        )?
+        .into();
+        for note in data.notes() {
+            crate::talk!("{}: {note}", args.data);
+        }
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
