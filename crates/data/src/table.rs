@@ -132,8 +132,8 @@ impl Columns {
         let (j, value) = rows.next()?;
         let (name, constant, more) = (&self.names[j], self.mean[j], 1 + rows.count());
         Some(format!(
-            "{more} rows have another value in a column that was constant in what the model learnt, such as {value} in \
-             column {name}, where all had {constant}; these rows are as unlikely as can be"
+            "rows with another value in a column that was constant in what the model learnt: {more}, such as {value} in \
+             column {name}, where all had {constant}; such rows are as unlikely as can be"
         ))
     }
 

@@ -145,8 +145,8 @@ impl Holes<'_> {
             let (n, name, constant) = (rows().filter(other).count(), &self.columns.names[j], self.columns.mean[j]);
             if n > 0 {
                 crate::talk!(
-                    "{n} cells of column {name} are not {constant}, as all that the model learnt are; they are kept, and nothing \
-                     is drawn from them"
+                    "cells of column {name} that are not {constant}, as all are that the model learnt: {n}; they are kept, and \
+                     the others of their rows are drawn without regard to them"
                 );
             }
         }

@@ -80,8 +80,9 @@ pub(super) fn read(path: &Path, how: &How) -> Result<Partial> {
     if table.values.is_empty() {
         bail!("{name} has no rows of numbers; give a table with at least two");
     }
-    table.notes.retain(|note| !notes.contains(note));
     notes.append(&mut table.notes);
+    let mut told = HashSet::new();
+    notes.retain(|note| told.insert(note.clone()));
     Ok(Partial { notes, ..table })
 }
 
@@ -127,13 +128,13 @@ struct Layout {
 impl Layout {
     fn of(text: &str, how: &How, notes: &mut Vec<String>) -> Self {
         let (separator, mut start) = separator_line(text).unwrap_or((None, 0));
-        let mut comments = vec![];
+        let (mut comments, mut comment) = (0, "");
         while text[start..].starts_with('#') {
-            let line = &text[start..start + line_end(&text[start..])];
-            comments.push(line);
-            start += line.len();
+            comment = &text[start..start + line_end(&text[start..])];
+            comments += 1;
+            start += comment.len();
         }
-        let separator = separator.unwrap_or_else(|| guessed(&text[start..], comments.last().copied()));
+        let separator = separator.unwrap_or_else(|| guessed(&text[start..], comment));
         let rows = sample(&text[start..], separator);
         let Some((first, below)) = rows.split_first() else { return Self::default() };
         let is_header = |line: &StringRecord, below: &[StringRecord], notes: &mut Vec<String>| {
@@ -142,12 +143,12 @@ impl Layout {
             is
         };
         // numpy puts its comment mark before the names
-        let commented = comments.last().and_then(|line| sample(line, separator).pop());
-        let commented = commented.filter(|line| line.len() == first.len() && line.iter().any(is_word));
+        let commented =
+            sample(comment, separator).pop().filter(|line| line.len() == first.len() && line.iter().any(is_word));
         let names_in_comment = commented.filter(|_| how.header != Some(false) && !first.iter().any(is_word));
-        let left_out = comments.len() - usize::from(names_in_comment.is_some());
+        let left_out = comments - usize::from(names_in_comment.is_some());
         if left_out > 0 {
-            notes.push(format!("{left_out} lines that begin with # are left out"));
+            notes.push(format!("lines that begin with # and are left out: {left_out}"));
         }
         let (header, heads, below) = match &names_in_comment {
             Some(line) => {
@@ -168,46 +169,29 @@ impl Layout {
     /// Takes the names from a header.
     fn name(&mut self, heads: &StringRecord, below: &[StringRecord], how: &How, notes: &mut Vec<String>) {
         let known = |name: &str| how.known.is_some_and(|known| known.names.iter().any(|own| own == name));
-        let mut heads: Vec<String> = heads.iter().map(|head| head.trim().to_string()).collect();
+        let mut heads: Vec<String> = heads.iter().map(String::from).collect();
         if let Some(first) = heads.first_mut().filter(|first| !known(first))
             && let Some(name) = first.strip_prefix("# ")
         {
             *first = name.trim().into();
         }
         let empty = |j: usize| below.iter().all(|row| row.get(j).unwrap_or_default().is_empty());
-        let all = heads.len();
         while heads.len() > 1 && heads.last().is_some_and(|last| last.is_empty()) && empty(heads.len() - 1) {
             heads.pop();
-        }
-        if heads.len() < all {
             notes.push(ENDS.into());
         }
         let labels = |first: &String| (first.is_empty() || first == UNNAMED) && !known(first);
         if heads.len() > 1 && heads.first().is_some_and(labels) {
             self.labels = Some(heads.remove(0));
-            notes.push(
-                "the first column has no name: its cells are taken for labels of the rows and left out; give it a name if \
-                 they are data"
-                    .into(),
-            );
+            notes.push(LABELS.into());
         }
         let first = 1 + usize::from(self.labels.is_some());
-        let nameless: Vec<usize> = (0..heads.len()).filter(|&j| heads[j].is_empty() && !known("")).collect();
-        for &j in &nameless {
-            heads[j] = (j + first).to_string();
+        for (j, head) in heads.iter_mut().enumerate().filter(|(_, head)| head.is_empty() && !known("")) {
+            *head = (j + first).to_string();
+            notes.push(format!("column {head} has no name and is called {head}"));
         }
-        if !nameless.is_empty() {
-            let names: Vec<String> = nameless.iter().map(|&j| heads[j].clone()).collect();
-            notes.push(format!("columns without a name are called by their place: {}", few(&names)));
-        }
-        let (mut once, mut again) = (HashSet::new(), HashSet::new());
-        let twice: Vec<String> =
-            heads.iter().filter(|head| !once.insert(*head) && again.insert(*head)).cloned().collect();
-        if !twice.is_empty() && how.known.is_none() {
-            notes.push(format!(
-                "more than one column is called {}: these are told apart by their order alone; give each a name of its own",
-                few(&twice)
-            ));
+        if how.known.is_none() {
+            notes.extend(doubles(&heads));
         }
         self.names = heads;
     }
@@ -215,13 +199,10 @@ impl Layout {
     /// Names the columns by their places.
     fn count(&mut self, rows: &[StringRecord], how: &How, notes: &mut Vec<String>) {
         let mut width = rows.first().map_or(0, StringRecord::len);
-        let all = width;
         let least = how.known.map_or(1, |known| known.names.len());
         let empty = |j: usize| rows.iter().all(|row| row.get(j).unwrap_or_default().is_empty());
         while width > least.max(1) && empty(width - 1) {
             width -= 1;
-        }
-        if width < all {
             notes.push(ENDS.into());
         }
         self.names = (1..=width).map(|j| j.to_string()).collect();
@@ -233,6 +214,21 @@ impl Layout {
     }
 }
 
+/// What is to be said of names that several columns have.
+fn doubles(names: &[String]) -> Option<String> {
+    let (mut once, mut again) = (HashSet::new(), HashSet::new());
+    let twice: Vec<String> = names.iter().filter(|name| !once.insert(*name) && again.insert(*name)).cloned().collect();
+    (!twice.is_empty()).then(|| {
+        format!(
+            "more than one column is called {}: these are told apart by their order alone; give each a name of its own",
+            few(&twice)
+        )
+    })
+}
+
+/// The note of a first column without a name.
+const LABELS: &str = "the first column has no name: its cells are taken for labels of the rows and left out; give it a name if \
+                      they are data";
 /// The note of lines such as `1,2,`.
 const ENDS: &str = "separators at the ends of lines are left out: they belong to no column";
 
@@ -275,11 +271,11 @@ fn sample(text: &str, separator: u8) -> Vec<StringRecord> {
 
 /// The separator by which most rows are numbers, and as many of them as the first line has cells; of such the one that makes
 /// the most columns.
-fn guessed(text: &str, comment: Option<&str>) -> u8 {
+fn guessed(text: &str, comment: &str) -> u8 {
     let fits = |separator: u8| {
         let mut rows = sample(text, separator);
         if rows.len() == 1 {
-            rows.splice(0..0, comment.and_then(|line| sample(line, separator).pop()));
+            rows.splice(0..0, sample(comment, separator).pop());
         }
         let Some((first, below)) = rows.split_first() else { return (0, 0) };
         let labels = usize::from(first.get(0).is_some_and(|head| head.is_empty() || head == UNNAMED));
@@ -425,9 +421,9 @@ impl Rows<'_> {
         let lines = std::iter::successors(Some(self.after(end)), |&at| self.blank(at));
         let blank = if one { lines.count() - 1 } else { 0 };
         if blank > 0 {
-            table
-                .notes
-                .push(format!("{blank} blank lines at the end are no rows; a missing cell there is written as NaN"));
+            table.notes.push(format!(
+                "blank lines at the end, which are no rows: {blank}; a missing cell there is written as NaN"
+            ));
         }
         if ragged {
             table.notes.push(ENDS.into());

@@ -63,9 +63,6 @@ impl<'a> Task<'a> {
             &langevin_data::Options { size, scaling: opened.scaling()?, ..Default::default() },
         )?
         .into();
-        for note in data.notes() {
-            crate::talk!("{}: {note}", args.data);
-        }
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
@@ -103,6 +100,9 @@ impl<'a> Task<'a> {
                 places[i] + 1,
                 constant.join(", ")
             ));
+        }
+        for note in data.notes() {
+            crate::talk!("{}: {note}", args.data);
         }
         let labels = match (spec.labels(), &args.class) {
             (None, None) => None,
