@@ -175,8 +175,8 @@ fn the_first_line_of_a_table_is_names_or_a_row() {
     for (run, names, n) in [("row", "1,2", 31), ("names", "2003,2012", 30)] {
         let config = fs::read_to_string(dir.path(&format!("{run}/config.toml"))).unwrap();
         assert!(config.contains(&format!("samples = {n}")), "{config}");
-        dir.run(&format!("sample {run} -n 3 sampler.steps=2")).ok();
-        assert_eq!(fs::read_to_string(dir.path("samples.csv")).unwrap().lines().next(), Some(names));
+        dir.run(&format!("sample {run} -n 3 --out s.csv sampler.steps=2")).ok();
+        assert_eq!(fs::read_to_string(dir.path("s.csv")).unwrap().lines().next(), Some(names));
         dir.run(&format!("train --resume {run} train.steps=3")).ok();
     }
     dir.run("train digits --out no data.header=true").fails(2, &["data.header", "digits"]);
