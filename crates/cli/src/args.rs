@@ -103,6 +103,7 @@ Examples:
   # start from a model of the Hub: an energy first learns its score
   langevin train cifar10 model.from=google/ddpm-cifar10-32
   langevin train --resume runs/digits        go on exactly where it stopped
+  langevin train --resume runs/cats --data /new/place/of/cats
   langevin train digits --dry-run            show the whole configuration, do nothing")]
 pub struct Train {
     /// A preset (see `langevin list presets`), toy:NAME, or a configuration FILE.toml
@@ -117,9 +118,12 @@ pub struct Train {
     /// Folder of the run [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with the run in this folder; only train.steps may change
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "data"])]
+    /// Go on with the run in this folder; only train.steps may change, and --data where the same data have moved
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
+    /// Go on with other data than the run began with: columns and classes are matched by name, and scaled as before
+    #[arg(long)]
+    pub new_data: bool,
     /// Seed of everything random in the run (train.seed)
     #[arg(long)]
     pub seed: Option<u64>,
@@ -204,8 +208,8 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
-    /// A model of a composition, by a name of your own; with ,class=K for a class-conditional one
-    #[arg(long = "let", value_name = "NAME=MODEL[,class=K]", requires = "compose")]
+    /// A model of a composition, by a name of your own; with ,class=CLASS, a name or a number, for a class-conditional one
+    #[arg(long = "let", value_name = "NAME=MODEL[,class=CLASS]", requires = "compose")]
     pub models: Vec<String>,
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
     /// (of normalised energies, with ratios as in a | 0.5:b, or with --estimate-ratios), ( ) for the rest; models of other

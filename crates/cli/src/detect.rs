@@ -163,7 +163,7 @@ fn held_out(
              with --held-out SPEC"
         );
     }
-    let members = |data: &dyn Dataset| scoring::members(&opened.model.spec, *label, data);
+    let members = |data: &dyn Dataset| scoring::members(opened, *label, data);
     if let Some(spec) = spec {
         let data = scoring::open(opened, &spec, "--held-out")?;
         let idx = scoring::choose(&members(data.as_ref())?, args.held_out_samples, HELD_OUT);

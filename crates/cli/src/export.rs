@@ -127,6 +127,7 @@ fn card(opened: &Opened, plain: bool) -> Result<String> {
     };
     let (mut data, mut run) = (String::new(), String::new());
     if let Some(of) = &opened.run {
+        let of = &of.clone().without_folders();
         let steps = opened.notes.get(STEP).map_or(String::new(), |step| format!(" for {step} steps"));
         let from = of.model.from.as_ref().map_or(String::new(), |from| format!(", starting from `{from}`"));
         data = format!(

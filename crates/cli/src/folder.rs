@@ -73,6 +73,14 @@ impl Folder {
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
+    /// What the run keeps of its data.
+    pub fn data(&self) -> PathBuf {
+        Self::data_of(&self.path)
+    }
+    /// The same of the run in `path`.
+    pub fn data_of(path: &Path) -> PathBuf {
+        path.join("data.json")
+    }
     pub fn model(&self) -> PathBuf {
         self.path.join("model.safetensors")
     }

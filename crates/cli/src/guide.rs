@@ -1,11 +1,13 @@
 //! Which class a model is told, and what guides it: its own null class, or a second model.
 
-use crate::open;
+use crate::classes;
+use crate::open::{self, Opened};
 use crate::run::{Usage, usage};
 use crate::way::Way;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use clap::Args as Group;
+use langevin_data::{list, places};
 use langevin_dynamics::process::{self, Within};
 use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Guided, Process};
 use langevin_models::{Model, ModelSpec};
@@ -13,8 +15,9 @@ use langevin_models::{Model, ModelSpec};
 /// The class of the samples, and guidance
 #[derive(Group, Clone, Debug, Default)]
 pub struct Guiding {
-    /// Class of every sample, for a class-conditional model; `none` for one trained with train.label_dropout
-    #[arg(long, value_name = "K|none")]
+    /// Class of every sample, by its name or number, for a class-conditional model; `none` for one trained with
+    /// train.label_dropout. A class that is called 3 comes before the number 3
+    #[arg(long, value_name = "CLASS|none")]
     pub class: Option<String>,
     /// Weight of guidance: 1 is none, more goes further away from the guide, which is the model without a class
     #[arg(long, value_name = "W")]
@@ -30,16 +33,16 @@ pub struct Guiding {
 
 impl Guiding {
     /// The label of each sample: of the class asked for, or for seed n of class n modulo their number.
-    pub fn labels(&self, model: &Model, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
-        match (model.spec.classes, &self.class) {
-            (_, Some(class)) => Ok(Some(vec![label(&model.spec, class)?; seeds.len()])),
-            (Some(n), None) => Ok(Some(seeds.iter().map(|seed| (seed % n as u64) as u32).collect())),
-            (None, None) => Ok(None),
+    pub fn labels(&self, opened: &Opened, seeds: &[u64]) -> Result<Option<Vec<u32>>> {
+        match &self.class {
+            Some(class) => Ok(Some(vec![classes::number(opened, class)?; seeds.len()])),
+            None => Ok(by_seed(&opened.model, seeds)),
         }
     }
 
     /// What guides `model`, if anything does.
-    pub fn open(&self, model: &Model, device: &Device) -> Result<Option<Guide>> {
+    pub fn open(&self, opened: &Opened, device: &Device) -> Result<Option<Guide>> {
+        let model = &opened.model;
         let Some(scale) = self.guidance else { return Ok(None) };
         let interval = self.guidance_interval.as_deref().map(interval).transpose()?;
         let guidance = Guidance { scale, interval };
@@ -48,11 +51,11 @@ impl Guiding {
         }
         let other = match &self.guide {
             Some(name) => {
-                let other = open::open(name, device)?.model;
-                if let Err(why) = alike(&model.spec, &other.spec, self.class.as_deref()) {
-                    return usage(format!("--guide {name}: {why}"));
+                let other = open::open(name, device)?;
+                match alike(opened, &other, self.class.as_deref()) {
+                    Ok(classes) => Some((other.model, classes)),
+                    Err(why) => return usage(format!("--guide {name}: {why}")),
                 }
-                Some(other)
             }
             None => {
                 if model.spec.null_class && self.class.as_deref() == Some("none") {
@@ -70,10 +73,10 @@ impl Guiding {
             }
         };
         let guidance = match &other {
-            Some(other) => shared(guidance, &model.spec, &other.spec)?,
+            Some((other, _)) => shared(guidance, &model.spec, &other.spec)?,
             None => guidance,
         };
-        let guide = Guide { other: other.map(Box::new), guidance };
+        let guide = Guide { other: other.map(|(other, classes)| (Box::new(other), classes)), guidance };
         let (a, b) = (model.denoiser(Cond::default())?, guide.model(model).denoiser(Cond::default())?);
         match Guided::new(&a, &b, guide.guidance.clone()) {
             Ok(_) => Ok(Some(guide)),
@@ -82,33 +85,21 @@ impl Guiding {
     }
 }
 
-/// The label that --class K means.
-fn label(spec: &ModelSpec, class: &str) -> Result<u32> {
-    let Some(n) = spec.classes else {
-        return usage(format!("--class {class}: this model was trained without classes (model.conditional = false)"));
-    };
-    match (class, spec.null_label()) {
-        ("none", Some(null)) => Ok(null),
-        ("none", None) => usage("--class none: this model must be told a class; train with train.label_dropout=0.1"),
-        _ => match class.parse::<u32>() {
-            Ok(label) if (label as usize) < n => Ok(label),
-            _ => {
-                let none = if spec.null_class { ", or none" } else { "" };
-                usage(format!("--class {class}: the classes of this model are 0 to {}{none}", n - 1))
-            }
-        },
-    }
+/// The label of each sample without --class: for seed n of class n modulo their number; none for a model without classes.
+pub fn by_seed(model: &Model, seeds: &[u64]) -> Option<Vec<u32>> {
+    model.spec.classes.map(|n| seeds.iter().map(|seed| (seed % n as u64) as u32).collect())
 }
 
 /// What a model is told of samples of which nothing is known: the class of --class, or else its null class.
-pub fn told(spec: &ModelSpec, class: Option<&str>) -> Result<Option<u32>> {
+pub fn told(opened: &Opened, class: Option<&str>) -> Result<Option<u32>> {
+    let spec = &opened.model.spec;
     match (spec.classes, class, spec.null_label()) {
-        (_, Some(class), _) => Ok(Some(label(spec, class)?)),
+        (_, Some(class), _) => Ok(Some(classes::number(opened, class)?)),
         (None, None, _) => Ok(None),
         (Some(_), None, Some(null)) => Ok(Some(null)),
-        (Some(n), None, None) => usage(format!(
-            "this model must be told a class: give --class 0 to {}; one trained with train.label_dropout=0.1 need not",
-            n - 1
+        (Some(_), None, None) => usage(format!(
+            "this model must be told a class: give --class {}; one trained with train.label_dropout=0.1 need not",
+            classes::known(opened)
         )),
     }
 }
@@ -128,24 +119,35 @@ fn interval(text: &str) -> Result<(f64, f64)> {
     }
 }
 
-/// Errors unless `guide` knows what `model` is asked.
-fn alike(model: &ModelSpec, guide: &ModelSpec, class: Option<&str>) -> Result<()> {
+/// The guide's number of each label of the model, by the names of classes where both have them. Errors unless `guide` knows
+/// what `model` is asked.
+fn alike(opened: &Opened, other: &Opened, class: Option<&str>) -> Result<Vec<u32>> {
+    let (model, guide) = (&opened.model.spec, &other.model.spec);
     if model.shape != guide.shape {
         bail!("it is of samples {:?}, the model of {:?}", guide.shape, model.shape);
     }
     if model.from_zero != guide.from_zero {
         bail!("its data have another range than the model's (model.from_zero)");
     }
-    match (model.classes, guide.classes) {
-        (_, None) => Ok(()),
-        (None, Some(_)) if guide.null_class => Ok(()),
+    let (m, n) = match (model.classes, guide.classes) {
+        (_, None) => return Ok(vec![]),
+        (None, Some(_)) if guide.null_class => return Ok(vec![]),
         (None, Some(n)) => bail!("it must be told one of {n} classes, and the model has none"),
-        (Some(m), Some(n)) if m != n => bail!("it has {n} classes, the model {m}"),
-        _ if class == Some("none") && !guide.null_class => {
-            bail!("it must be told a class, and --class none is asked; train it with train.label_dropout=0.1")
-        }
-        _ => Ok(()),
+        (Some(m), Some(n)) => (m, n),
+    };
+    let mut numbers: Vec<u32> = match (opened.class_names(), other.class_names()) {
+        (Some(own), Some(theirs)) => match places(theirs, own) {
+            Ok(numbers) => numbers,
+            Err(_) => bail!("its classes are {}, those of the model {}", list(theirs), list(own)),
+        },
+        _ if m == n => (0..n as u32).collect(),
+        _ => bail!("it has {n} classes, the model {m}"),
+    };
+    if class == Some("none") && !guide.null_class {
+        bail!("it must be told a class, and --class none is asked; train it with train.label_dropout=0.1")
     }
+    numbers.extend(model.null_label().and(guide.null_label()));
+    Ok(numbers)
 }
 
 /// The guidance at the noise levels that the guide knows too; says so if it is of another process.
@@ -173,22 +175,24 @@ fn shared(mut guidance: Guidance, model: &ModelSpec, guide: &ModelSpec) -> Resul
 
 /// What a model is guided away from.
 pub struct Guide {
-    other: Option<Box<Model>>, // none: the null class of the model itself
+    /// With its number of each label of the model. Without: the null class of the model itself.
+    other: Option<(Box<Model>, Vec<u32>)>,
     guidance: Guidance,
 }
 
 impl Guide {
     fn model<'a>(&'a self, model: &'a Model) -> &'a Model {
-        self.other.as_deref().unwrap_or(model)
+        self.other.as_ref().map_or(model, |(other, _)| other)
     }
 
     /// What the guide is told where `model` is told `labels`, for `batch` samples: the same class if it is another model
     /// that has classes, else none.
     fn labels(&self, model: &Model, labels: Option<&[u32]>, batch: usize) -> Option<Vec<u32>> {
         let spec = &self.model(model).spec;
-        let same = labels.filter(|_| self.other.is_some() && spec.classes.is_some());
-        // the null class has one number in both, since they have as many classes
-        same.map(<[u32]>::to_vec).or(spec.null_label().map(|null| vec![null; batch]))
+        let of = |(labels, (_, numbers)): (&[u32], &(Box<Model>, Vec<u32>))| {
+            labels.iter().map(|&label| numbers.get(label as usize).copied()).collect::<Option<Vec<u32>>>()
+        };
+        labels.zip(self.other.as_ref()).and_then(of).or(spec.null_label().map(|null| vec![null; batch]))
     }
 }
 

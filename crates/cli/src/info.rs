@@ -5,7 +5,7 @@ use crate::open::{self, Opened, SIGMA_REL, STEP};
 use crate::output::digits;
 use anyhow::Result;
 use candle_core::{DType, Device};
-use langevin_data::Columns;
+use langevin_data::{Columns, list};
 use langevin_models::{Form, Head, pipeline};
 use std::path::Path;
 
@@ -48,7 +48,8 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
         line("sigma_data", format!("{:.4}", spec.sigma_data)),
     ];
     if let Some(n) = spec.classes {
-        all.push(line("classes", if spec.null_class { format!("{n}, and none") } else { n.to_string() }));
+        let names = opened.class_names().map(|names| format!(": {}", list(names))).unwrap_or_default();
+        all.push(line("classes", format!("{n}{names}{}", if spec.null_class { ", and none" } else { "" })));
     }
     if let Some(step) = opened.notes.get(STEP) {
         let of = opened.run.as_ref().map(|run| format!(" of {}", run.train.steps)).unwrap_or_default();
@@ -59,6 +60,10 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
     }
     if let Some(run) = &opened.run {
         all.push(line("data", &run.data.spec));
+    }
+    if let Some(facts) = &opened.facts {
+        let short = facts.fingerprint.get(..12).unwrap_or(&facts.fingerprint);
+        all.push(line("learnt", format!("{} samples, fingerprint {short}", facts.samples)));
     }
     if let Some(columns) = opened.columns()? {
         all.push(line("columns", column_lines(&columns).join(", ")));

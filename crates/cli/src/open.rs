@@ -1,10 +1,11 @@
 //! A model by the name that a user types: a run folder, RUN@STEP, a weights file, a folder of diffusers, an id of the
 //! Hugging Face Hub, exact:NAME; a network alone for `apply`.
 
+use crate::facts;
 use crate::run::{Run, Usage, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use langevin_data::{Columns, Kind, Scaling};
+use langevin_data::{Columns, Facts, Kind, Scaling};
 use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::{Model, ModelSpec, checkpoint, diffusers, mixture, pipeline};
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 pub const RUN: &str = "langevin.run";
 /// Metadata key: the step of training that the weights are of.
 pub const STEP: &str = "langevin.step";
-/// Metadata key: how the columns of a table were scaled, as JSON of [`Columns`].
+/// Metadata key: what the model's files keep of its data, as JSON of [`Facts`].
+pub const DATA: &str = "langevin.data";
+/// Metadata key: how the columns of a table were scaled, as JSON of [`Columns`]; earlier versions wrote it in place of [`DATA`].
 pub const COLUMNS: &str = "langevin.columns";
 /// Metadata key: the relative width of the average that the weights are, where its profile has one.
 pub const SIGMA_REL: &str = "langevin.sigma_rel";
@@ -31,6 +34,10 @@ pub struct Opened {
     pub run: Option<Run>,
     /// How diffusers samples from it, if it came from there.
     pub scheduler: Option<Scheduler>,
+    /// What it keeps of the data that it learnt, if it does.
+    pub facts: Option<Facts>,
+    /// The names of the classes of those data.
+    class_names: Option<Vec<String>>,
     /// The file that it came from, for people.
     pub what: String,
     /// All else that the file says.
@@ -60,8 +67,16 @@ impl Opened {
         self.run.as_ref().is_some_and(|run| run.data.dequantise)
     }
 
+    /// The names of its classes in the order of their numbers, if it is told classes and they have names.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref().filter(|names| self.model.spec.classes == Some(names.len()))
+    }
+
     /// How the columns of the table were scaled, for a model of a table.
     pub fn columns(&self) -> Result<Option<Columns>> {
+        if let Some(facts) = &self.facts {
+            return Ok(facts.columns.clone());
+        }
         let read = |text: &String| serde_json::from_str(text).with_context(|| format!("{}: {COLUMNS}", self.what));
         self.notes.get(COLUMNS).map(read).transpose()
     }
@@ -94,14 +109,30 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
             return usage(format!("--scheduler {chosen}: {name} is no model of diffusers; choose with sampler.name"));
         }
         let model = Model::new(spec, 0, dtype, device)?;
-        return Ok(Opened { model, run: None, scheduler: None, what: name.into(), notes: BTreeMap::new() });
+        return Ok(Opened {
+            model,
+            run: None,
+            scheduler: None,
+            facts: None,
+            class_names: None,
+            what: name.into(),
+            notes: BTreeMap::new(),
+        });
     }
     let found = find(name)?;
     let what = found.display().to_string();
     if found.is_dir() || !checkpoint::is_ours(&found) && found.with_file_name("config.json").is_file() {
         let pipeline::Pipeline { model, scheduler, note } = pipeline::open(&found, chosen, dtype, device)?;
         note.into_iter().for_each(|note| crate::talk!("{note}"));
-        return Ok(Opened { model, run: None, scheduler: Some(scheduler), what, notes: BTreeMap::new() });
+        return Ok(Opened {
+            model,
+            run: None,
+            scheduler: Some(scheduler),
+            facts: None,
+            class_names: None,
+            what,
+            notes: BTreeMap::new(),
+        });
     }
     if let Some(chosen) = chosen {
         return usage(format!(
@@ -111,7 +142,13 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
     let (model, mut notes) = checkpoint::load(&found, dtype, device)?;
     let read = |text: String| Run::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));
     let run = notes.remove(RUN).map(read).transpose()?;
-    Ok(Opened { model, run, scheduler: None, what, notes })
+    let facts = notes.get(DATA).map(|text| facts::parse(text, &what)).transpose()?;
+    let class_names = match (&facts, &run) {
+        (Some(facts), _) => facts.class_names.clone(),
+        (None, Some(run)) => langevin_data::class_names(&run.data.spec),
+        (None, None) => None,
+    };
+    Ok(Opened { model, run, scheduler: None, facts, class_names, what, notes })
 }
 
 /// The model that `name` means if it is exact:NAME, or exact:NAME:PROCESS for another process than edm.
@@ -125,6 +162,21 @@ fn exact(name: &str) -> Result<Option<ModelSpec>> {
             let names: Vec<_> = mixture::EXACT.iter().map(|(name, _)| *name).collect();
             usage(format!("no exact model {name}; one of: {}, each with :PROCESS if not edm", names.join(", ")))
         }
+    }
+}
+
+/// The name of a model as it names the same model in every working directory: paths are made absolute, ids of the Hub and
+/// exact models stay as they are.
+pub fn absolute(name: &str) -> Result<String> {
+    let whole = |path: &str| -> Result<String> {
+        let whole = std::path::absolute(path).with_context(|| format!("the path {path}"))?;
+        let whole: PathBuf = whole.components().collect(); // without a slash at the end
+        whole.to_str().map(String::from).with_context(|| format!("the path {} is not text", whole.display()))
+    };
+    match name.rsplit_once('@') {
+        _ if Path::new(name).exists() => whole(name),
+        Some((run, step)) if Path::new(run).is_dir() => Ok(format!("{}@{step}", whole(run)?)),
+        _ => Ok(name.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The whole configuration of a run: a preset or a file, changed by dotted `key=value`s, read strictly.
 
 use anyhow::{Context, Result, bail};
-use langevin_data as data;
+use langevin_data::Facts;
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
@@ -87,8 +87,8 @@ pub struct Data {
     /// Whether the first line of a table is names; decided by what stands in it unless said here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// The number of samples that the run began with: it cannot go on with another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The number of samples that the run began with, in configurations of runs that have no `data.json` yet.
+    #[serde(default, skip_serializing)]
     pub samples: Option<usize>,
     /// Mirror images left to right at random.
     #[serde(default)]
@@ -347,18 +347,31 @@ impl Run {
         toml::to_string(self).context("writing the configuration as TOML")
     }
 
-    /// The model that this run trains on `data`.
-    pub fn model_spec(&self, data: &dyn data::Dataset) -> Result<ModelSpec> {
-        let classes = match (self.model.conditional, data.classes()) {
+    /// The same with the names of its files alone, for readers who have other folders.
+    pub fn without_folders(mut self) -> Self {
+        let name = |path: &str| Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+        if let Some(path) = langevin_data::path(&self.data.spec) {
+            let before = &self.data.spec[..self.data.spec.len() - path.len()];
+            self.data.spec = format!("{before}{}", name(path).unwrap_or(path.into()));
+        }
+        self.model.from = self.model.from.map(|from| match Path::new(&from).is_absolute() {
+            true => name(&from).unwrap_or(from),
+            false => from,
+        });
+        self
+    }
+
+    /// The model that this run trains on data with these facts.
+    pub fn model_spec(&self, facts: &Facts) -> Result<ModelSpec> {
+        let classes = match (self.model.conditional, facts.classes) {
             (false, _) => None,
-            (true, Some(n)) => Some(n),
-            (true, None) => return usage(format!("model.conditional = true, but {} has no classes", self.data.spec)),
+            (true, Some(n)) if n > 1 => Some(n),
+            (true, _) => return usage(format!("model.conditional = true, but {} has no classes", self.data.spec)),
         };
-        let sigma_data = match self.model.sigma_data {
-            Some(sigma) => sigma,
-            None => data::std(data)?,
+        let Some(sigma_data) = self.model.sigma_data.or(facts.sigma_data) else {
+            bail!("the standard deviation of {} was not measured; give model.sigma_data", self.data.spec)
         };
-        Ok(self.spec(data.shape().to_vec(), classes, sigma_data))
+        Ok(self.spec(facts.shape.clone(), classes, sigma_data))
     }
 
     fn spec(&self, shape: Vec<usize>, classes: Option<usize>, sigma_data: f64) -> ModelSpec {

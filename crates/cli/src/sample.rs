@@ -5,7 +5,7 @@
 
 use crate::args::Sample;
 use crate::draw::{Drawn, Job, Start};
-use crate::guide::Guiding;
+use crate::guide::by_seed;
 use crate::levels;
 use crate::open::{self, Opened};
 use crate::output;
@@ -53,8 +53,8 @@ pub fn run(args: &Sample) -> Result<()> {
     suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
     let start = Start::of(args, &opened.model, &seeds)?;
-    let labels = args.guiding.labels(&opened.model, &seeds)?;
-    let guide = args.guiding.open(&opened.model, &device)?;
+    let labels = args.guiding.labels(&opened, &seeds)?;
+    let guide = args.guiding.open(&opened, &device)?;
     let way = match &opened.scheduler {
         Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
         None => Way::of_sampler(&opened.model, &drawing.sampler)?,
@@ -132,7 +132,7 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
-    let labels = Guiding::default().labels(model, seeds)?;
+    let labels = by_seed(model, seeds);
     let way = Way::of_sampler(model, sampler)?;
     let job = Job { model, guide: None, noise: NoiseSource::default(), way, start: Start::Noise, batch: NUMBER };
     let drawn = job.draw(seeds, labels.as_deref(), false)?;

@@ -1,5 +1,7 @@
 //! Scores of what does not belong: detectors fitted to training data under a model, then asked about other data.
 
+use crate::classes;
+use crate::facts;
 use crate::guide;
 use crate::open::Opened;
 use crate::progress::Progress;
@@ -10,7 +12,6 @@ use clap::Args;
 use langevin_data::{Dataset, Kind, Options, dequantise, spread};
 use langevin_dynamics::Denoiser;
 use langevin_eval::{AnyDetector, Rule};
-use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
 use toml::{Table, Value};
 
@@ -36,9 +37,9 @@ pub struct Scoring {
     /// Samples that the scores are fitted to
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub fit_samples: usize,
-    /// Class that the model is told of every sample; data that belong are then those of that class, where they have labels
-    /// [default: none, which takes a model without classes or one trained with train.label_dropout]
-    #[arg(long, value_name = "K|none")]
+    /// Class that the model is told of every sample, by its name or number; data that belong are then those of that class,
+    /// where they have labels [default: none, which takes a model without classes or one trained with train.label_dropout]
+    #[arg(long, value_name = "CLASS|none")]
     pub class: Option<String>,
     /// Samples at a time
     #[arg(long, default_value_t = 100)]
@@ -57,7 +58,7 @@ impl Scoring {
         let Some(spec) = self.fit.clone().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name it with --fit SPEC");
         };
-        let label = guide::told(&opened.model.spec, self.class.as_deref())?;
+        let label = guide::told(opened, self.class.as_deref())?;
         let denoiser = opened.model.denoiser(guide::cond(&opened.model, label.as_slice())?)?;
         Ok(Plan { detectors: self.detectors(denoiser.noisy_energy().is_some(), changes)?, spec, label })
     }
@@ -107,12 +108,18 @@ impl Scoring {
 /// are fitted to.
 pub fn learnt(opened: &Opened, spec: &str, apart: bool) -> Option<&'static str> {
     let part = langevin_data::held_out;
+    let spec = &whole(spec);
     let same = |own: &str| own == spec || part(own).is_some_and(|test| part(spec) == Some(test));
     match &opened.run {
-        Some(run) if same(&run.data.spec) => Some("has learnt"),
+        Some(run) if same(&whole(&run.data.spec)) => Some("has learnt"),
         None if !apart => Some("may have learnt"),
         _ => None,
     }
+}
+
+/// `spec` with an absolute path, as runs keep it.
+fn whole(spec: &str) -> String {
+    langevin_data::absolute(spec).unwrap_or(spec.into())
 }
 
 /// Detectors, the data that they are fitted to, and what the model is told of every sample.
@@ -129,16 +136,28 @@ impl Plan {
     }
 }
 
-/// A data set in the shape that `model` takes, its notes told; `what` is the option that names it.
-pub fn open(opened: &Opened, spec: &str, what: &str) -> Result<Box<dyn Dataset>> {
-    let options =
-        Options { shape: Some(opened.model.spec.shape.clone()), scaling: opened.scaling()?, ..Options::default() };
+/// A data set in the shape that `model` takes, its notes told, and that it changed if it is what the model learnt; `option`
+/// names it.
+pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
+    let learnt = opened.learnt().filter(|own| whole(own) == whole(spec));
+    let size = opened.run.as_ref().filter(|_| learnt.is_some()).and_then(|run| run.data.size);
+    let options = Options {
+        size,
+        shape: Some(opened.model.spec.shape.clone()),
+        scaling: opened.scaling()?,
+        ..Options::default()
+    };
     let data = match langevin_data::open(spec, &options) {
         Ok(data) => data,
-        Err(e) => return usage(format!("{what} {spec}: {e}")),
+        Err(e) => return usage(format!("{option} {spec}: {e}")),
     };
     for note in data.notes() {
         crate::talk!("{spec}: {note}");
+    }
+    if let Some(what) = learnt.map(|_| facts::changed(opened, data.as_ref())).transpose()?.flatten() {
+        crate::talk!(
+            "warning: {spec} are not the data that the model learnt any more: they have {what}; give the data that it learnt with {option}"
+        );
     }
     Ok(data)
 }
@@ -156,7 +175,7 @@ impl<'a> Scorer<'a> {
     pub fn fit(opened: &'a Opened, args: &Scoring, plan: Plan) -> Result<(Self, Box<dyn Dataset>, Vec<usize>)> {
         let Plan { detectors, spec, label } = plan;
         let data = open(opened, &spec, "--fit")?;
-        let idx = choose(&members(&opened.model.spec, label, data.as_ref())?, args.fit_samples, FITTED);
+        let idx = choose(&members(opened, label, data.as_ref())?, args.fit_samples, FITTED);
         if data.kind() == Kind::Table && outside(&data.get(&idx)?.x)?.contains(&true) {
             return usage(format!(
                 "--fit {spec}: some rows have another value in a column that was constant in what the model learnt; leave them \
@@ -247,19 +266,23 @@ impl<'a> Scorer<'a> {
 }
 
 /// The places of the samples of `data` that a model is asked about which is told `label`: where that is a class, and the
-/// data have as many, those of the class.
-pub fn members(spec: &ModelSpec, label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>> {
+/// data have classes, those of the class.
+pub fn members(opened: &Opened, label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let alike = spec.classes.filter(|_| data.classes() == spec.classes);
-    let Some(label) = label.filter(|&label| alike.is_some_and(|n| (label as usize) < n)) else { return Ok(all) };
+    let class = label.filter(|&label| opened.model.spec.classes.is_some_and(|n| (label as usize) < n));
+    let Some(own) = class.map(|label| classes::in_data(opened, label, data)).transpose()?.flatten() else {
+        return Ok(all);
+    };
     let mut places = vec![];
     for some in all.chunks(1000) {
-        let Some(labels) = data.get(some)?.labels else { bail!("--class {label}: the data do not say which they are") };
+        let Some(labels) = data.get(some)?.labels else {
+            bail!("--class: the data do not say which class they are of")
+        };
         let labels: Vec<u32> = labels.to_vec1()?;
-        places.extend(some.iter().zip(labels).filter(|(_, own)| *own == label).map(|(i, _)| *i));
+        places.extend(some.iter().zip(labels).filter(|(_, label)| *label == own).map(|(i, _)| *i));
     }
     if places.is_empty() {
-        return usage(format!("--class {label}: the data have no samples of that class"));
+        return usage("--class: the data have no samples of that class");
     }
     Ok(places)
 }

@@ -23,7 +23,7 @@ const LABEL_DROPOUT: f64 = 0.1;
 pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<(Run, Option<Opened>)> {
     let (label, text) = source(name)?;
     let labelled = || format!("configuration {label}");
-    let file = Run::table(&text).with_context(labelled)?;
+    let file = without_facts(Run::table(&text).with_context(labelled)?, &label);
     let named = |table: &Table| Some(table.get("model")?.get("from")?.as_str()?.to_string());
     let mut changed = Table::new();
     changes.iter().filter(|change| change.starts_with("model.from")).try_for_each(|c| apply(&mut changed, c))?;
@@ -40,8 +40,24 @@ pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<
         }
         (None, None) => (None, file),
     };
-    let run = Run::of(table, changes).with_context(labelled)?;
+    let mut run = Run::of(table, changes).with_context(labelled)?;
+    run.model.from = run.model.from.map(|from| open::absolute(&from)).transpose()?;
     Ok((run, from))
+}
+
+/// `file` without what an earlier version wrote of the data into the configuration of a run, which is told.
+fn without_facts(mut file: Table, label: &str) -> Table {
+    let section = |file: &mut Table, section: &str, key: &str| match file.get_mut(section) {
+        Some(Value::Table(section)) => section.remove(key),
+        _ => None,
+    };
+    if let Some(samples) = section(&mut file, "data", "samples") {
+        let sigma = section(&mut file, "model", "sigma_data");
+        let sigma =
+            sigma.map(|sigma| format!(", and model.sigma_data = {sigma}, which is measured anew")).unwrap_or_default();
+        crate::talk!("configuration {label}: data.samples = {samples} of the run that wrote it is left out{sigma}");
+    }
+    file
 }
 
 /// The model that a run starts from.

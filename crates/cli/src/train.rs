@@ -5,11 +5,11 @@ use crate::folder::{Folder, Log};
 use crate::progress::{self, PAUSE, rate};
 use crate::run::{Run, Stopped, usage};
 use crate::tensorboard::Events;
-use crate::{open, output, sample, start};
-use anyhow::{Context, Result, bail};
+use crate::{facts, open, output, sample, start};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use langevin_data::{Batch, Dataset, Kind, Loader, LoaderOptions};
+use langevin_data::{Batch, Dataset, Facts, Loader, LoaderOptions};
 use langevin_models::{Model, checkpoint};
 use langevin_train::{Report, Trainer};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const PICTURE: usize = 64;
 /// Carries out `langevin train`.
 pub fn run(args: Train) -> Result<()> {
     let device = args.machine.open()?;
-    let (run, from) = configuration(&args, &device)?;
+    let (mut run, from) = configuration(&args, &device)?;
     if args.dry_run {
         crate::say!("{}", run.to_toml()?.trim_end())?;
         return Ok(());
@@ -33,34 +33,21 @@ pub fn run(args: Train) -> Result<()> {
     if cfg!(debug_assertions) {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
-    let data: Arc<dyn Dataset> = langevin_data::open(
-        &run.data.spec,
-        &langevin_data::Options { size: run.data.size, header: run.data.header, ..Default::default() },
-    )?
-    .into();
-    if run.data.header.is_some() && data.kind() != Kind::Table {
-        return usage(format!("data.header: {} is no table", run.data.spec));
-    }
-    for note in data.notes() {
-        crate::talk!("{note}");
-    }
-    let (run, trainer) = prepare(run, from, data.as_ref(), &device)?; // before there is a folder: a mistake leaves none
+    let (data, facts) = match &args.resume {
+        Some(dir) => facts::go_on(&mut run, dir, &args)?,
+        None => facts::begin(&mut run, from.as_ref())?,
+    };
+    let (run, trainer) = prepare(run, from, &facts, &device)?; // before there is a folder: a mistake leaves none
     let folder = match &args.resume {
         Some(dir) => Folder::open(dir)?,
         None => Folder::create(args.out.as_deref(), &name(&args), &run.to_toml()?)?,
     };
-    Session::start(run, data, folder, trainer)?.train()
+    Session::start(run, (data.into(), facts), folder, trainer)?.train()
 }
 
-/// The run with all that is measured filled in, and its trainer at step 0.
-fn prepare(mut run: Run, from: Option<open::Opened>, data: &dyn Dataset, device: &Device) -> Result<(Run, Trainer)> {
-    let spec = run.model_spec(data)?;
-    run.model.sigma_data = Some(spec.sigma_data);
-    if let Some(before) = run.data.samples.replace(data.len()).filter(|&before| before != data.len()) {
-        let spec = &run.data.spec;
-        bail!("{spec} has {} samples, but the run began with {before}; give it the data it had", data.len());
-    }
-    let model = Model::new(spec, run.train.seed, DType::F32, device)?;
+/// The run with the steps of its distillation filled in, and its trainer at step 0.
+fn prepare(mut run: Run, from: Option<open::Opened>, facts: &Facts, device: &Device) -> Result<(Run, Trainer)> {
+    let model = Model::new(run.model_spec(facts)?, run.train.seed, DType::F32, device)?;
     let teacher = match from {
         Some(from) => {
             let (steps, teacher) = start::begin(&run, &model, from)?;
@@ -77,6 +64,9 @@ fn prepare(mut run: Run, from: Option<open::Opened>, data: &dyn Dataset, device:
 /// What the run computes: the preset or file with its changes, or what the folder's run was started with; and the model that
 /// it starts from, as long as that is needed.
 fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Opened>)> {
+    if args.new_data && args.resume.is_none() {
+        return usage("--new-data: it is for a run that goes on, with --resume DIR; a new run takes any data");
+    }
     let mut changes = args.changes.clone();
     if let Some(dir) = &args.resume {
         match &args.preset {
@@ -98,7 +88,8 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
         }
         let path = Folder::config_of(dir)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let run = Run::parse(&text, &changes).with_context(|| path.display().to_string())?;
+        let mut run = Run::parse(&text, &changes).with_context(|| path.display().to_string())?;
+        named_data(&mut run, args.data.as_deref());
         let at = Trainer::last_checkpoint(&Folder::state_of(dir));
         let from = run.model.from.as_ref().filter(|_| at.is_none_or(|step| step < run.train.distil()));
         let from = from.map(|from| start::opened(from, device)).transpose()?;
@@ -109,13 +100,16 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
     }
     let preset = args.preset.as_deref().unwrap_or_default();
     let (mut run, from) = start::configuration(preset, &changes, device)?;
-    if let Some(spec) = &args.data {
-        // a bare folder is the preset's data set in that folder, where that data set has files
-        let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
-        let of_preset = Path::new(spec).is_dir() && langevin_data::has_files(named);
-        run.data.spec = if of_preset { format!("{named}={spec}") } else { spec.clone() };
-    }
+    named_data(&mut run, args.data.as_deref());
     Ok((run, from))
+}
+
+/// Takes the data of --data: a bare folder is the run's data set in that folder, where that data set has files.
+fn named_data(run: &mut Run, asked: Option<&str>) {
+    let Some(spec) = asked else { return };
+    let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
+    let of_run = Path::new(spec).is_dir() && langevin_data::has_files(named);
+    run.data.spec = if of_run { format!("{named}={spec}") } else { spec.into() };
 }
 
 /// The name of a new run: its preset or file without its folder and ending.
@@ -132,6 +126,7 @@ const MEASURED: usize = 32;
 struct Session {
     run: Run,
     data: Arc<dyn Dataset>,
+    facts: Facts,
     folder: Folder,
     trainer: Trainer,
     log: Log,
@@ -142,7 +137,7 @@ struct Session {
 
 impl Session {
     /// Takes the state of the folder, if there is one, and opens its log.
-    fn start(run: Run, data: Arc<dyn Dataset>, folder: Folder, mut trainer: Trainer) -> Result<Self> {
+    fn start(run: Run, (data, facts): (Arc<dyn Dataset>, Facts), folder: Folder, mut trainer: Trainer) -> Result<Self> {
         for refused in trainer.resume(&folder.state())? {
             crate::talk!("warning: {refused}");
         }
@@ -151,6 +146,7 @@ impl Session {
             return usage(format!("train.steps = {steps}: the run is at step {done} already; give at least that"));
         }
         output::save(&folder.config(), run.to_toml()?.as_bytes())?;
+        output::save(&folder.data(), &serde_json::to_vec_pretty(&facts)?)?;
         crate::talk!(
             "{}: {} samples {:?}, {} with {} parameters, sigma_data {:.3}",
             folder.path().display(),
@@ -172,7 +168,7 @@ impl Session {
         })
         .context("cannot listen for Ctrl-C")?;
         let (log, events) = (folder.log(done)?, Events::create(&folder.tensorboard())?);
-        Ok(Self { run, data, folder, trainer, log, events, stop })
+        Ok(Self { run, data, facts, folder, trainer, log, events, stop })
     }
 
     fn train(mut self) -> Result<()> {
@@ -282,9 +278,7 @@ impl Session {
         if let Some(width) = self.trainer.widths()[track] {
             notes.insert(open::SIGMA_REL.into(), width.to_string());
         }
-        if let Some(columns) = self.data.columns() {
-            notes.insert(open::COLUMNS.into(), serde_json::to_string(columns)?);
-        }
+        notes.insert(open::DATA.into(), serde_json::to_string(&self.facts)?);
         Ok(checkpoint::save(path, &self.trainer.model().spec, &self.trainer.averaged_track(track)?, &notes)?)
     }
 

@@ -1,6 +1,7 @@
 //! A folder of images of any size: scaled so that the shorter side fits, then cropped to the centre.
 
 use crate::Images;
+use crate::facts::list;
 use crate::images::MIN_SIDE;
 use crate::npz::channels_first;
 use candle_core::Result;
@@ -29,7 +30,7 @@ struct Found {
 
 /// The images below `dir`, in the order of their paths, `[1 or 3, size, size]`.
 ///
-/// One channel if all are grey. If all lie in subfolders, those (sorted) are the classes. Transparency is laid over
+/// One channel if all are grey. If all lie in subfolders, those (sorted) are the classes; there may be one alone. Transparency is laid over
 /// white. What cannot be read is skipped, and the notes say so.
 pub(crate) fn open(dir: &Path, size: Option<usize>) -> Result<Images> {
     let name = dir.display().to_string();
@@ -72,11 +73,15 @@ pub(crate) fn open(dir: &Path, size: Option<usize>) -> Result<Images> {
     if enlarged > 0 {
         notes.push(format!("{enlarged} of {} images were smaller than {height}x{width} and were enlarged", kept.len()));
     }
-    let labels = classes(dir, &kept, &mut notes);
+    let (labels, names) = classes(dir, &kept, &mut notes).unzip();
     skipped.sort();
     notes.extend(skipped.into_iter().map(|why| format!("skipped {why}")));
     let files = kept.iter().map(|f| f.path.display().to_string()).collect();
-    Ok(Images::new(&name, [channels, height, width], pixels, labels)?.with_notes(notes).with_files(files))
+    let images = Images::new(&name, [channels, height, width], pixels, labels)?.with_notes(notes).with_files(files);
+    Ok(match names {
+        Some(names) => images.with_class_names(names),
+        None => images,
+    })
 }
 
 /// `: the first reason` and how many more, to end an error with.
@@ -186,8 +191,9 @@ fn over_white(image: &DynamicImage) -> RgbImage {
     RgbImage::from_fn(image.width(), image.height(), pixel)
 }
 
-/// Labels and their number, where every image lies in a subfolder of `dir` and there are at least two of those.
-fn classes(dir: &Path, kept: &[&Found], notes: &mut Vec<String>) -> Option<(Vec<u32>, usize)> {
+/// Labels with their number, and the names of the classes, where every image lies in a subfolder of `dir`.
+#[allow(clippy::type_complexity)]
+fn classes(dir: &Path, kept: &[&Found], notes: &mut Vec<String>) -> Option<((Vec<u32>, usize), Vec<String>)> {
     let subfolder = |f: &&Found| {
         let inside = f.path.strip_prefix(dir).ok()?;
         let mut parts = inside.components();
@@ -198,12 +204,9 @@ fn classes(dir: &Path, kept: &[&Found], notes: &mut Vec<String>) -> Option<(Vec<
     let mut names = of.clone();
     names.sort();
     names.dedup();
-    if names.len() < 2 {
-        return None;
-    }
     let labels = of.iter().map(|name| names.partition_point(|n| n < name) as u32).collect();
-    let listed: Vec<String> = names.iter().take(20).enumerate().map(|(i, name)| format!("{i} = {name}")).collect();
-    let more = if names.len() > 20 { ", ..." } else { "" };
-    notes.push(format!("{} classes from the subfolders: {}{more}", names.len(), listed.join(", ")));
-    Some((labels, names.len()))
+    if names.len() > 1 {
+        notes.push(format!("{} classes from the subfolders: {}", names.len(), list(&names)));
+    }
+    Some(((labels, names.len()), names))
 }

@@ -14,6 +14,7 @@ pub struct Images {
     pixels: Vec<u8>,
     labels: Option<Vec<u32>>,
     classes: Option<usize>,
+    class_names: Option<Vec<String>>,
     notes: Vec<String>,
     files: Option<Vec<String>>,
 }
@@ -44,12 +45,25 @@ impl Images {
             }
         }
         let classes = labels.as_ref().map(|(_, classes)| *classes);
-        Ok(Self { shape, pixels, labels: labels.map(|(labels, _)| labels), classes, notes: vec![], files: None })
+        Ok(Self {
+            shape,
+            pixels,
+            labels: labels.map(|(labels, _)| labels),
+            classes,
+            class_names: None,
+            notes: vec![],
+            files: None,
+        })
     }
 
     /// The same images with something to tell the user.
     pub fn with_notes(self, notes: Vec<String>) -> Self {
         Self { notes, ..self }
+    }
+
+    /// The same images with a name for each of their classes, in the order of the labels.
+    pub(crate) fn with_class_names(self, names: Vec<String>) -> Self {
+        Self { class_names: self.classes.filter(|&n| n == names.len()).map(|_| names), ..self }
     }
 
     /// The same images with the file of each.
@@ -90,6 +104,10 @@ impl Dataset for Images {
 
     fn classes(&self) -> Option<usize> {
         self.classes
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
     }
 
     fn get(&self, idx: &[usize]) -> Result<Batch> {

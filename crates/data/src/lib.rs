@@ -11,7 +11,9 @@ macro_rules! bail {
 }
 
 mod cifar;
+mod classes;
 pub mod digits;
+mod facts;
 mod files;
 mod folder;
 #[cfg(feature = "hub")]
@@ -30,9 +32,11 @@ mod spec;
 mod table;
 pub mod toy;
 
+pub use classes::{Relabelled, places};
+pub use facts::{Facts, list};
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
-pub use spec::{ALL, Options, has_files, held_out, open};
+pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, open, path};
 pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
 
 use candle_core::{Result, Tensor};
@@ -69,6 +73,10 @@ pub trait Dataset: Send + Sync {
     fn shape(&self) -> &[usize];
     /// The number of classes, where samples have labels.
     fn classes(&self) -> Option<usize>;
+    /// The names of the classes in the order of their labels; `None` where classes are numbers alone.
+    fn class_names(&self) -> Option<&[String]> {
+        None
+    }
     /// The samples of these indices, in this order. An index of [`Dataset::len`] or above is an error.
     fn get(&self, idx: &[usize]) -> Result<Batch>;
     /// What the user should know: files skipped and why, names of classes, constant columns.

@@ -47,6 +47,10 @@ impl Dataset for Rotated {
         self.of.classes()
     }
 
+    fn class_names(&self) -> Option<&[String]> {
+        self.of.class_names()
+    }
+
     fn get(&self, idx: &[usize]) -> Result<Batch> {
         let Batch { x, labels } = self.of.get(idx)?; // [B, C, H, W]
         let x = match self.quarters {

@@ -68,6 +68,10 @@ impl Dataset for Shaped {
         self.of.classes()
     }
 
+    fn class_names(&self) -> Option<&[String]> {
+        self.of.class_names()
+    }
+
     fn get(&self, idx: &[usize]) -> Result<Batch> {
         let Batch { x, labels } = self.of.get(idx)?;
         let x: Vec<f32> = x.flatten_all()?.to_vec1()?;

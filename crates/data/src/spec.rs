@@ -5,10 +5,10 @@ use crate::noise::{self, Noise};
 use crate::rotate::Rotated;
 use crate::shaped::Shaped;
 use crate::table::Scaling;
-use crate::{Dataset, cifar, digits, folder, hub, idx, npz, table, toy};
+use crate::{Dataset, cifar, classes, digits, folder, hub, idx, npz, table, toy};
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The names that [`open`] knows, and a line about each.
 pub const ALL: &[(&str, &str)] = &[
@@ -74,17 +74,18 @@ fn open_as_is(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     }
     let Some((name, split, dir)) = named(spec) else { return open_path(spec, options) };
     let split = split?;
-    Ok(match (name, dir.map(Path::new)) {
-        ("digits", None) => Box::new(digits::open(split)?),
-        ("digits" | "mnist" | "fashion-mnist", Some(dir)) => Box::new(idx::open(dir, split, name)?),
-        ("cifar10", Some(dir)) => Box::new(cifar::open(dir, split)?),
-        ("mnist" | "fashion-mnist" | "cifar10", None) => Box::new(hub::open(name, split)?),
+    let images = match (name, dir.map(Path::new)) {
+        ("digits", None) => digits::open(split)?,
+        ("digits" | "mnist" | "fashion-mnist", Some(dir)) => idx::open(dir, split, name)?,
+        ("cifar10", Some(dir)) => cifar::open(dir, split)?,
+        ("mnist" | "fashion-mnist" | "cifar10", None) => hub::open(name, split)?,
         (_, Some(_)) => bail!("{name} is computed, not read from a folder; write `{name}` alone"),
         (noise, None) if noise.starts_with("noise:") => {
-            Box::new(Noise::named(noise, options.shape.as_deref(), split == Split::Test)?)
+            return Ok(Box::new(Noise::named(noise, options.shape.as_deref(), split == Split::Test)?));
         }
-        _ => Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?),
-    })
+        _ => return Ok(Box::new(toy::Toy::named(name.trim_start_matches("toy:"), split == Split::Test)?)),
+    };
+    Ok(Box::new(images.with_class_names(classes::of(name))))
 }
 
 /// The part of what `spec` names that is held out, as a spec; `None` where there is none, or `spec` is not of the rest.
@@ -96,6 +97,43 @@ pub fn held_out(spec: &str) -> Option<String> {
         (name, Ok(Split::Train), None) => Some(format!("{name}:test")),
         (name, Ok(Split::Train), Some(dir)) => Some(format!("{name}:test={dir}")),
         _ => None,
+    }
+}
+
+/// The names of the classes of the published data set that `spec` names, in the order of their labels.
+pub fn class_names(spec: &str) -> Option<Vec<String>> {
+    if let Some((_, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
+        return class_names(of);
+    }
+    let (name, _, _) = named(spec)?;
+    (name == "digits" || has_files(name)).then(|| classes::of(name))
+}
+
+/// The path in `spec`, if data are read from one: a folder, a file, the DIR of NAME=DIR, that of what is rotated.
+pub fn path(spec: &str) -> Option<&str> {
+    if let Some((_, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
+        return path(of);
+    }
+    match named(spec) {
+        Some((_, _, dir)) => dir,
+        None => Some(spec).filter(|spec| {
+            let path = Path::new(spec);
+            path.exists() || path.components().count() > 1 || path.extension().is_some()
+        }),
+    }
+}
+
+/// `spec` as it names the same data in every working directory: its path, if it has one, is made absolute.
+pub fn absolute(spec: &str) -> Result<String> {
+    let Some(path) = path(spec) else { return Ok(spec.into()) };
+    let before = &spec[..spec.len() - path.len()];
+    let whole: PathBuf = match std::path::absolute(path) {
+        Ok(whole) => whole.components().collect(), // without a slash at the end
+        Err(e) => bail!("the path {path} cannot be made absolute: {e}"),
+    };
+    match whole.to_str() {
+        Some(whole) => Ok(format!("{before}{whole}")),
+        None => bail!("the path {} is not text; rename the folders in it that are not", whole.display()),
     }
 }
 

@@ -177,8 +177,13 @@ fn folder_scales_crops_and_tells() {
     assert!(x[0] > 0.99 && x[9] < -0.99, "red on the left, none on the right: {:?}", &x[..10]);
     assert!(x[300..].iter().all(|&x| x == 1.), "transparent is white");
     let notes = data.notes().join("\n");
-    for part in ["scaled and cropped to 10x10", "0 = cats, 1 = dogs", "dot.png: 1x1", "broken.jpg", "list.txt: not an"]
-    {
+    for part in [
+        "scaled and cropped to 10x10",
+        "2 classes from the subfolders: cats, dogs",
+        "dot.png: 1x1",
+        "broken.jpg",
+        "list.txt: not an",
+    ] {
         assert!(notes.contains(part), "{part:?} is not in: {notes}");
     }
     assert!(!notes.contains("hidden"));

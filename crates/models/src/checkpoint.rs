@@ -61,6 +61,11 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
 
 /// Whether `path` is a weights file that describes its model.
 pub fn is_ours(path: &Path) -> bool {
+    texts(path).is_some_and(|texts| texts.contains_key(KEY))
+}
+
+/// The texts that were saved in the weights file at `path`; none of its weights is read. `None` if it is no such file.
+pub fn texts(path: &Path) -> Option<BTreeMap<String, String>> {
     let header = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let mut length = [0; 8];
@@ -69,8 +74,8 @@ pub fn is_ours(path: &Path) -> bool {
         file.take(u64::from_le_bytes(length).min(100_000_000)).read_to_end(&mut header)?;
         Ok(header)
     };
-    let header = header().ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    header.is_some_and(|header| header["__metadata__"][KEY].is_string())
+    let mut header: serde_json::Value = serde_json::from_slice(&header().ok()?).ok()?;
+    serde_json::from_value(header["__metadata__"].take()).ok()
 }
 
 /// An error if the file holds tensors that no layer asked for: it belongs to another network.

@@ -148,6 +148,9 @@ pub fn plain(e: &candle_core::Error) -> String {
     }
 }
 
+/// The table with a row for each class, in networks that have one.
+const CLASSES: &str = "class_embedding.weight";
+
 enum Body {
     Energy(GradNet<Shaped>),
     /// A plain network, or one that is a gradient by itself.
@@ -240,17 +243,38 @@ impl Model {
         &self.device
     }
 
-    /// Takes from `other` every parameter that has the name and shape of one here; returns the names of those that do not.
+    /// Takes from `other` every parameter that has the name and shape of one here, and the rows of its classes for a model
+    /// that has more of them; returns the names of the parameters that it has not.
     pub fn take_weights(&self, other: &Model) -> Result<Vec<&str>> {
         let from: BTreeMap<&str, &Var> = other.vars.iter().map(|(name, var)| (name.as_str(), var)).collect();
         let mut left = Vec::new();
         for (name, var) in &self.vars {
-            match from.get(name.as_str()).filter(|source| source.dims() == var.dims()) {
-                Some(source) => var.set(&source.to_dtype(var.dtype())?.to_device(var.device())?)?,
-                None => left.push(name.as_str()),
+            let moved = |source: &Var| source.to_dtype(var.dtype())?.to_device(var.device());
+            match from.get(name.as_str()) {
+                Some(source) if source.dims() == var.dims() => var.set(&moved(source)?)?,
+                Some(source) if name == CLASSES && self.has_more_classes(other) => {
+                    var.set(&self.with_rows(var, other, &moved(source)?)?)?;
+                }
+                _ => left.push(name.as_str()),
             }
         }
         Ok(left)
+    }
+
+    /// Whether the classes of `other` can be the first of the classes here.
+    fn has_more_classes(&self, other: &Model) -> bool {
+        other.spec.classes < self.spec.classes && other.spec.classes.is_some()
+    }
+
+    /// `table` with the rows of the classes that `other` has in its `source`, and that of its null class.
+    fn with_rows(&self, table: &Tensor, other: &Model, source: &Tensor) -> Result<Tensor> {
+        let (known, all) = (other.spec.classes.unwrap_or(0), self.spec.classes.unwrap_or(0));
+        let mut rows = vec![source.narrow(0, 0, known)?, table.narrow(0, known, all - known)?];
+        if self.spec.null_class {
+            let null = if other.spec.null_class { source.narrow(0, known, 1)? } else { table.narrow(0, all, 1)? };
+            rows.push(null);
+        }
+        Tensor::cat(&rows, 0)
     }
 
     /// E[x_0 | x_t] for samples under `cond`.

@@ -1,6 +1,6 @@
-//! A model of a composition, as `--let NAME=MODEL[,class=K]` gives it.
+//! A model of a composition, as `--let NAME=MODEL[,class=CLASS]` gives it.
 
-use crate::guide::Guiding;
+use crate::classes;
 use crate::open::{self, Opened};
 use crate::run::{Usage, usage};
 use anyhow::Result;
@@ -20,7 +20,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// From NAME=MODEL\[,class=K\].
+    /// From NAME=MODEL\[,class=CLASS\].
     pub fn open(text: &str, device: &Device) -> Result<Self> {
         let Some((name, model)) = text.split_once('=').map(|(name, model)| (name.trim(), model.trim())) else {
             return usage(format!("--let {text}: give NAME=MODEL, such as a=runs/digits,class=3"));
@@ -33,15 +33,14 @@ impl Part {
             Some((model, class)) => (model, Some(class.trim().to_string())),
         };
         let opened = open::open(model, device)?;
-        if let (Some(n), None) = (opened.model.spec.classes, &class) {
+        if let (Some(_), None) = (opened.model.spec.classes, &class) {
             return usage(format!(
-                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}",
-                n - 1
+                "--let {text}: this model has classes; add one of them as ,class=CLASS: {}",
+                classes::known(&opened)
             ));
         }
-        let label = Guiding { class, ..Guiding::default() }.labels(&opened.model, &[0]);
-        let label =
-            label.map_err(|why| Usage(format!("--let {text}: {why}")))?.and_then(|labels| labels.first().copied());
+        let label = class.map(|class| classes::number(&opened, &class)).transpose();
+        let label = label.map_err(|why| Usage(format!("--let {text}: {why}")))?;
         Ok(Self { name: name.into(), opened, label, log_z: None })
     }
 

@@ -103,9 +103,9 @@ pub struct Bits {
     /// Seed of the choice of points, their dequantisation and noise, the probes and the particles
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class of every point, for a class-conditional model; `none` for one trained with train.label_dropout [default: the
-    /// labels of the data]
-    #[arg(long, value_name = "K|none")]
+    /// Class of every point, by its name or number, for a class-conditional model; `none` for one trained with
+    /// train.label_dropout [default: the labels of the data, by the names of their classes]
+    #[arg(long, value_name = "CLASS|none")]
     pub class: Option<String>,
     /// Type of numbers [default: f32 for images, f64 for points and tables]
     #[arg(long, value_parser = ["f32", "f64"])]

@@ -90,8 +90,10 @@ impl Set {
         let of = |class: usize| -> Vec<usize> {
             labels.iter().enumerate().filter(|(_, label)| **label == class as f64).map(|(i, _)| i).collect()
         };
-        let all =
-            (0..self.data.classes().unwrap_or(0)).map(|class| (format!("{}, class {class}", self.name), of(class)));
+        let names = self.data.class_names().unwrap_or_default();
+        let name = |class: usize| names.get(class).cloned().unwrap_or(class.to_string());
+        let classes = self.data.classes().filter(|&n| n > 1).unwrap_or(0);
+        let all = (0..classes).map(|class| (format!("{}, class {}", self.name, name(class)), of(class)));
         Ok(all.filter(|(_, places)| !places.is_empty()).collect())
     }
 }
@@ -108,7 +110,7 @@ pub fn run(args: &Ood) -> Result<()> {
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
         let data = scoring::open(&opened, spec, what)?;
-        let all = scoring::members(&opened.model.spec, label, data.as_ref())?;
+        let all = scoring::members(&opened, label, data.as_ref())?;
         Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
     };
     let data = set(&args.data, "--data", plan.label)?;

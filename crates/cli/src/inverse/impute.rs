@@ -49,8 +49,8 @@ pub struct Impute {
     /// How cells are drawn given the others: replace, repaint, dps or mcmc
     #[arg(long, default_value = "mcmc")]
     pub method: String,
-    /// Class of every row, for a class-conditional model; `none`, and no --class, for one trained with train.label_dropout
-    #[arg(long, value_name = "K|none")]
+    /// Class of every row, by its name or number, for a class-conditional model; `none`, and no --class, for one trained with train.label_dropout
+    #[arg(long, value_name = "CLASS|none")]
     pub class: Option<String>,
     /// Draws at a time
     #[arg(long, default_value_t = 1024)]
@@ -73,7 +73,7 @@ pub fn run(args: &Impute) -> Result<()> {
             args.model
         ));
     };
-    let label = told(&opened.model.spec, args.class.as_deref())?;
+    let label = told(&opened, args.class.as_deref())?;
     let table = langevin_data::partial(&args.data, Some(&columns))?;
     let places = columns.places(&args.data.display().to_string(), &table.names)?;
     table.notes.iter().for_each(|note| crate::talk!("{}: {note}", args.data.display()));

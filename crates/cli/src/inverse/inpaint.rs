@@ -2,6 +2,7 @@
 
 use super::{Given, methods, table};
 use crate::args::Machine;
+use crate::classes;
 use crate::draw::image;
 use crate::guide::{Guiding, told};
 use crate::open::{self, Opened};
@@ -124,13 +125,13 @@ pub fn run(args: &Inpaint) -> Result<()> {
         ));
     }
     let (methods, changes) = methods(&names, &args.changes)?;
-    let guide = args.guiding.open(&opened.model, &device)?;
+    let guide = args.guiding.open(&opened, &device)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), guide, &changes)?;
     if args.measured && tasks.iter().any(|(name, _)| MaskName::ALL.iter().any(|mask| mask.name() == name)) {
         return usage("--measured: of a part of a picture, that is the picture itself; leave it out");
     }
     if let Some(data) = &args.data {
-        let pictures = pictures(data, args.number, &opened)?;
+        let pictures = pictures(args, data, &opened)?;
         let labels = labels(args, &opened, pictures.labels.as_deref(), pictures.x.dim(0)?)?;
         if args.table {
             return table::print(args, &given, &methods, &tasks, (&pictures.x, labels.as_deref()));
@@ -312,18 +313,20 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
     Ok(Arc::new(Mask::new(&known)?))
 }
 
-/// The first `n` images of a data set, which must be as the model's are.
-fn pictures(name: &str, n: usize, opened: &Opened) -> Result<Pictures> {
-    let shape = &opened.model.spec.shape;
+/// The first images of a data set, which must be as the model's are.
+fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
+    let (shape, n) = (&opened.model.spec.shape, args.number);
     let data =
         langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
     if data.shape() != shape {
         return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
     }
-    let batch = data.get(&(0..n.min(data.len())).collect::<Vec<_>>())?;
-    let alike = data.classes() == opened.model.spec.classes;
-    let labels = batch.labels.filter(|_| alike).map(|labels| labels.to_vec1()).transpose()?;
-    Ok(Pictures { x: batch.x, labels })
+    let idx: Vec<usize> = (0..n.min(data.len())).collect();
+    let labels = match &args.guiding.class {
+        None => classes::labels(opened, data.as_ref(), &idx, &format!("--data {name}"))?,
+        Some(_) => None,
+    };
+    Ok(Pictures { x: data.get(&idx)?.x, labels })
 }
 
 /// What the model is told of `n` images: the class of --class, that of the image, or none.
@@ -331,6 +334,6 @@ fn labels(args: &Inpaint, opened: &Opened, known: Option<&[u32]>, n: usize) -> R
     let spec = &opened.model.spec;
     match (spec.classes, &args.guiding.class, known) {
         (Some(_), None, Some(known)) => Ok(Some(known.to_vec())),
-        (_, class, _) => Ok(told(spec, class.as_deref())?.map(|label| vec![label; n])),
+        (_, class, _) => Ok(told(opened, class.as_deref())?.map(|label| vec![label; n])),
     }
 }

@@ -1,6 +1,7 @@
 //! `langevin look histogram`: the energies of data beside those of samples.
 
 use super::{Subject, at, energies, energy};
+use crate::classes;
 use crate::draw::Start;
 use crate::open::Opened;
 use crate::output::{self, chart};
@@ -76,13 +77,16 @@ pub fn run(args: &Histogram) -> Result<()> {
 /// The data as the model takes them, and what it is told of them and of its samples: nothing, one label for all, or the
 /// label of each.
 fn labelled(args: &Histogram, opened: &Opened) -> Result<(Tensor, Vec<u32>)> {
-    let (spec, subject) = (&opened.model.spec, &args.subject);
+    let subject = &args.subject;
     let asked = if subject.class.is_some() { subject.label(opened)? } else { None };
     let (data, idx) = subject.places(opened, args.data.as_ref(), args.number, asked)?;
     let x = scoring::samples(opened, data.as_ref(), &idx)?;
-    let known = subject.class.is_none() && spec.classes.is_some() && data.classes() == spec.classes;
-    match data.get(&idx)?.labels.filter(|_| known) {
-        Some(labels) => Ok((x, labels.to_vec1()?)),
+    let labels = match subject.class {
+        None => classes::labels(opened, data.as_ref(), &idx, "--data")?,
+        Some(_) => None,
+    };
+    match labels {
+        Some(labels) => Ok((x, labels)),
         None => Ok((x, subject.label(opened)?.into_iter().collect())),
     }
 }

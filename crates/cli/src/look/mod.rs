@@ -56,9 +56,9 @@ pub fn run(args: &Look) -> Result<()> {
 pub struct Subject {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
-    /// Class that a class-conditional model is told, and of the samples; `none` for one trained with train.label_dropout
-    /// [default: none; of histogram, that of each of the data]
-    #[arg(long, value_name = "K|none")]
+    /// Class that a class-conditional model is told, and of the samples, by its name or number; `none` for one trained with
+    /// train.label_dropout [default: none; of histogram, that of each of the data]
+    #[arg(long, value_name = "CLASS|none")]
     pub class: Option<String>,
     /// Samples at a time
     #[arg(long, default_value_t = 64)]
@@ -79,7 +79,7 @@ impl Subject {
 
     /// What the model is told of all samples.
     fn label(&self, opened: &Opened) -> Result<Option<u32>> {
-        guide::told(&opened.model.spec, self.class.as_deref())
+        guide::told(opened, self.class.as_deref())
     }
 
     /// `n` samples of `spec`, or of what the run was trained on, `[n, ...]`; of the class `label` where that is one.
@@ -103,7 +103,7 @@ impl Subject {
             return usage("-n 0: give at least 1");
         }
         let data = scoring::open(opened, spec, "--data")?;
-        let idx = scoring::choose(&scoring::members(&opened.model.spec, label, data.as_ref())?, n, SHOWN);
+        let idx = scoring::choose(&scoring::members(opened, label, data.as_ref())?, n, SHOWN);
         Ok((data, idx))
     }
 

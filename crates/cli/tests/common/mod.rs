@@ -31,9 +31,18 @@ impl Dir {
         self.run_with(args, 2)
     }
 
+    /// The same in the folder `name` of it.
+    pub fn run_at(&self, name: &str, args: &str) -> Ran {
+        self.run_in(self.path(name), args, 2)
+    }
+
     pub fn run_with(&self, args: &str, threads: usize) -> Ran {
+        self.run_in(self.path(""), args, threads)
+    }
+
+    fn run_in(&self, folder: PathBuf, args: &str, threads: usize) -> Ran {
         let mut command = Command::cargo_bin("langevin").unwrap();
-        command.current_dir(self.0.path()).args(args.split_whitespace());
+        command.current_dir(folder).args(args.split_whitespace());
         let verb = args.split_whitespace().next().unwrap_or_default();
         if ["sample", "apply", "check", "bench", "eval", "detect", "look"].contains(&verb) {
             command.args(["--threads", &threads.to_string()]);

@@ -1,6 +1,7 @@
 //! The points that the likelihood is taken of, the three ways to it, and the table of what they found.
 
 use super::Bits;
+use crate::classes;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
 use crate::open::Opened;
@@ -86,7 +87,7 @@ impl<'a> Task<'a> {
                  tell; train with data.dequantise=true for figures that mean something"
             );
         }
-        let (x, labels, places) = take(&data, n, args)?;
+        let (x, places) = take(&data, n, args)?;
         let columns = data.columns().map(|c| c.std.iter().filter(|std| **std != 0.).map(|std| std.ln()).sum());
         let constant = |c: &Columns| c.constant().map(|j| c.names[j].clone()).collect();
         let constant: Vec<String> = data.columns().map(constant).unwrap_or_default();
@@ -104,15 +105,16 @@ impl<'a> Task<'a> {
         for note in data.notes() {
             crate::talk!("{}: {note}", args.data);
         }
-        let labels = match (spec.labels(), &args.class) {
+        let labels = match (spec.classes, &args.class) {
             (None, None) => None,
-            (_, Some(class)) => guide::told(spec, Some(class))?.map(|label| vec![label; n]),
-            (Some(all), None) => match labels.filter(|labels| labels.iter().all(|&label| (label as usize) < all)) {
-                Some(labels) => Some(labels),
-                None => {
-                    return usage(format!("--data {}: it has no labels that the model knows; give --class", args.data));
+            (_, Some(class)) => guide::told(opened, Some(class))?.map(|label| vec![label; n]),
+            (Some(_), None) => {
+                let what = format!("--data {}", args.data);
+                match classes::labels(opened, data.as_ref(), &places, &what)? {
+                    Some(labels) => Some(labels),
+                    None => return usage(format!("{what}: it has no labels that the model knows; give --class")),
                 }
-            },
+            }
         };
         let x = spec.ranged(&x.to_dtype(model.dtype())?)?;
         let marginal = spec.process.get().marginal(t);
@@ -319,9 +321,9 @@ fn noised(x: &Tensor, at: &Marginal, seed: u64) -> Result<Tensor> {
     Ok((x.affine(at.alpha, 0.)? + eps.affine(at.sigma, 0.)?)?)
 }
 
-/// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; their labels; and their
-/// places in the data.
-fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Option<Vec<u32>>, Vec<usize>)> {
+/// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; and their places in
+/// the data.
+fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Vec<usize>)> {
     let batch = n.min(512);
     let dequantise = data.kind() == Kind::Image;
     let loader = Loader::new(data.clone(), LoaderOptions { batch, seed: args.seed, flip: false, dequantise })?;
@@ -330,10 +332,5 @@ fn take(data: &Arc<dyn Dataset>, n: usize, args: &Bits) -> Result<(Tensor, Optio
     let mut places = numbers().map(|i| loader.places(i)).collect::<candle_core::Result<Vec<_>>>()?.concat();
     places.truncate(n);
     let x = Tensor::cat(&batches.iter().map(|batch| &batch.x).collect::<Vec<_>>(), 0)?.narrow(0, 0, n)?;
-    let labels: Option<Vec<&Tensor>> = batches.iter().map(|batch| batch.labels.as_ref()).collect();
-    let labels = match labels {
-        Some(labels) => Some(Tensor::cat(&labels, 0)?.narrow(0, 0, n)?.to_vec1()?),
-        None => None,
-    };
-    Ok((x, labels, places))
+    Ok((x, places))
 }
