@@ -1,7 +1,7 @@
 //! What MCMC did at each noise level, as a table for people and as JSON.
 
 use anyhow::Result;
-use langevin_dynamics::mcmc::diagnostics::LEAST;
+use langevin_dynamics::mcmc::diagnostics::{LEAST, Trace};
 use langevin_dynamics::sampler::{AtLevel, Report};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub fn show(report: &Report) -> Result<()> {
             stats.diverged,
             stats.nan,
             stats.mean_error(),
-            known(trace.ess(), 0),
+            if stuck(trace) { "stuck".into() } else { known(trace.ess(), 0) },
             trace.chains() * trace.steps(),
             known(trace.r_hat(), 3),
         )?;
@@ -35,6 +35,11 @@ pub fn show(report: &Report) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether no chain of a level ever moved.
+fn stuck(trace: &Trace) -> bool {
+    trace.chains() > 0 && trace.stuck() == trace.chains()
 }
 
 /// Acceptance below this part is no sampling.
@@ -72,14 +77,16 @@ fn known(v: f64, decimals: usize) -> String {
     if v.is_nan() { "-".into() } else { format!("{v:.decimals$}") }
 }
 
-/// The same as JSON: an array with an object a level; null for what cannot be said.
+/// The same as JSON: an array with an object a level; `stuck` counts the chains that never moved; null for what cannot be
+/// said, and for an infinite R-hat.
 pub fn json(report: &Report) -> Value {
     let one = |level: &AtLevel| {
         let AtLevel { t, noise, stats, swaps, particles, trace } = level;
         json!({
             "t": t, "sigma": noise, "chains": trace.chains(), "steps": trace.steps(),
             "acceptance": stats.acceptance(), "diverged": stats.diverged, "lost": stats.nan,
-            "energy_error": stats.mean_error(), "ess": trace.ess(), "r_hat": trace.r_hat(),
+            "energy_error": stats.mean_error(), "ess": trace.ess(), "ess_bulk": trace.ess_bulk(),
+            "ess_tail": trace.ess_tail(), "r_hat": trace.r_hat(), "stuck": trace.stuck(),
             "swaps": swaps.map(|swaps| swaps.acceptance()), "particles": particles,
         })
     };

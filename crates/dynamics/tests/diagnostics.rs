@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use langevin_dynamics::mcmc::View;
-use langevin_dynamics::mcmc::diagnostics::{Trace, ess, r_hat};
+use langevin_dynamics::mcmc::diagnostics::{LEAST, Trace, ess, ess_bulk, ess_tail, r_hat};
 use langevin_ops::noise::Noise;
 
 const CHAINS: usize = 8;
@@ -50,21 +50,114 @@ fn small() -> Vec<Vec<f64>> {
     (0..4).map(&mut chain).collect()
 }
 
-/// R-hat is that of arviz 0.23.4 (`rhat`, method rank), and so is the effective number where Geyer's sum is cut off at once.
-/// Elsewhere arviz adds one more correlation to the sum (37.5335, `ess`, method mean): ours is the paper's, in numpy.
+/// `f` of each draw of `small`, by chain and step.
+fn change(f: impl Fn(usize, usize, f64) -> f64) -> Vec<Vec<f64>> {
+    let one = |(n, chain): (usize, Vec<f64>)| chain.iter().enumerate().map(|(t, v)| f(n, t, *v)).collect();
+    small().into_iter().enumerate().map(one).collect()
+}
+
+/// The figures of arviz 0.23.4: `ess` of the methods mean, bulk and tail, and `rhat` of the method rank.
 #[test]
-fn a_small_case_is_that_of_other_programs() {
-    let chains = small();
-    let turned: Vec<Vec<f64>> = chains
-        .iter()
-        .map(|chain| chain.iter().enumerate().map(|(t, x)| if t % 2 == 0 { -x } else { *x }).collect())
-        .collect();
-    for (chains, r, n) in
-        [(&chains, 1.1214809858339356, 38.30518745281593), (&turned, 1.0416774681365775, 352.6591972249479)]
-    {
-        assert!((r_hat(chains) - r).abs() < 1e-9, "{}, should be {r}", r_hat(chains));
-        assert!((ess(chains) / n - 1.).abs() < 1e-9, "{}, should be {n}", ess(chains));
+fn small_cases_are_those_of_arviz() {
+    let first = |steps: usize| small().iter().map(|chain| chain[..steps].to_vec()).collect::<Vec<_>>();
+    let turned = change(|_, t, v| if t % 2 == 0 { -v } else { v });
+    let one_is_still = change(|n, _, v| if n == 2 { 0.1 } else { v });
+    for (name, chains, [mean, bulk, tail, r]) in [
+        ("plain", small(), [37.53345184665256, 37.67675530110268, 95.79309215910948, 1.1214809858339356]),
+        ("turned", turned, [352.6591972249479, 352.6591972249479, 181.99526426305675, 1.0416774681365775]),
+        (
+            "heavy",
+            change(|_, _, v| v.powi(3)),
+            [65.93808083153498, 37.67675530110268, 95.79309215910948, 1.1214809858339356],
+        ),
+        ("odd", first(37), [27.510165507972886, 27.716223122743553, 89.40296400846856, 1.1483237450285082]),
+        ("short", first(11), [14.827750316827641, 15.666513995699495, 28.450704225352105, 1.4425414709087678]),
+        (
+            "ties",
+            change(|_, _, v| (2. * v).floor()),
+            [44.422809972773834, 44.87521516008732, 64.84478621639319, 1.1038442070195431],
+        ),
+        ("still", one_is_still, [21.67137781468412, 22.926671120361537, 93.60953371190915, 1.5780568059711884]),
+        ("one chain", small()[..1].to_vec(), [9.982449480071896, 12.968042006142774, 18.199233716475067, f64::NAN]),
+    ] {
+        let found = [ess, ess_bulk, ess_tail, r_hat].map(|f| f(&chains));
+        for (found, theirs) in found.into_iter().zip([mean, bulk, tail, r]).filter(|(_, theirs)| !theirs.is_nan()) {
+            assert!((found / theirs - 1.).abs() < 1e-10, "{name}: {found}, should be {theirs}");
+        }
     }
+}
+
+/// A chain that never moves says nothing, whatever the number that it stays at.
+#[test]
+fn a_chain_that_never_moves_says_nothing() {
+    for at in [0., 0.1, 0.3, 1., -7.7, 1e8 + 0.1, 1e-300, 1e300, f64::MIN_POSITIVE] {
+        for (chains, steps) in [(1, 4), (1, 10), (2, 9), (3, 1000), (7, 33)] {
+            let still = vec![vec![at; steps]; chains];
+            let found = [ess, ess_bulk, ess_tail, r_hat].map(|f| f(&still));
+            assert!(found.iter().all(|v| v.is_nan()), "{at}, {chains} chains of {steps}: {found:?}");
+        }
+    }
+    // each at its own place: they have not mixed at all, and one draw of each is as good as all
+    for places in [[0.1, 0.7, 1.3, 3.1], [1e8, 1e8 + 0.1, 1e8 + 0.2, 1e8 + 0.7], [-1., 0., 0., 0.]] {
+        for steps in [LEAST, 12, 301] {
+            let apart: Vec<Vec<f64>> = places.iter().map(|at| vec![*at; steps]).collect();
+            let all = (places.len() * steps) as f64;
+            assert_eq!(r_hat(&apart), f64::INFINITY, "{places:?} of {steps}");
+            for ess in [ess(&apart), ess_bulk(&apart)] {
+                assert!(ess > 0. && ess <= all.min(14.), "{places:?} of {steps}: {ess}");
+            }
+        }
+    }
+}
+
+/// A small motion far from 0 is told as that around 0.
+#[test]
+fn figures_do_not_depend_on_where_the_origin_is() {
+    let grid = |v: f64| (v * 1024.).round() / 1024.; // so that the far numbers hold it exactly
+    let near = change(|_, _, v| grid(v));
+    for far in [1e8, -1e11, 4e12] {
+        let moved = change(|_, _, v| far + grid(v));
+        for (f, name) in
+            [(ess as fn(&[Vec<f64>]) -> f64, "ess"), (ess_bulk, "bulk"), (ess_tail, "tail"), (r_hat, "R-hat")]
+        {
+            assert!((f(&moved) / f(&near) - 1.).abs() < 1e-9, "{name} at {far}: {} {}", f(&moved), f(&near));
+        }
+    }
+    // and of any unit
+    let tiny = change(|_, _, v| 1e-20 * v);
+    assert!((ess(&tiny) / ess(&small()) - 1.).abs() < 1e-9, "{}", ess(&tiny));
+}
+
+/// Chains of so few steps that nothing is known of more than one lag are not taken for independent draws.
+#[test]
+fn short_chains_are_not_taken_for_free_of_correlation() {
+    let slow = autoregressive(0.95);
+    for steps in 4..10 {
+        let short: Vec<Vec<f64>> = slow.iter().map(|chain| chain[..steps].to_vec()).collect();
+        let found = ess(&short);
+        assert!(found < 0.6 * (CHAINS * steps) as f64, "{steps} steps: {found} of {}", CHAINS * steps);
+    }
+}
+
+/// What a trace says of chains none of which moves, of one among others, and of one of a single step.
+#[test]
+fn a_trace_counts_the_chains_that_are_stuck() {
+    let trace = |x: &dyn Fn(usize, usize) -> f64, steps: usize| {
+        let mut trace = Trace::default();
+        for t in 0..steps {
+            let x = Tensor::from_vec((0..4).map(|n| x(n, t)).collect::<Vec<f64>>(), (4, 1), &Device::Cpu).unwrap();
+            trace.record(&View { score: x.clone(), x, energy: Some(vec![0.5; 4]) }).unwrap();
+        }
+        trace
+    };
+    let moved = small();
+    let none = trace(&|n, _| 0.1 + n as f64, 40);
+    assert!(none.stuck() == 4 && none.ess().is_nan() && none.ess_bulk().is_nan() && none.ess_tail().is_nan());
+    assert_eq!(none.r_hat(), f64::INFINITY);
+    assert!(trace(&|_, _| 0.1, 40).r_hat().is_nan());
+    let one = trace(&|n, t| if n == 2 { 0.1 } else { moved[n][t] }, 40);
+    assert!(one.stuck() == 1 && one.ess() > 1. && one.r_hat() > 1.1, "{} {}", one.ess(), one.r_hat());
+    assert_eq!((trace(&|n, t| moved[n][t], 40).stuck(), trace(&|_, _| 0.1, 1).stuck()), (0, 0));
 }
 
 /// Chains that stay in the modes (2, -2) and (-2, 2): no mean of numbers or squares tells them apart, coordinates do, and so
@@ -107,7 +200,9 @@ fn r_hat_sees_what_has_not_mixed() {
 #[test]
 fn where_nothing_can_be_said_nothing_is() {
     for chains in [vec![], vec![vec![1., 2., 3.]], vec![vec![1.; 9]; 2], vec![vec![0., f64::NAN, 1., 2., 3.]]] {
-        assert!(ess(&chains).is_nan() && r_hat(&chains).is_nan(), "{chains:?}");
+        for f in [ess, ess_bulk, ess_tail, r_hat] {
+            assert!(f(&chains).is_nan(), "{chains:?}");
+        }
     }
     let uneven = [vec![1., 2., 3., 4., 5.], vec![1., 2., 3., 4.]];
     assert!(ess(&uneven).is_nan() && r_hat(&uneven).is_nan());

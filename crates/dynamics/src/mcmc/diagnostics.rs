@@ -1,8 +1,12 @@
-//! How far chains can be trusted: effective sample size and R-hat, over chains of equal length.
+//! How far chains can be trusted: effective sample sizes and R-hat, over chains of equal length, which are cut in half first.
 //!
 //! With W the variance within chains, V that of all draws and c_t the covariance at lag t within chains,
-//! rho_t = 1 - (W - c_t) / V; the effective number of N draws is N / (1 + 2 sum_t rho_t), the sum cut by Geyer's initial
-//! monotone sequence; R-hat is sqrt(V / W) of chains cut in half, on ranks. \[Vehtari et al. 2021, 1903.08008\]
+//! rho_t = 1 - (W - c_t) / V; the effective number of N draws is N / tau with tau = -1 + 2 sum_t rho_t, the sum cut by Geyer's
+//! initial monotone sequence; R-hat is sqrt(V / W). \[Vehtari et al. 2021, 1903.08008\]
+//!
+//! [`ess`] is arviz' `ess(method="mean")`, [`ess_bulk`] its `"bulk"` and [`ess_tail`] its `"tail"`; [`r_hat`] is its
+//! `rhat(method="rank")`. Two things differ: a quantity that never changes has no effective number (NaN, where arviz gives
+//! N), and halves of fewer than five draws are not taken for free of correlation (arviz gives N log10 N).
 
 use super::View;
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -10,7 +14,7 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use statrs::function::erf::erf_inv;
 
-/// Chains of fewer steps, which a level of a sampler may well have, say nothing: [`ess`] and [`r_hat`] are NaN.
+/// Chains of fewer steps, which a level of a sampler may well have, say nothing: effective numbers and R-hat are NaN.
 pub const LEAST: usize = 4;
 
 /// Chains cut in half, the middle draw of an odd number left out; `None` if there are too few steps or they differ.
@@ -27,8 +31,10 @@ fn mean(v: impl ExactSizeIterator<Item = f64>) -> f64 {
     v.sum::<f64>() / n
 }
 
+/// The mean, as the first number and the mean distance from it: exact of equal numbers, and good where all lie far from 0.
 fn mean_of(v: &[f64]) -> f64 {
-    mean(v.iter().copied())
+    let first = v.first().copied().unwrap_or(f64::NAN);
+    first + mean(v.iter().map(|v| v - first))
 }
 
 /// The variance, divided by one less than the number.
@@ -37,7 +43,7 @@ fn variance(v: &[f64]) -> f64 {
     v.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (n - 1.)
 }
 
-/// (W, V) of chains of `n` steps.
+/// (W, V) of chains of `n` steps: exactly 0 where nothing ever changes.
 fn variances(chains: &[&[f64]]) -> (f64, f64) {
     let n = chains[0].len() as f64;
     let means: Vec<f64> = chains.iter().map(|chain| mean_of(chain)).collect();
@@ -46,13 +52,59 @@ fn variances(chains: &[&[f64]]) -> (f64, f64) {
 }
 
 /// The number of independent draws that tell the mean as well as these `chains` `[chains][steps]` do; at most
-/// N log10 N. NaN with fewer than [`LEAST`] steps, with draws that are not finite, and for a chain that never moves.
+/// N log10 N. NaN with fewer than [`LEAST`] steps, with draws that are not finite, and where all draws are equal: what never
+/// moved says nothing. Chains that each stay where they are, at different places, count as little as they can.
 pub fn ess(chains: &[Vec<f64>]) -> f64 {
-    let Some(chains) = halves(chains) else { return f64::NAN };
+    let Some(halves) = halves(chains) else { return f64::NAN };
+    let origin = halves[0][0]; // far from 0 the mean would be rounded to what can be written there
+    let near: Vec<Vec<f64>> = halves.iter().map(|chain| chain.iter().map(|v| v - origin).collect()).collect();
+    effective(&slices(&near))
+}
+
+/// [`ess`] of the ranks as quantiles of a normal: how well chains tell where most of the mass is, whatever its mean and
+/// variance are.
+pub fn ess_bulk(chains: &[Vec<f64>]) -> f64 {
+    match halves(chains) {
+        Some(halves) if finite(&halves) => effective(&slices(&normal_scores(&halves))),
+        _ => f64::NAN,
+    }
+}
+
+/// The lesser [`ess`] of the two indicators of lying at or below the 5% and the 95% quantile: how well chains tell the
+/// tails. A quantile that all draws lie at or below is left out.
+pub fn ess_tail(chains: &[Vec<f64>]) -> f64 {
+    let Some(halves) = halves(chains).filter(|halves| finite(halves)) else { return f64::NAN };
+    let mut all: Vec<f64> = chains.concat();
+    all.sort_unstable_by(f64::total_cmp);
+    let below = |part: f64| {
+        let limit = quantile(&all, part);
+        let one = |chain: &&[f64]| chain.iter().map(|&v| if v <= limit { 1. } else { 0. }).collect();
+        effective(&slices(&halves.iter().map(one).collect::<Vec<Vec<f64>>>()))
+    };
+    below(0.05).min(below(0.95))
+}
+
+/// The quantile of `sorted` numbers, linear between them: type 7 of R.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let place = part * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    low + place.fract() * (high - low)
+}
+
+fn slices(chains: &[Vec<f64>]) -> Vec<&[f64]> {
+    chains.iter().map(Vec::as_slice).collect()
+}
+
+fn finite(chains: &[&[f64]]) -> bool {
+    chains.iter().copied().flatten().all(|v| v.is_finite())
+}
+
+/// The effective number of draws of chains that are cut already.
+fn effective(chains: &[&[f64]]) -> f64 {
     let steps = chains[0].len();
     let draws = (chains.len() * steps) as f64;
     let means: Vec<f64> = chains.iter().map(|chain| mean_of(chain)).collect();
-    let (within, all) = variances(&chains);
+    let (within, all) = variances(chains);
     if !(all.is_finite() && all > 0.) {
         return f64::NAN;
     }
@@ -63,18 +115,21 @@ pub fn ess(chains: &[Vec<f64>]) -> f64 {
         };
         mean(chains.iter().zip(&means).map(one))
     };
-    let rho = |lag: usize| 1. - (within - covariance(lag)) / all;
+    let rho = |lag: usize| match lag {
+        0 => 1.,
+        lag if lag < steps => 1. - (within - covariance(lag)) / all,
+        _ => 0.,
+    };
     // sums of neighbours are positive and fall for every reversible chain: the rest is noise
-    let (mut sum, mut least) = (0., f64::INFINITY);
-    for lag in (0..steps - 1).step_by(2) {
-        let pair = (if lag == 0 { 1. } else { rho(lag) }) + rho(lag + 1);
-        if pair.is_nan() || pair <= 0. {
-            break;
-        }
-        least = least.min(pair);
-        sum += least;
+    let (mut sum, mut least, mut lag) = (0., f64::INFINITY, 0);
+    let mut pair = [rho(0), rho(1)];
+    while pair[0] + pair[1] > 0. && lag < steps.saturating_sub(4).max(1) {
+        least = least.min(pair[0] + pair[1]);
+        (sum, lag) = (sum + least, lag + 2);
+        pair = [rho(lag), rho(lag + 1)];
     }
-    draws / (2. * sum - 1.).max(1. / draws.log10())
+    // the first of the pair that is left out still counts once, which makes the error of anticorrelated chains less
+    draws / (2. * sum - 1. + pair[0].max(0.)).max(1. / draws.log10())
 }
 
 /// The ranks of all draws, as quantiles of a normal: what chains that wander far cannot spoil.
@@ -94,23 +149,20 @@ fn normal_scores(chains: &[&[f64]]) -> Vec<Vec<f64>> {
 }
 
 /// Split R-hat of `chains` `[chains][steps]`, the greater of that of the ranks and that of the ranks of the distance from
-/// the median: 1 where all chains, and their halves, have the same distribution; above 1.01 they have not mixed yet. NaN with
-/// fewer than [`LEAST`] steps, with draws that are not finite, and where nothing moves.
+/// the median: 1 where all chains, and their halves, have the same distribution; above 1.01 they have not mixed yet;
+/// infinite where each chain stays where it is and they are at different places. NaN with fewer than [`LEAST`] steps, with
+/// draws that are not finite, and where all draws are equal.
 pub fn r_hat(chains: &[Vec<f64>]) -> f64 {
-    let Some(chains) = halves(chains) else { return f64::NAN };
-    let mut all: Vec<f64> = chains.iter().flat_map(|chain| chain.iter().copied()).collect();
-    if all.iter().any(|v| !v.is_finite()) {
-        return f64::NAN;
-    }
+    let Some(chains) = halves(chains).filter(|halves| finite(halves)) else { return f64::NAN };
+    let mut all: Vec<f64> = chains.concat();
     all.sort_unstable_by(f64::total_cmp);
     let median = 0.5 * (all[(all.len() - 1) / 2] + all[all.len() / 2]);
     let folded: Vec<Vec<f64>> = chains.iter().map(|chain| chain.iter().map(|v| (v - median).abs()).collect()).collect();
     let ratio = |chains: &[&[f64]]| {
-        let scores = normal_scores(chains);
-        let (within, all) = variances(&scores.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let (within, all) = variances(&slices(&normal_scores(chains)));
         (all / within).sqrt()
     };
-    ratio(&chains).max(ratio(&folded.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    ratio(&chains).max(ratio(&slices(&folded)))
 }
 
 /// Samples of at most so many numbers are watched number by number.
@@ -186,13 +238,39 @@ impl Trace {
         self.watched.first().map_or(0, Vec::len)
     }
 
-    /// The least effective sample size of what is watched, what never moves left out; NaN if anything is not finite in any
-    /// chain, with fewer than [`LEAST`] steps, and where nothing moves.
-    pub fn ess(&self) -> f64 {
-        if self.finite() { self.each(ess).fold(f64::NAN, f64::min) } else { f64::NAN }
+    /// How many of the chains never moved: nothing that is watched of them ever changed. 0 of a single step, which tells
+    /// nothing.
+    pub fn stuck(&self) -> usize {
+        let still = |n: usize| {
+            let same = |steps: &Vec<Vec<f64>>| steps.iter().all(|step| step.get(n) == steps[0].get(n));
+            self.watched.iter().all(same)
+        };
+        if self.steps() < 2 { 0 } else { (0..self.chains()).filter(|&n| still(n)).count() }
     }
 
-    /// The greatest R-hat of what is watched; left out, and NaN, as [`Trace::ess`].
+    /// The least [`ess`] of what is watched, what never changes left out; NaN if anything is not finite in any chain, with
+    /// fewer than [`LEAST`] steps, and where no chain moves.
+    pub fn ess(&self) -> f64 {
+        self.least(ess)
+    }
+
+    /// The least [`ess_bulk`]; left out, and NaN, as [`Trace::ess`].
+    pub fn ess_bulk(&self) -> f64 {
+        self.least(ess_bulk)
+    }
+
+    /// The least [`ess_tail`]; left out, and NaN, as [`Trace::ess`].
+    pub fn ess_tail(&self) -> f64 {
+        self.least(ess_tail)
+    }
+
+    fn least(&self, f: fn(&[Vec<f64>]) -> f64) -> f64 {
+        let known = self.finite() && self.stuck() < self.chains();
+        if known { self.each(f).fold(f64::NAN, f64::min) } else { f64::NAN }
+    }
+
+    /// The greatest R-hat of what is watched; left out as [`Trace::ess`]. NaN if anything is not finite, with fewer than
+    /// [`LEAST`] steps, and where nothing differs; infinite where chains stay at different places.
     pub fn r_hat(&self) -> f64 {
         if self.finite() { self.each(r_hat).fold(f64::NAN, f64::max) } else { f64::NAN }
     }
