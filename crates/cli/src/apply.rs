@@ -4,13 +4,13 @@
 //! score and the energy of a model with a process take x_t and t.
 
 use crate::args::Apply;
-use crate::density::{self, DRAWS, FEW, Points};
+use crate::density::{self, DRAWS, Points};
 use crate::open;
 use crate::output;
 use crate::run::usage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
-use langevin_dynamics::likelihood::{Divergence, Flow, Probe};
+use langevin_dynamics::likelihood::{Divergence, FEW, Flow, Probe};
 use langevin_dynamics::{Cond, Denoiser, Net};
 use langevin_models::{Form, Model, diffusers, energy::raw_energy, unet::ClassInput};
 use langevin_ops::grad;

@@ -16,6 +16,9 @@ use std::path::Path;
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
+/// Populations whose spread tells the error of annealing: of N it is known to a part 1/sqrt(2 (N - 1)) of itself.
+const RUNS: u64 = 32;
+
 fn skewed() -> Mixture {
     let means = [vec![1.5, -0.5, 0.], vec![-1., 1., 0.3], vec![0.2, 0.1, -2.]];
     let covariances = [
@@ -118,13 +121,14 @@ impl Case {
         Ok((worst(off), 5. * c.error + 0.5 * (end.alpha / end.sigma).powi(2) * square))
     }
 
-    /// The same by annealing, whose error is that of log Z.
+    /// The same by annealing, whose error is that of log Z: from so many runs that it is known to an eighth of itself, and
+    /// five of it are as rare as they look.
     fn annealing(&self) -> Anyhow<(f64, f64)> {
         let (m, particles) = (self.mixture.under(self.process.get()), 128);
         let annealing = Annealing { levels: 60, ..Annealing::default() };
         let to = (&[particles, self.mixture.dim()][..], DType::F64, &Device::Cpu);
         let run = |run| annealing.run(&m, self.from, to, &mut Noise::of_step(2, run, particles), &mut || Ok(()));
-        let log_z = LogZ::of(&(0..8).map(|i| Ok(run(i)?.log_z)).collect::<Anyhow<Vec<_>>>()?);
+        let log_z = LogZ::of(&(0..RUNS).map(|i| Ok(run(i)?.log_z)).collect::<Anyhow<Vec<_>>>()?);
         let energy = to_host(&m.energy_at(&self.tensors["ode_x0"], &[self.from])?)?;
         let off = energy.iter().zip(self.get("ode_log_p_t0")?).map(|(e, b)| (-e - log_z.value - b).abs());
         Ok((worst(off), 5. * log_z.error))

@@ -13,11 +13,18 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, scale, sum_per_sample, to_host};
 use serde::{Deserialize, Serialize};
 
+/// Up to so many numbers a sample the divergence is exact unless it is said how it is to be taken.
+pub const FEW: usize = 16;
+
 /// How the trace of the Jacobian is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Divergence {
-    /// By all D vector-Jacobian products.
+    /// [`Divergence::Exact`] for samples of up to [`FEW`] numbers, else [`Divergence::Hutchinson`] with one probe of signs.
+    #[default]
+    ByDimension,
+    /// By all D vector-Jacobian products: each evaluation of the model costs D of them, so that an image of 784 numbers
+    /// takes hundreds of times as long as with one probe.
     Exact,
     /// The mean of v . J v over random probes v, others at each step of the solver, so that their errors average out along
     /// the way: without bias in log p.
@@ -27,6 +34,17 @@ pub enum Divergence {
         /// What they are drawn from.
         probe: Probe,
     },
+}
+
+impl Divergence {
+    /// What it is for samples of `d` numbers: exact, or by probes.
+    pub fn of(self, d: usize) -> Self {
+        match self {
+            Self::ByDimension if d <= FEW => Self::Exact,
+            Self::ByDimension => Self::Hutchinson { probes: 1, probe: Probe::default() },
+            chosen => chosen,
+        }
+    }
 }
 
 /// The distribution of a probe.
@@ -49,7 +67,8 @@ pub struct Flow {
     pub rtol: f64,
     /// Steps tried at most.
     pub max_steps: usize,
-    /// The trace.
+    /// The trace: exact for samples of few numbers and else by one probe, unless it is said here. With probes log_p is
+    /// random, without bias; two or more probes a sample tell their error.
     pub divergence: Divergence,
     /// Standard deviation of the Gaussian at the prior end; sigma there if not given.
     pub prior_std: Option<f64>,
@@ -57,7 +76,7 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { atol: 1e-5, rtol: 1e-5, max_steps: 10_000, divergence: Divergence::Exact, prior_std: None }
+        Self { atol: 1e-5, rtol: 1e-5, max_steps: 10_000, divergence: Divergence::default(), prior_std: None }
     }
 }
 
@@ -94,7 +113,7 @@ impl Flow {
     }
 
     /// log p_t of `x` `[B, ...]`; `t` in the span, one for all samples or one a sample. `watch` is told the part of the way
-    /// that is done. Only the probes of Hutchinson draw noise.
+    /// that is done. Only the probes of Hutchinson draw noise, from `B` streams.
     pub fn log_p(
         &self,
         m: &dyn Denoiser,
@@ -114,16 +133,17 @@ impl Flow {
         }
         let each: Vec<f64> = (0..batch).map(|i| t[if t.len() == 1 { 0 } else { i }].max(low)).collect();
         let d = x.elem_count() / batch.max(1);
-        let (probes, numbers) = match self.divergence {
-            Divergence::Exact => (along_each(x, d)?, 1),
+        let divergence = self.divergence.of(d);
+        let (probes, numbers) = match divergence {
             Divergence::Hutchinson { probes, .. } => (vec![], probes),
+            _ => (along_each(x, d)?, 1),
         };
         let start = State { y: scale(x, &radii(process, &each, |r| 1. / r))?, beside: vec![vec![0.; numbers]; batch] };
         let from: Vec<f64> = each.iter().map(|&t| angle(process, t)).collect();
         let end = vec![angle(process, high); batch];
         let mut pace: Vec<f64> = from.iter().map(|theta| theta.min(0.05)).collect();
         let solver = Solver { name: "likelihood", atol: self.atol, rtol: self.rtol, max_steps: self.max_steps };
-        let mut field = Divergent { m, probes, divergence: self.divergence, like: x, z, watch };
+        let mut field = Divergent { m, probes, divergence, like: x, z, watch };
         let (state, evaluations) = solver.solve(&mut field, start, (from, end), &mut pace)?;
 
         let latent = scale(&state.y, &radii(process, &[high], |r| r))?;

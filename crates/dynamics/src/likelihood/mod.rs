@@ -12,7 +12,7 @@ mod normalised;
 mod normaliser;
 
 pub use annealing::{Annealing, LevelReport, LogZ, Population};
-pub use flow::{Divergence, Flow, FlowLikelihood, Probe};
+pub use flow::{Divergence, FEW, Flow, FlowLikelihood, Probe};
 pub use normalised::{ConstantAt, Constants, Normalised};
 pub use normaliser::Normaliser;
 
