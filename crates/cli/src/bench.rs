@@ -3,6 +3,7 @@
 //! Networks, batches and work are those of scripts/peers/torch_unet.py; scripts/bench_vs_pytorch.sh runs both.
 
 use crate::args::Bench;
+use crate::progress::Progress;
 use crate::run::usage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
@@ -19,6 +20,9 @@ use std::time::Instant;
 
 /// Learning rate of the optimiser.
 const LR: f64 = 2e-4;
+
+/// Runs before those that are timed.
+const WARM: u64 = 2;
 
 /// Carries out `langevin bench`.
 pub fn run(args: &Bench) -> Result<()> {
@@ -56,13 +60,19 @@ pub fn run(args: &Bench) -> Result<()> {
         tape::recompute(args.recompute, || grad::differences(args.differences, || work.step(&args.case)))?;
         device.synchronize()
     };
-    (0..2).try_for_each(|_| step())?; // the first fills what is kept between steps
+    let mut progress = Progress::new(args.runs as u64 + WARM, "runs");
+    for _ in 0..WARM {
+        step()?; // the first fills what is kept between steps
+        progress.step();
+    }
     let mut times = Vec::with_capacity(args.runs);
     for _ in 0..args.runs {
         let start = Instant::now();
         step()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
+        progress.step();
     }
+    progress.done();
     times.sort_by(f64::total_cmp);
     let median = 0.5 * (times[(times.len() - 1) / 2] + times[times.len() / 2]);
     let peak = peak_mib().filter(|_| device.is_cpu()).map_or("n/a".into(), |mib| format!("{mib:.0}"));

@@ -16,6 +16,7 @@ macro_rules! talk {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), $($text)*);
+        $crate::progress::said();
     }};
 }
 
@@ -47,6 +48,7 @@ mod run;
 mod sample;
 mod scoring;
 mod start;
+mod stop;
 mod tensorboard;
 mod train;
 mod way;
@@ -57,6 +59,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
+    progress::said();
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("cannot write to stdout"),
         _ => Ok(()),
@@ -64,6 +67,7 @@ fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
 }
 
 fn main() -> ExitCode {
+    progress::said();
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
     match langevin_ops::threads::main(|| args.run()).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,

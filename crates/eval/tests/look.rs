@@ -201,7 +201,7 @@ fn hessians_of_energies_are_those_of_finite_differences() -> Result<()> {
     let denoiser = model.denoiser(Cond::default())?;
     let energy = denoiser.noisy_energy().unwrap();
     let (x, t, h) = (normal(&[2, 3], 6), 0.8, 1e-4);
-    let spectra = hessian(energy, &x, t, &normal(&[2, 3], 7), 10)?;
+    let spectra = hessian(energy, &x, t, &normal(&[2, 3], 7), 10, &mut || Ok(()))?;
     for (b, spectrum) in spectra.iter().enumerate() {
         let x = x.narrow(0, b, 1)?;
         let (mut trace, mut squares) = (0., 0.);
@@ -270,7 +270,7 @@ fn spectra_of_mixtures_are_those_of_their_hessians() -> Result<()> {
         assert!(truths.iter().all(|truth| truth[0] < -0.1 && truth[d - 1] > 4.), "{truths:?}");
 
         // as many steps as numbers: every eigenvalue
-        for (spectrum, truth) in hessian(energy, &x, t, &normal(&[2, d], 22), d)?.iter().zip(&truths) {
+        for (spectrum, truth) in hessian(energy, &x, t, &normal(&[2, d], 22), d, &mut || Ok(()))?.iter().zip(&truths) {
             assert_eq!(spectrum.values.len(), d);
             let off = greatest(spectrum.values.iter().zip(truth).map(|(a, b)| (a - b).abs()));
             assert!(off < 1e-8 * truth[d - 1], "{name}: {off:.1e}");
@@ -278,7 +278,7 @@ fn spectra_of_mixtures_are_those_of_their_hessians() -> Result<()> {
 
         // fewer: each near an eigenvalue as it claims, the outermost first, and moments w . v^k = q^T H^k q to 2 steps - 1
         let (steps, start) = (10, normal(&[2, d], 23));
-        let few = hessian(energy, &x, t, &start, steps)?;
+        let few = hessian(energy, &x, t, &start, steps, &mut || Ok(()))?;
         for ((spectrum, truth), (h, q)) in few.iter().zip(&truths).zip(hessians.iter().zip(start.to_vec2::<f64>()?)) {
             for (value, error) in spectrum.values.iter().zip(&spectrum.errors) {
                 let nearest = truth.iter().map(|v| (v - value).abs()).fold(f64::INFINITY, f64::min);
@@ -304,7 +304,7 @@ fn spectra_of_mixtures_are_those_of_their_hessians() -> Result<()> {
         let n = 300;
         let many = x.narrow(0, 0, 1)?.broadcast_as((n, d))?.contiguous()?;
         let seeds: Vec<u64> = (0..n as u64).collect();
-        let spectra = hessian(energy, &many, t, &Noise::seeds(&seeds).rademacher_like(&many)?, d)?;
+        let spectra = hessian(energy, &many, t, &Noise::seeds(&seeds).rademacher_like(&many)?, d, &mut || Ok(()))?;
         let truth = &truths[0];
         let limit = 0.5 * (truth[d / 2] + truth[d / 2 + 1]);
         let moments: [&dyn Fn(f64) -> f64; 3] = [&|v| v, &|v| v * v, &|v| f64::from(u8::from(v < limit))];

@@ -58,7 +58,7 @@ pub fn run(args: &Spectrum) -> Result<()> {
     let marginal = denoiser.process().marginal(t);
     let x = args.subject.data(&opened, args.data.as_ref(), args.number, label)?;
     let (n, batch, d) = (x.dim(0)?, args.subject.batch, x.elem_count() / x.dim(0)?);
-    let mut progress = Progress::new(n.div_ceil(batch) as u64, "batches");
+    let mut progress = Progress::new((n.div_ceil(batch) * args.steps.min(d)) as u64, "steps");
     let mut spectra = vec![];
     for first in (0..n).step_by(batch) {
         let idx: Vec<usize> = (first..n.min(first + batch)).collect();
@@ -66,8 +66,11 @@ pub fn run(args: &Spectrum) -> Result<()> {
         let clean = x.narrow(0, first, idx.len())?;
         let eps = noise.normal_like(&clean)?;
         let noisy = (clean.affine(marginal.alpha, 0.)? + eps.affine(marginal.sigma, 0.)?)?.detach();
-        spectra.extend(lanczos::hessian(energy, &noisy, t, &noise.rademacher_like(&noisy)?, args.steps)?);
-        progress.step();
+        let start = noise.rademacher_like(&noisy)?;
+        spectra.extend(lanczos::hessian(energy, &noisy, t, &start, args.steps, &mut || {
+            progress.step();
+            Ok(())
+        })?);
     }
     progress.done();
     let stiff = 0.5 / (marginal.sigma * marginal.sigma);

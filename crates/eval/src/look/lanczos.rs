@@ -110,14 +110,23 @@ impl Row {
 }
 
 /// The spectrum of the Hessian of E(., t) at each sample of `x` `[B, ...]`, from the start vectors `v`, the shape of `x`.
+/// `watch` is told after each step, of which there are no more than a sample has numbers.
 ///
 /// The model's energy must be made of operations that can be differentiated twice.
-pub fn hessian(energy: &dyn NoisyEnergy, x: &Tensor, t: f64, v: &Tensor, steps: usize) -> Result<Vec<Spectrum>> {
+pub fn hessian(
+    energy: &dyn NoisyEnergy,
+    x: &Tensor,
+    t: f64,
+    v: &Tensor,
+    steps: usize,
+    watch: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Spectrum>> {
     let start: Vec<Vec<f64>> = v.flatten_from(1)?.to_dtype(DType::F64)?.to_vec2()?;
     lanczos(&start, steps, |asked| {
         let v = Tensor::from_iter(asked.iter().flatten().copied(), x.device())?;
         let v = v.to_dtype(x.dtype())?.reshape(x.shape())?;
         let product = grad::hvp(x, &v, |x| energy.energy_at(x, &[t]))?;
+        watch()?;
         product.flatten_from(1)?.to_dtype(DType::F64)?.to_vec2()
     })
 }

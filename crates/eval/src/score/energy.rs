@@ -44,6 +44,10 @@ impl Detector for Energy {
         true
     }
 
+    fn evaluations(&self) -> usize {
+        self.levels.len() * self.draws.max(1)
+    }
+
     fn levels(&mut self) -> &mut Vec<f64> {
         &mut self.levels
     }

@@ -59,17 +59,32 @@ impl Detector for Likelihood {
         true
     }
 
+    fn evaluations(&self) -> usize {
+        100 * self.levels.len() * self.probes.max(1) // as far as a solver can be foreseen
+    }
+
     fn levels(&mut self) -> &mut Vec<f64> {
         &mut self.levels
     }
 
     fn features(&self, m: &dyn Denoiser, x: &Tensor, z: &mut Noise) -> Result<Vec<Vec<f64>>> {
-        let mut at = |&t: &f64| {
+        self.features_watched(m, x, z, &mut |_| Ok(()))
+    }
+
+    fn features_watched(
+        &self,
+        m: &dyn Denoiser,
+        x: &Tensor,
+        z: &mut Noise,
+        watch: &mut dyn FnMut(f64) -> Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let (times, mut columns) = (times(m.process(), &self.levels)?, vec![]);
+        for (i, &t) in times.iter().enumerate() {
             let clean = x.affine(m.process().marginal(t).alpha, 0.)?;
-            let found = self.flow().log_p(m, &clean, &[t], z, &mut |_| Ok(()))?;
-            Ok(found.log_p.into_iter().map(|log_p| -log_p).collect())
-        };
-        let columns = times(m.process(), &self.levels)?.iter().map(&mut at).collect::<Result<Vec<_>>>()?;
+            let mut on = |part| watch((i as f64 + part) / times.len() as f64);
+            let found = self.flow().log_p(m, &clean, &[t], z, &mut on)?;
+            columns.push(found.log_p.into_iter().map(|log_p| -log_p).collect());
+        }
         Ok(rows(&columns, x.dim(0)?))
     }
 

@@ -39,12 +39,26 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// About how often it asks the model about a sample: what tells how long it takes beside others.
+    fn evaluations(&self) -> usize;
+
     /// The noise levels sigma / alpha at which it asks the model, to change them.
     fn levels(&mut self) -> &mut Vec<f64>;
 
     /// What it reads off the model about each sample of clean data `x` `[B, ...]`: a row of numbers each. `z` has `B`
     /// streams.
     fn features(&self, m: &dyn Denoiser, x: &Tensor, z: &mut Noise) -> Result<Vec<Vec<f64>>>;
+
+    /// As [`features`](Self::features); on the way `watch` is told which part of it lies behind, where it is long.
+    fn features_watched(
+        &self,
+        m: &dyn Denoiser,
+        x: &Tensor,
+        z: &mut Noise,
+        _watch: &mut dyn FnMut(f64) -> Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        self.features(m, x, z)
+    }
 
     /// What makes one number of a row, higher the less its sample belongs, fitted to the rows of training data.
     fn fit(&self, rows: &[Vec<f64>]) -> Result<Rule>;

@@ -59,6 +59,10 @@ impl Detector for Reconstruction {
         check_levels(&self.levels)
     }
 
+    fn evaluations(&self) -> usize {
+        self.levels.len() * self.draws * (2 * self.steps).saturating_sub(1)
+    }
+
     fn levels(&mut self) -> &mut Vec<f64> {
         &mut self.levels
     }

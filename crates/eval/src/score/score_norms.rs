@@ -40,6 +40,10 @@ impl Detector for ScoreNorms {
         check_levels(&self.levels)
     }
 
+    fn evaluations(&self) -> usize {
+        self.levels.len()
+    }
+
     fn levels(&mut self) -> &mut Vec<f64> {
         &mut self.levels
     }

@@ -65,6 +65,10 @@ impl Detector for Typicality {
         self.of == Of::Energy
     }
 
+    fn evaluations(&self) -> usize {
+        self.base().evaluations()
+    }
+
     fn levels(&mut self) -> &mut Vec<f64> {
         &mut self.levels
     }
