@@ -2,6 +2,7 @@
 
 use crate::progress::Progress;
 use crate::run::usage;
+use crate::stop;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use langevin_dynamics::likelihood::{Annealing, Flow, FlowLikelihood, LevelReport, LogZ, Normaliser};
@@ -12,8 +13,6 @@ use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::collections::BTreeMap;
 
-/// Up to so many numbers a sample the divergence is exact unless told otherwise.
-pub const FEW: usize = 16;
 /// Draws of the prior that fix the constant of a normalised energy.
 pub const DRAWS: usize = 256;
 
@@ -100,6 +99,14 @@ pub fn needs_energy(model: &Model, normalised: bool) -> std::result::Result<(), 
     }
 }
 
+/// An error if the user wants the program to stop, where something holds the signal off.
+fn go_on() -> candle_core::Result<()> {
+    match stop::asked() {
+        Some(_) => candle_core::bail!("stopped"),
+        None => Ok(()),
+    }
+}
+
 /// `f` of the energy for `n` samples of `class`.
 fn energy_of<R>(
     model: &Model,
@@ -130,7 +137,7 @@ pub fn minus_energy(model: &Model, points: &Points, batch: usize) -> Result<Vec<
             None => bail!("the model has no energy"),
         }
         progress.step();
-        Ok(())
+        Ok(go_on()?)
     })?;
     progress.done();
     Ok(all)
@@ -173,7 +180,7 @@ impl Populations {
                     let to = (shape.as_slice(), model.dtype(), model.device());
                     self.annealing.run(m, t, to, &mut z, &mut || {
                         progress.step();
-                        Ok(())
+                        go_on()
                     })
                 })?;
                 log_z.push(population.log_z);
@@ -197,7 +204,7 @@ pub fn flow(model: &Model, flow: &Flow, points: &Points, seeds: &[u64], batch: u
             let now = first + (part * n as f64) as usize;
             (told..now).for_each(|_| progress.step());
             told = now.max(told);
-            Ok(())
+            go_on()
         })?;
         parts.push(found);
         Ok(())

@@ -11,6 +11,7 @@ use langevin_models::mixture::exact;
 use langevin_models::{AnyNet, Head, ModelSpec};
 use langevin_ops::noise::Noise;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 
 fn eight() -> (ModelSpec, Mixture) {
     let spec = exact("exact:8-gaussians", AnyProcess::named("edm").unwrap()).unwrap();
@@ -67,6 +68,87 @@ fn three_likelihoods_agree_with_the_truth_and_each_other() {
         ["nats", "+- method", "ode - ais", "sigma 0.00200", "N(0, 80.00000^2)", "exact divergence", "100 of toy"]
     {
         assert!(table.contains(words), "no {words:?} in\n{table}");
+    }
+}
+
+/// Annealing costs by the points, and does what is typed; with few points too it says the truth within its error.
+#[test]
+fn annealing_costs_by_the_points() {
+    let dir = Dir::new();
+    let run = |rest: &str| {
+        let args =
+            format!("eval bits exact:8-gaussians --data toy:8-gaussians:test --method energy,ais {rest} --json x.json");
+        let said = dir.run(&args).ok().to_string();
+        let found = json(&dir, "x.json");
+        let how = ["runs", "particles", "levels"].map(|key| found["methods"]["ais"]["how"][key].as_u64().unwrap());
+        (said, how, found)
+    };
+    let (said, how, found) = run("-n 8");
+    assert_eq!(how, [8, 16, 50]);
+    assert!(said.contains("8 runs of 16 particles, 50 levels for 8 points"), "{said}");
+    let of = |method: &str, key: &str| found["methods"][method]["figure"][key].as_f64().unwrap();
+    let (own, data) = (of("ais", "own"), of("ais", "error"));
+    assert!((of("ais", "mean") - of("energy", "mean")).abs() < 5. * own + 1e-3, "{own}");
+    assert!(own < data, "the error of log Z {own} is greater than that over the points {data}");
+    assert_eq!(run("-n 64").1, [8, 32, 200]);
+    let (said, how, _) = run("-n 8 --levels 21");
+    assert!(how == [8, 16, 21] && said.contains("21 levels for 8 points"), "{said}");
+    let (said, how, _) = run("-n 8 --runs 3 --particles 5 --levels 21");
+    assert!(how == [3, 5, 21] && said.contains("3 runs of 5 particles, 21 levels;"), "{said}");
+}
+
+/// Work of minutes says within seconds how far it is, and prints the figure of a method before it has those of the others.
+#[test]
+fn long_work_says_how_far_it_is() {
+    let dir = Dir::new();
+    let mut child = dir.start(
+        "eval bits exact:8-gaussians --data toy:8-gaussians:test -n 4 --method energy,ais --levels 100000 --runs 100",
+    );
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let table: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
+    assert!(table[0].starts_with("method") && table[1].starts_with("energy"), "{table:?}");
+    let said = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains(" levels, "));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = said.unwrap();
+    assert!(said.contains(" of 10000000 levels, ") && said.ends_with(" left"), "{said}");
+}
+
+/// Ctrl-C keeps the figures that are known, in the file too.
+#[cfg(unix)]
+#[test]
+fn a_stopped_measurement_keeps_what_it_knows() {
+    let dir = Dir::new();
+    let mut child = dir
+        .start("eval bits exact:8-gaussians --data toy:8-gaussians:test -n 4 --levels 100000 --runs 100 --json x.json");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().map(Result::unwrap).any(|line| line.starts_with("energy ")));
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped during ais; x.json has the figures of ode and energy"), "{said}");
+    assert!(rest.iter().any(|line| line.starts_with("ode - energy")), "{rest:?}");
+    let methods = &json(&dir, "x.json")["methods"];
+    assert!(methods["ais"].is_null() && methods["ode"]["log_p"].as_array().unwrap().len() == 4);
+}
+
+/// Probes mean Hutchinson, whatever the number of dimensions; with the exact divergence they are refused.
+#[test]
+fn probes_are_not_passed_over() {
+    let dir = Dir::new();
+    let run =
+        |rest: &str| dir.run(&format!("eval bits exact:8-gaussians --data toy:8-gaussians -n 3 --method ode {rest}"));
+    assert!(run("").ok().contains("exact divergence"));
+    assert!(run("--probes 3").ok().contains("hutchinson, 3 rademacher probes"));
+    assert!(run("--probe normal").ok().contains("hutchinson, 1 normal probes"));
+    assert!(run("--divergence hutchinson").ok().contains("hutchinson, 1 rademacher probes"));
+    for probes in ["--probes 3", "--probe normal", "--probes 1"] {
+        run(&format!("--divergence exact {probes}")).fails(2, &["--divergence exact", "--probes"]);
     }
 }
 

@@ -1,10 +1,11 @@
 //! The points that the likelihood is taken of, the three ways to it, and the table of what they found.
 
-use super::Bits;
+use super::{Bits, Effort};
 use crate::classes;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
 use crate::open::Opened;
+use crate::progress::Progress;
 use crate::run::usage;
 use crate::scoring;
 use anyhow::{Result, bail};
@@ -42,7 +43,7 @@ pub struct Task<'a> {
 
 /// What one method found.
 pub struct Found {
-    method: String,
+    pub method: String,
     likelihoods: Likelihoods,
     /// How, in words.
     how: String,
@@ -59,11 +60,13 @@ impl<'a> Task<'a> {
             [_, h, w] if h == w => Some(*h),
             _ => None,
         };
+        let reading = Progress::named(&format!("reading {}", args.data));
         let data: Arc<dyn Dataset> = langevin_data::open(
             &args.data,
             &langevin_data::Options { size, scaling: opened.scaling()?, ..Default::default() },
         )?
         .into();
+        reading.done();
         if data.shape() != spec.shape {
             return usage(format!(
                 "--data {}: samples of shape {:?}, and the model has {:?}",
@@ -162,10 +165,11 @@ impl<'a> Task<'a> {
         let found = density::flow(self.model, &flow, &self.points, &seeds, args.batch)?;
         let evaluations = found.evaluations.iter().sum::<usize>() as f64 / n as f64;
         let (divergence, own) = match flow.divergence {
-            Divergence::Exact => ("exact divergence".into(), 0.),
+            Divergence::Exact | Divergence::ByDimension => ("exact divergence".into(), 0.),
             Divergence::Hutchinson { probes, .. } => {
                 let own = found.error.map_or(f64::NAN, |e| e.iter().map(|e| e * e).sum::<f64>().sqrt() / n as f64);
-                (format!("hutchinson, {probes} {} probes", args.probe), own)
+                let probe = args.probe.as_deref().unwrap_or("rademacher");
+                (format!("hutchinson, {probes} {probe} probes"), own)
             }
         };
         let how =
@@ -191,8 +195,13 @@ impl<'a> Task<'a> {
 
     fn by_annealing(&self) -> Result<(Likelihoods, String, Value)> {
         let (args, classes) = (self.args, self.points.classes());
-        let populations =
-            Populations { annealing: args.annealing()?, particles: args.particles, runs: args.runs, seed: args.seed };
+        let effort = args.effort(self.points.len(), classes.len());
+        let Effort { levels, particles, runs } = effort;
+        let chosen = match (args.levels, args.particles, args.runs) {
+            (Some(_), Some(_), Some(_)) => String::new(),
+            _ => format!(" for {} points", self.points.len()),
+        };
+        let populations = Populations { annealing: args.annealing(&effort)?, particles, runs, seed: args.seed };
         let found = populations.log_z(self.model, &classes, self.points.t[0])?;
         let constants: Constants =
             classes.into_iter().zip(&found).map(|(class, (log_z, _))| (class, (-log_z.value, log_z.error))).collect();
@@ -204,29 +213,26 @@ impl<'a> Task<'a> {
                  than it says; raise --levels or --particles"
             );
         }
-        let levels = || found.iter().flat_map(|(_, levels)| levels);
-        let ess = levels().map(|level| level.ess).fold(1., f64::min);
-        let resampled = levels().filter(|level| level.resampled).count() as f64 / (found.len() * args.runs) as f64;
-        let accepted: Vec<f64> = levels().map(|level| level.acceptance).filter(|part| part.is_finite()).collect();
+        let each = || found.iter().flat_map(|(_, levels)| levels);
+        let ess = each().map(|level| level.ess).fold(1., f64::min);
+        let resampled = each().filter(|level| level.resampled).count() as f64 / (found.len() * runs) as f64;
+        let accepted: Vec<f64> = each().map(|level| level.acceptance).filter(|part| part.is_finite()).collect();
         let accepted = accepted.iter().sum::<f64>() / accepted.len() as f64;
         let moved = match args.moves {
             0 => String::new(),
             n => format!("; at each level {n} of {}, {:.0} % accepted", args.kernel, 100. * accepted),
         };
         let how = format!(
-            "log Z {} nats, spread {spread:.4}; {} runs of {} particles, {} levels; effective particles at least {:.0} %, drawn again \
-             {resampled:.1} times a run{moved}",
+            "log Z {} nats, spread {spread:.4}; {runs} runs of {particles} particles, {levels} levels{chosen}; effective \
+             particles at least {:.0} %, drawn again {resampled:.1} times a run{moved}",
             values.join(", "),
-            args.runs,
-            args.particles,
-            args.levels,
             100. * ess
         );
         let figures = json!({
             "log_z": found.iter().map(|(log_z, _)| log_z).collect::<Vec<_>>(),
-            "runs": args.runs, "particles": args.particles, "levels": args.levels,
+            "runs": runs, "particles": particles, "levels": levels,
             "moves": args.moves, "kernel": args.kernel,
-            "by_level": found.iter().map(|(_, levels)| &levels[..=args.levels]).collect::<Vec<_>>(),
+            "by_level": found.iter().map(|(_, all)| &all[..=levels]).collect::<Vec<_>>(),
         });
         Ok((self.of_constants(&constants)?, how, figures))
     }
@@ -253,14 +259,18 @@ impl<'a> Task<'a> {
             .collect()
     }
 
-    /// Prints the table, and what its figures mean.
-    pub fn tell(&self, found: &[Found]) -> Result<()> {
-        crate::say!("{:<14} {:>10} {:>10} {:>10}", "method", self.unit.name(), "+- data", "+- method")?;
-        for Found { method, likelihoods, .. } in found {
-            let figure = likelihoods.figure(self.unit, self.d);
-            let own = if figure.own.is_nan() { "-".into() } else { format!("{:.4}", figure.own) };
-            crate::say!("{method:<14} {:>10.4} {:>10.4} {own:>10}", figure.mean, figure.error)?;
+    /// Prints the line of one method; before the first the head of the table.
+    pub fn line(&self, first: bool, Found { method, likelihoods, .. }: &Found) -> Result<()> {
+        if first {
+            crate::say!("{:<14} {:>10} {:>10} {:>10}", "method", self.unit.name(), "+- data", "+- method")?;
         }
+        let figure = likelihoods.figure(self.unit, self.d);
+        let own = if figure.own.is_nan() { "-".into() } else { format!("{:.4}", figure.own) };
+        crate::say!("{method:<14} {:>10.4} {:>10.4} {own:>10}", figure.mean, figure.error)
+    }
+
+    /// Prints how the methods differ, and what their figures mean.
+    pub fn tell(&self, found: &[Found]) -> Result<()> {
         for (a, b, mean, error) in self.differences(found) {
             crate::say!("{:<14} {mean:>+10.4} {error:>10.4}", format!("{a} - {b}"))?;
         }
