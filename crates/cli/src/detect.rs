@@ -6,7 +6,7 @@ use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
 use crate::run::usage;
-use crate::scoring::{self, Scorer, Scoring, streams};
+use crate::scoring::{self, FITTED, Plan, Scorer, Scoring, USUAL, streams};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use clap::Parser;
@@ -20,6 +20,11 @@ use std::path::{Path, PathBuf};
 
 /// Of the choice of held-out samples.
 const HELD_OUT: u64 = 3;
+/// Alpha, and what it is at most where held-out samples are few.
+const ALPHA: f64 = 0.01;
+const FEW: f64 = 0.05;
+/// Of a quotient that should be whole.
+const ROUNDING: f64 = 1e-9;
 /// Noise level of the map of the gradient, and those of the map of the residual.
 const STEEP: f64 = 0.2;
 const LEVELS: [f64; 3] = [0.3, 0.6, 1.2];
@@ -35,7 +40,11 @@ alpha divided by the number of scores. Images of another size are scaled and cro
 that cannot be read are told and left out.
 
 Held-out data are, unless --held-out names them, the test part of what the scores are fitted to, where that is a data \
-set with one; else more of it, and a line says so if the model has learnt them: then p-values are too small.
+set with one; else more of it, and a line says so if the model has learnt them: then p-values are too small. Half of \
+the data are then fitted to and half held out, up to 1000 each.
+
+N held-out samples allow S scores at an alpha of S / (N + 1) and more. Without --alpha it is 0.01, or where they are few as \
+much as they need, up to 0.05; without --scores so many of them are used as that allows. A line says what was chosen.
 
 A map shows the image, the size of the gradient of the energy at each pixel, and what is lost there when noise is \
 added and taken away again; bright is more than is usual for the data.
@@ -56,12 +65,12 @@ pub struct Detect {
     /// Data that belong and that the scores are not fitted to [default: the test part of --fit, or more of it]
     #[arg(long, value_name = "SPEC")]
     pub held_out: Option<String>,
-    /// Samples of them
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub held_out_samples: usize,
-    /// The chance at which a sample that belongs may be flagged
-    #[arg(long, default_value_t = 0.01)]
-    pub alpha: f64,
+    /// Samples of them [default: 1000, or what is there]
+    #[arg(long, value_name = "N")]
+    pub held_out_samples: Option<usize>,
+    /// The chance at which a sample that belongs may be flagged [default: 0.01, or what few held-out samples allow]
+    #[arg(long, value_name = "P")]
+    pub alpha: Option<f64>,
     /// Write the table as CSV
     #[arg(long, value_name = "FILE.csv")]
     pub out: Option<PathBuf>,
@@ -77,8 +86,11 @@ pub struct Detect {
 /// Carries out `langevin detect`.
 pub fn run(args: &Detect) -> Result<()> {
     let device = args.machine.open()?;
-    if !(args.alpha > 0. && args.alpha < 1.) {
-        return usage(format!("--alpha {}: give a number between 0 and 1", args.alpha));
+    if let Some(alpha) = args.alpha.filter(|alpha| !(*alpha > 0. && *alpha < 1.)) {
+        return usage(format!("--alpha {alpha}: give a number between 0 and 1"));
+    }
+    if args.held_out_samples == Some(0) {
+        return usage("--held-out-samples 0: give at least 1");
     }
     args.out.iter().try_for_each(|path| output::writable(path))?;
     let opened = open::open(&args.model, &device)?;
@@ -92,92 +104,140 @@ pub fn run(args: &Detect) -> Result<()> {
         }
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    let plan = args.scoring.plan(&opened, &args.changes)?;
+    let mut plan = args.scoring.plan(&opened, &args.changes)?;
+    let label = plan.label;
     let data = scoring::open(&opened, &args.data, "DATA")?;
-    let asked = (plan.spec.clone(), plan.label);
-    least_p(args.alpha, args.held_out_samples, plan.scores())?; // before the long work
-    let (scorer, fitted, used) = Scorer::fit(&opened, &args.scoring, plan)?;
-    let (others, kept) = held_out(args, &opened, &asked, fitted, &used)?;
-    let most = least_p(args.alpha, kept.len(), scorer.names().len())?;
+    let Held { fit, used, others, kept } = Held::of(args, &opened, &plan)?;
+    let (alpha, most) = args.level(kept.len(), &mut plan)?; // before the long work
+    let others = others.as_ref().unwrap_or(&fit);
     let idx: Vec<usize> = (0..data.len()).collect();
-    let mut progress = Progress::new(scorer.steps(kept.len()) + scorer.steps(idx.len()), "batches");
-    let held_out = scorer.scores(others.as_ref(), &kept, &mut progress)?;
-    let held_out = held_out.into_iter().map(HeldOut::new).collect::<candle_core::Result<Vec<_>>>()?;
-    let scores = scorer.scores(data.as_ref(), &idx, &mut progress)?;
+    let mut progress = Progress::new(plan.evaluations(used.len() + kept.len() + idx.len()), "evaluations");
+    let mut scorer = Scorer::new(&opened, &args.scoring, plan, (fit.as_ref(), &used))?;
+    let (mut scores, mut p_values) = (vec![], vec![]);
+    while scorer.fit_next(&mut progress)?.is_some() {
+        let held_out = HeldOut::new(scorer.scores(others.as_ref(), &kept, &mut progress)?)?;
+        let found = scorer.scores(data.as_ref(), &idx, &mut progress)?;
+        p_values.push(found.iter().map(|&s| held_out.p_value(s)).collect::<Vec<f64>>());
+        scores.push(found);
+    }
     progress.done();
     let names: Vec<String> = match data.files() {
         Some(files) => files.to_vec(),
         None => idx.iter().map(usize::to_string).collect(),
     };
-    let p_values: Vec<Vec<f64>> = scores
-        .iter()
-        .zip(&held_out)
-        .map(|(scores, held_out)| scores.iter().map(|&s| held_out.p_value(s)).collect())
-        .collect();
-    let flags: Vec<bool> = idx.iter().map(|&i| p_values.iter().any(|p| p[i] <= most)).collect();
+    let flags: Vec<bool> = idx.iter().map(|&i| p_values.iter().any(|p| p[i] <= most * (1. + ROUNDING))).collect();
     write(args.out.as_deref(), &scorer.names(), &names, &scores, &p_values, &flags)?;
     let flagged = flags.iter().filter(|flag| **flag).count();
-    crate::talk!("\n{}", scorer.settings(used.len()));
+    crate::talk!("\n{}", scorer.settings());
     crate::talk!(
-        "{flagged} of {} flagged at alpha = {}: a p-value of at most {most:.2e} among {} held-out samples",
+        "{flagged} of {} flagged at alpha = {alpha}: a p-value of at most {most:.2e} among {} held-out samples",
         names.len(),
-        args.alpha,
         kept.len()
     );
     let Some(folder) = &args.maps else { return Ok(()) };
-    let images = Images { opened: &opened, label: asked.1, batch: args.scoring.batch };
-    let bright = images.brightness(others.as_ref(), &kept)?;
-    images.write(data.as_ref(), &names, bright, folder)?;
+    let images = Images { opened: &opened, label, batch: args.scoring.batch };
+    let few = &kept[..kept.len().min(BRIGHTNESS)];
+    let mut progress = Progress::new((few.len() + names.len()) as u64, "maps");
+    let bright = images.brightness(others.as_ref(), few, &mut progress)?;
+    images.write((data.as_ref(), names.as_slice()), bright, folder, &mut progress)?;
+    progress.done();
     crate::say!("{}", folder.display())
 }
 
-/// What the least p-value of a sample may be for it to be flagged, by Bonferroni; `held_out` samples must allow it.
-fn least_p(alpha: f64, held_out: usize, scores: usize) -> Result<f64> {
-    let (most, least) = (alpha / scores as f64, 1. / (held_out + 1) as f64);
-    if least > most {
-        return usage(format!(
-            "--alpha {alpha}: {held_out} held-out samples give no p-value below {least:.2e}, and {scores} scores need \
-             {most:.2e}; raise --held-out-samples or --alpha, or use fewer --scores"
-        ));
-    }
-    Ok(most)
+/// What is fitted to, and what is held out.
+struct Held {
+    fit: Box<dyn Dataset>,
+    /// The places of the samples that are fitted to.
+    used: Vec<usize>,
+    /// Held-out data; `None` where they are more of `fit`.
+    others: Option<Box<dyn Dataset>>,
+    /// The places of the held-out samples.
+    kept: Vec<usize>,
 }
 
-/// Held-out data and the places of the samples: of --held-out, of the test part of --fit, or of --fit what was not fitted to.
-fn held_out(
-    args: &Detect,
-    opened: &Opened,
-    (fit, label): &(String, Option<u32>),
-    fitted: Box<dyn Dataset>,
-    used: &[usize],
-) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
-    if args.held_out_samples == 0 {
-        return usage("--held-out-samples 0: give at least 1");
+impl Held {
+    /// Held out are samples of --held-out, of the test part of --fit, or of --fit what is not fitted to.
+    fn of(args: &Detect, opened: &Opened, plan: &Plan) -> Result<Self> {
+        let spec = args.held_out.clone().or_else(|| langevin_data::held_out(&plan.spec));
+        let of = spec.as_ref().unwrap_or(&plan.spec);
+        if let Some(has) = scoring::learnt(opened, of, spec.is_some()) {
+            crate::talk!(
+                "warning: the model {has} {of}, which the held-out samples are of, and finds them more usual than new ones: \
+                 p-values are too small, and more than alpha of what belongs is flagged; give samples that it has not seen \
+                 with --held-out SPEC"
+            );
+        }
+        let members = |data: &dyn Dataset| scoring::members(opened, plan.label, data);
+        let fit = scoring::open(opened, &plan.spec, "--fit")?;
+        let all = members(fit.as_ref())?;
+        let held_out = args.held_out_samples.unwrap_or(USUAL);
+        if let Some(spec) = spec {
+            let used = scoring::choose(&all, args.scoring.fit_samples.unwrap_or(USUAL), FITTED);
+            let others = scoring::open(opened, &spec, "--held-out")?;
+            let kept = scoring::choose(&members(others.as_ref())?, held_out, HELD_OUT);
+            fewer("--fit-samples", args.scoring.fit_samples, used.len());
+            fewer("--held-out-samples", args.held_out_samples, kept.len());
+            return Ok(Self { fit, used, others: Some(others), kept });
+        }
+        let fitted = match (args.scoring.fit_samples, args.held_out_samples) {
+            (Some(fitted), _) => fitted,
+            (None, Some(held_out)) => all.len().saturating_sub(held_out).min(USUAL),
+            (None, None) => (all.len() / 2).min(USUAL),
+        };
+        if fitted < 2 || fitted >= all.len() {
+            return usage(format!(
+                "--fit {}: of its {} samples {} would be fitted to and {} held out, of at least 2 and 1; change --fit-samples or \
+                 --held-out-samples, or give --held-out",
+                plan.spec,
+                all.len(),
+                fitted.min(all.len()),
+                all.len().saturating_sub(fitted)
+            ));
+        }
+        let used = scoring::choose(&all, fitted, FITTED);
+        let rest: Vec<usize> = all.into_iter().filter(|i| used.binary_search(i).is_err()).collect();
+        let kept = scoring::choose(&rest, held_out, HELD_OUT);
+        fewer("--held-out-samples", args.held_out_samples, kept.len());
+        Ok(Self { fit, used, others: None, kept })
     }
-    let spec = args.held_out.clone().or_else(|| langevin_data::held_out(fit));
-    let of = spec.as_ref().unwrap_or(fit);
-    if let Some(has) = scoring::learnt(opened, of, spec.is_some()) {
-        crate::talk!(
-            "warning: the model {has} {of}, which the held-out samples are of, and finds them more usual than new ones: \
-             p-values are too small, and more than alpha of what belongs is flagged; give samples that it has not seen \
-             with --held-out SPEC"
-        );
+}
+
+/// Says where there are fewer samples than were asked for.
+fn fewer(option: &str, typed: Option<usize>, found: usize) {
+    if let Some(typed) = typed.filter(|&typed| typed > found) {
+        crate::talk!("{option} {typed}: there are {found} such samples, and all are taken");
     }
-    let members = |data: &dyn Dataset| scoring::members(opened, *label, data);
-    if let Some(spec) = spec {
-        let data = scoring::open(opened, &spec, "--held-out")?;
-        let idx = scoring::choose(&members(data.as_ref())?, args.held_out_samples, HELD_OUT);
-        return Ok((data, idx));
+}
+
+impl Detect {
+    /// Alpha, and what the least p-value of a sample may be for it to be flagged, by Bonferroni; `held_out` samples must allow
+    /// it. Where it is not typed alpha grows with few of them, and where scores are not, `plan` keeps so many as that allows.
+    fn level(&self, held_out: usize, plan: &mut Plan) -> Result<(f64, f64)> {
+        let (least, all) = (1. / (held_out + 1) as f64, plan.scores());
+        if self.scoring.scores.is_empty() && self.changes.is_empty() {
+            plan.keep(((self.alpha.unwrap_or(FEW) / least + ROUNDING) as usize).max(1));
+        }
+        let (scores, needed) = (plan.scores(), plan.scores() as f64 * least);
+        let alpha = self.alpha.unwrap_or(((1e4 * needed - ROUNDING).ceil() / 1e4).max(ALPHA));
+        if needed > alpha * (1. + ROUNDING) || needed >= 1. {
+            let fewer = if scores > 1 { ", or use fewer --scores" } else { "" };
+            return usage(format!(
+                "--alpha {alpha}: {held_out} held-out samples give no p-value below {least:.2e}, and of {scores} scores one must \
+                 be at most {:.2e}; raise --alpha to {:.4}, or --held-out-samples to {}{fewer}",
+                alpha / scores as f64,
+                (1e4 * needed).ceil() / 1e4,
+                (scores as f64 / alpha - 1. - ROUNDING).ceil(),
+            ));
+        }
+        if scores < all || (self.alpha.is_none() && alpha > ALPHA) {
+            crate::talk!(
+                "{held_out} held-out samples allow {} at alpha = {alpha}; more of them (--held-out SPEC) allow more scores and \
+                 a smaller alpha, and --alpha and --scores fix both",
+                plan.names().join(", "),
+            );
+        }
+        Ok((alpha, alpha / scores as f64))
     }
-    let rest: Vec<usize> = members(fitted.as_ref())?.into_iter().filter(|i| used.binary_search(i).is_err()).collect();
-    if rest.is_empty() {
-        return usage(format!(
-            "all {} samples of --fit are fitted to, and none is held out; lower --fit-samples, or give --held-out",
-            used.len()
-        ));
-    }
-    let idx = scoring::choose(&rest, args.held_out_samples, HELD_OUT);
-    Ok((fitted, idx))
 }
 
 /// The table: to a file, or to stdout.
@@ -222,13 +282,14 @@ impl Images<'_> {
     }
 
     /// The largest number in a map of held-out data, the median over some of them: of both maps.
-    fn brightness(&self, data: &dyn Dataset, idx: &[usize]) -> Result<[f64; 2]> {
+    fn brightness(&self, data: &dyn Dataset, idx: &[usize], progress: &mut Progress) -> Result<[f64; 2]> {
         let mut tops = [vec![], vec![]];
-        for some in idx[..idx.len().min(BRIGHTNESS)].chunks(self.batch) {
+        for some in idx.chunks(self.batch) {
             let Maps { gradient, residual } = self.maps(data, some)?;
             for (tops, map) in tops.iter_mut().zip([gradient, residual]) {
                 tops.extend(to_host(&map.flatten_from(1)?.max(1)?)?);
             }
+            progress.steps(some.len() as u64);
         }
         Ok(tops.map(|mut tops| {
             tops.sort_by(f64::total_cmp);
@@ -237,8 +298,13 @@ impl Images<'_> {
     }
 
     /// Each image beside its maps. A map is as bright as its largest number, but no brighter than that of usual data makes it.
-    fn write(&self, data: &dyn Dataset, names: &[String], bright: [f64; 2], folder: &Path) -> Result<()> {
-        let mut progress = Progress::new(names.len() as u64, "maps");
+    fn write(
+        &self,
+        (data, names): (&dyn Dataset, &[String]),
+        bright: [f64; 2],
+        folder: &Path,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let mut taken = std::collections::BTreeSet::new();
         let idx: Vec<usize> = (0..names.len()).collect();
         for some in idx.chunks(self.batch) {
@@ -261,7 +327,6 @@ impl Images<'_> {
                 progress.step();
             }
         }
-        progress.done();
         Ok(())
     }
 }

@@ -6,17 +6,20 @@ use crate::guide;
 use crate::open::Opened;
 use crate::progress::Progress;
 use crate::run::{apply, read, usage};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use clap::Args;
 use langevin_data::{Dataset, Kind, Options, dequantise, spread};
 use langevin_dynamics::Denoiser;
+use langevin_eval::score::times;
 use langevin_eval::{AnyDetector, Rule};
 use langevin_ops::noise::Noise;
 use toml::{Table, Value};
 
-/// Of the choice of samples.
-const FITTED: u64 = 1;
+/// Of the choice of samples that scores are fitted to.
+pub const FITTED: u64 = 1;
+/// Samples that are fitted to, or held out, where there are so many.
+pub const USUAL: usize = 1000;
 /// Keeps the noise within grey levels apart from that of the scores ("dequanti" in ASCII).
 const DEQUANTISED: u64 = 0x6465_7175_616e_7469;
 /// Samples at a time at most for slow scores: a batch of them takes as long as many of others.
@@ -34,9 +37,10 @@ pub struct Scoring {
     /// Data that the scores are fitted to [default: what the run was trained on]
     #[arg(long, value_name = "SPEC")]
     pub fit: Option<String>,
-    /// Samples that the scores are fitted to
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub fit_samples: usize,
+    /// Samples that the scores are fitted to [default: 1000, but half of the data where held-out samples of detect are of the
+    /// same]
+    #[arg(long, value_name = "N")]
+    pub fit_samples: Option<usize>,
     /// Class that the model is told of every sample, by its name or number; data that belong are then those of that class,
     /// where they have labels [default: none, which takes a model without classes or one trained with train.label_dropout]
     #[arg(long, value_name = "CLASS|none")]
@@ -49,7 +53,7 @@ pub struct Scoring {
 impl Scoring {
     /// What is asked for: mistakes are found before anything is read.
     pub fn plan(&self, opened: &Opened, changes: &[String]) -> Result<Plan> {
-        if self.batch == 0 || self.fit_samples < 2 {
+        if self.batch == 0 || self.fit_samples.is_some_and(|n| n < 2) {
             return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
         }
         if let Some(level) = self.levels.iter().find(|level| !(level.is_finite() && **level > 0.)) {
@@ -60,7 +64,12 @@ impl Scoring {
         };
         let label = guide::told(opened, self.class.as_deref())?;
         let denoiser = opened.model.denoiser(guide::cond(&opened.model, label.as_slice())?)?;
-        Ok(Plan { detectors: self.detectors(denoiser.noisy_energy().is_some(), changes)?, spec, label })
+        let mut detectors = self.detectors(denoiser.noisy_energy().is_some(), changes)?;
+        for detector in &mut detectors {
+            let (name, levels) = (detector.name(), detector.get_mut().levels());
+            times(denoiser.process(), levels).context(name)?;
+        }
+        Ok(Plan { detectors, spec, label })
     }
 
     /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value).
@@ -130,9 +139,27 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// About how often the model will be asked about `samples` samples, those that are fitted to among them.
+    pub fn evaluations(&self, samples: usize) -> u64 {
+        self.detectors.iter().map(|detector| evaluations(detector, samples)).sum()
+    }
+
     /// How many scores there will be.
     pub fn scores(&self) -> usize {
         self.detectors.len()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.detectors.iter().map(AnyDetector::name).collect()
+    }
+
+    /// Leaves out all but `n` scores. Those of values of an energy go first: they pass what is smooth and plain.
+    pub fn keep(&mut self, n: usize) {
+        if self.detectors.len() > n {
+            self.detectors.sort_by_key(|detector| detector.get().needs_energy());
+            self.detectors.truncate(n);
+        }
     }
 }
 
@@ -147,10 +174,12 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
         scaling: opened.scaling()?,
         ..Options::default()
     };
+    let reading = Progress::named(&format!("reading {spec}"));
     let data = match langevin_data::open(spec, &options) {
         Ok(data) => data,
         Err(e) => return usage(format!("{option} {spec}: {e}")),
     };
+    reading.done();
     for note in data.notes() {
         crate::talk!("{spec}: {note}");
     }
@@ -162,27 +191,29 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
     Ok(data)
 }
 
-/// Detectors that are fitted.
+/// Detectors that are fitted one after another.
 pub struct Scorer<'a> {
     opened: &'a Opened,
+    /// What they are fitted to, and the places of the samples.
+    fit: (&'a dyn Dataset, &'a [usize]),
+    waiting: std::vec::IntoIter<AnyDetector>,
     fitted: Vec<(AnyDetector, Rule)>,
     label: Option<u32>,
     batch: usize,
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits what is planned. Returns the data that were fitted to and the indices of the samples that were used, too.
-    pub fn fit(opened: &'a Opened, args: &Scoring, plan: Plan) -> Result<(Self, Box<dyn Dataset>, Vec<usize>)> {
-        let Plan { detectors, spec, label } = plan;
-        let data = open(opened, &spec, "--fit")?;
-        let idx = choose(&members(opened, label, data.as_ref())?, args.fit_samples, FITTED);
-        if data.kind() == Kind::Table && outside(&data.get(&idx)?.x)?.contains(&true) {
+    /// Of detectors to fit to `fit`, a data set and the places of samples; none is yet.
+    pub fn new(opened: &'a Opened, args: &Scoring, plan: Plan, fit: (&'a dyn Dataset, &'a [usize])) -> Result<Self> {
+        let (data, idx) = fit;
+        if data.kind() == Kind::Table && outside(&data.get(idx)?.x)?.contains(&true) {
             return usage(format!(
-                "--fit {spec}: some rows have another value in a column that was constant in what the model learnt; leave them \
-                 out"
+                "--fit {}: some rows have another value in a column that was constant in what the model learnt; leave them \
+                 out",
+                plan.spec
             ));
         }
-        for slow in detectors.iter().filter(|detector| detector.get().slow()) {
+        for slow in plan.detectors.iter().filter(|detector| detector.get().slow()) {
             crate::talk!(
                 "{} asks the model some hundred times about each sample, of which {} are fitted to; --fit-samples makes \
                  them fewer",
@@ -190,26 +221,22 @@ impl<'a> Scorer<'a> {
                 idx.len()
             );
         }
-        let mut scorer = Self { opened, fitted: vec![], label, batch: args.batch };
-        let steps = detectors.iter().map(|detector| idx.len().div_ceil(scorer.at_once(detector)) as u64).sum();
-        let mut progress = Progress::new(steps, "batches to fit to");
-        for detector in detectors {
-            let rows = scorer.features(&detector, data.as_ref(), &idx, &mut progress)?;
-            let rule = detector.get().fit(&rows).map_err(|e| e.context(detector.name().to_string()))?;
-            scorer.fitted.push((detector, rule));
-        }
-        progress.done();
-        Ok((scorer, data, idx))
+        let (waiting, label, batch) = (plan.detectors.into_iter(), plan.label, args.batch);
+        Ok(Self { opened, fit, waiting, fitted: vec![], label, batch })
     }
 
-    /// The names of the scores, in order.
+    /// Fits the next detector; its name, if there is one more.
+    pub fn fit_next(&mut self, progress: &mut Progress) -> Result<Option<&'static str>> {
+        let Some(detector) = self.waiting.next() else { return Ok(None) };
+        let (name, rows) = (detector.name(), self.features(&detector, self.fit.0, self.fit.1, progress)?);
+        let rule = detector.get().fit(&rows).context(name)?;
+        self.fitted.push((detector, rule));
+        Ok(Some(name))
+    }
+
+    /// The names of the scores that are fitted, in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.fitted.iter().map(|(detector, _)| detector.name()).collect()
-    }
-
-    /// Steps of progress that the scores of `n` samples take.
-    pub fn steps(&self, n: usize) -> u64 {
-        self.fitted.iter().map(|(detector, _)| n.div_ceil(self.at_once(detector)) as u64).sum()
     }
 
     /// Samples at a time.
@@ -218,8 +245,8 @@ impl<'a> Scorer<'a> {
     }
 
     /// What was done, in words.
-    pub fn settings(&self, samples: usize) -> String {
-        let mut lines = vec![format!("fitted to {samples} samples, at the noise levels")];
+    pub fn settings(&self) -> String {
+        let mut lines = vec![format!("fitted to {} samples, at the noise levels", self.fit.1.len())];
         for (detector, _) in &self.fitted {
             let levels = detector.clone().get_mut().levels().iter().map(f64::to_string).collect::<Vec<_>>();
             lines.push(format!("  {:<15} {}", detector.name(), levels.join(", ")));
@@ -232,19 +259,17 @@ impl<'a> Scorer<'a> {
         lines.join("\n")
     }
 
-    /// Every score of the samples `idx` of `data`: `[scores][samples]`. The noise of a sample belongs to its index. Where
-    /// the model is not finite a sample is as far out as can be.
-    pub fn scores(&self, data: &dyn Dataset, idx: &[usize], progress: &mut Progress) -> Result<Vec<Vec<f64>>> {
+    /// The score that was fitted last, of the samples `idx` of `data`. The noise of a sample belongs to its index. Where the
+    /// model is not finite a sample is as far out as can be.
+    pub fn scores(&self, data: &dyn Dataset, idx: &[usize], progress: &mut Progress) -> Result<Vec<f64>> {
+        let Some((detector, rule)) = self.fitted.last() else { bail!("no score is fitted") };
         let outside = match data.kind() {
             Kind::Table => outside(&data.get(idx)?.x)?,
             _ => vec![false; idx.len()],
         };
-        let of = |(detector, rule): &(AnyDetector, Rule)| -> Result<Vec<f64>> {
-            let scores = self.features(detector, data, idx, progress)?.into_iter().map(|row| rule(&row));
-            let far = |(s, outside): (f64, &bool)| if *outside || s.is_nan() { f64::INFINITY } else { s };
-            Ok(scores.zip(&outside).map(far).collect())
-        };
-        self.fitted.iter().map(of).collect()
+        let scores = self.features(detector, data, idx, progress)?.into_iter().map(|row| rule(&row));
+        let far = |(s, outside): (f64, &bool)| if *outside || s.is_nan() { f64::INFINITY } else { s };
+        Ok(scores.zip(&outside).map(far).collect())
     }
 
     fn features(
@@ -258,11 +283,23 @@ impl<'a> Scorer<'a> {
         let denoiser = self.opened.model.denoiser(guide::cond(&self.opened.model, self.label.as_slice())?)?;
         for some in idx.chunks(self.at_once(detector)) {
             let x = samples(self.opened, data, some)?;
-            rows.extend(detector.get().features(&denoiser, &x, &mut streams(some))?);
-            progress.step();
+            let (all, mut done) = (evaluations(detector, some.len()), 0);
+            let mut watch = |part: f64| {
+                let now = (part * all as f64) as u64;
+                progress.steps(now.saturating_sub(done));
+                done = done.max(now);
+                Ok(())
+            };
+            rows.extend(detector.get().features_watched(&denoiser, &x, &mut streams(some), &mut watch)?);
+            progress.steps(all - done.min(all));
         }
         Ok(rows)
     }
+}
+
+/// About how often `detector` asks a model about `n` samples.
+fn evaluations(detector: &AnyDetector, n: usize) -> u64 {
+    (n as u64).saturating_mul(detector.get().evaluations() as u64)
 }
 
 /// The places of the samples of `data` that a model is asked about which is told `label`: where that is a class, and the

@@ -213,9 +213,71 @@ fn what_is_detected_is_in_the_table_and_on_the_maps() {
         assert!(picture.width() > 2 * picture.height());
     }
     assert!(dir.run(&format!("{detect} --scores energy")).ok().lines().count() == 3);
-    let few = dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50"));
-    refused(&few, 2, &["--alpha", "50 held-out"]);
+    let few = dir.run(&format!("detect m.safetensors photos --fit digits {FEW} --held-out-samples 50 --alpha 0.01"));
+    refused(&few, 2, &["--alpha 0.01", "50 held-out", "--alpha to 0.0197", "--held-out-samples to 99"]);
     dir.run("detect m.safetensors nowhere/ --fit digits").fails(2, &["nowhere/"]);
+}
+
+/// Without options it works from 50 samples on, of which half are fitted to: with the scores and the alpha that the others
+/// allow, which a line tells; and what does not belong can be flagged.
+#[test]
+fn few_samples_are_enough_to_detect_with() {
+    let dir = Dir::new();
+    let columns = r#"{"names":["a","b"],"mean":[0,0],"std":[1,1]}"#.to_string();
+    dir.model("m.safetensors", &spec(&[2], None, Head::Energy), &[("langevin.columns", columns)]);
+    let write = |name: &str, n: usize, last: &str| {
+        let rows: String = (0..n).map(|i| format!("{},{}\n", (1.3 * i as f64).sin(), (2.9 * i as f64).cos())).collect();
+        std::fs::write(dir.path(name), format!("a,b\n{rows}{last}")).unwrap();
+    };
+    write("odd.csv", 3, "50,-50\n");
+    let detect = |n: usize, options: &str| {
+        write("rows.csv", n, "");
+        dir.run(&format!("detect m.safetensors odd.csv --fit rows.csv {options}"))
+    };
+    for (n, fitted, held_out, scores, alpha) in [
+        (50, 25, 25, 1, 0.0385),
+        (51, 25, 26, 1, 0.0371),
+        (90, 45, 45, 2, 0.0435),
+        (150, 75, 75, 3, 0.0395),
+        (240, 120, 120, 4, 0.0331),
+        (900, 450, 450, 4, 0.01),
+        (2500, 1000, 1000, 4, 0.01),
+    ] {
+        let ran = detect(n, "");
+        let (head, said) = (ran.ok().lines().next().unwrap().to_string(), &ran.stderr);
+        assert_eq!(head.matches(" p ").count(), scores, "{n}: {head}");
+        assert!(said.contains(&format!("fitted to {fitted} samples")), "{n}: {said}");
+        assert!(said.contains(&format!("among {held_out} held-out samples")), "{n}: {said}");
+        let told: f64 = said.split("flagged at alpha = ").last().unwrap().split(':').next().unwrap().parse().unwrap();
+        assert!((told / alpha - 1.).abs() < 1e-9, "{n}: {said}");
+        assert_eq!(said.contains("held-out samples allow"), scores < 4 || alpha > 0.01, "{n}: {said}");
+        assert!(
+            ran.stdout.lines().last().unwrap().ends_with('1'),
+            "{n}: what is far out is not flagged\n{}",
+            ran.stdout
+        );
+    }
+    // what is typed is done, or refused with what would do
+    assert!(detect(60, "--scores energy,typicality").ok().contains("typicality p"));
+    assert!(detect(60, "--alpha 0.3").ok().contains("reconstruction p"));
+    assert!(detect(60, "energy.levels=[0.3]").ok().contains("typicality p"));
+    refused(&detect(60, "--alpha 0.01"), 2, &["--alpha 0.01", "30 held-out", "--alpha to 0.0323", "-samples to 99"]);
+    refused(
+        &detect(60, "--alpha 0.05 --scores energy,typicality"),
+        2,
+        &["--alpha to 0.0646", "-samples to 39", "fewer"],
+    );
+    refused(&detect(60, "--fit-samples 60"), 2, &["of its 60 samples", "--fit-samples"]);
+    refused(&detect(60, "--held-out-samples 59"), 2, &["1 would be fitted to and 59 held out"]);
+    assert!(detect(60, "--held-out-samples 40").stderr.contains("fitted to 20 samples"));
+    let more = detect(60, "--fit-samples 20 --held-out-samples 100");
+    more.ok();
+    assert!(more.stderr.contains("--held-out-samples 100: there are 40 such samples"), "{}", more.stderr);
+    // samples of their own are all held out
+    write("more.csv", 120, "");
+    let own = detect(60, "--held-out more.csv");
+    own.ok();
+    assert!(own.stderr.contains("fitted to 60 samples") && own.stderr.contains("among 120 held-out"), "{}", own.stderr);
 }
 
 /// 60 images in a folder, some as dark as digits.

@@ -122,33 +122,35 @@ pub fn run(args: &Ood) -> Result<()> {
         );
     }
     let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
-    let (scorer, _, fitted) = Scorer::fit(&opened, &args.scoring, plan)?;
-    let steps = std::iter::once(&data).chain(&others).map(|set| scorer.steps(set.idx.len())).sum();
-    let mut progress = Progress::new(steps, "batches");
-    let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);
-    let belonging = of(&data)?;
-    let odd = others.iter().map(&mut of).collect::<Result<Vec<_>>>()?;
-    progress.done();
-
-    let against = others.iter().zip(&odd).map(|(set, scores)| Ok((against(set, args.by_class)?, scores)));
-    let against = against.collect::<Result<Vec<_>>>()?;
-    let lines = scorer.names().len() * against.iter().map(|(sets, _)| sets.len()).sum::<usize>();
-    let mut progress = Progress::new(lines as u64, "intervals");
-    let mut lines = vec![];
-    for (s, name) in scorer.names().iter().enumerate() {
-        for (sets, scores) in &against {
-            for (set, places) in sets {
-                let some: Vec<f64> = places.iter().map(|&i| scores[s][i]).collect();
-                lines.push(Line::of(name, set, &some, &belonging[s], args.seed)?);
-                progress.step();
+    let fit = scoring::open(&opened, &plan.spec, "--fit")?;
+    let members = scoring::members(&opened, plan.label, fit.as_ref())?;
+    let fitted = scoring::choose(&members, args.scoring.fit_samples.unwrap_or(scoring::USUAL), scoring::FITTED);
+    let against = others.iter().map(|set| against(set, args.by_class)).collect::<Result<Vec<_>>>()?;
+    let frame = frame(&plan.names(), &against, data.idx.len());
+    let samples = others.iter().map(|set| set.idx.len()).sum::<usize>() + data.idx.len() + fitted.len();
+    let mut progress = Progress::new(plan.evaluations(samples), "evaluations");
+    let mut scorer = Scorer::new(&opened, &args.scoring, plan, (fit.as_ref(), &fitted))?;
+    let (mut lines, mut belonging, mut odd) = (vec![], vec![], vec![vec![]; others.len()]);
+    while let Some(name) = scorer.fit_next(&mut progress)? {
+        let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);
+        let usual = of(&data)?;
+        for ((set, against), all) in others.iter().zip(&against).zip(&mut odd) {
+            let scores = of(set)?;
+            for (set, places) in against {
+                let some: Vec<f64> = places.iter().map(|&i| scores[i]).collect();
+                lines.push(Line::of(name, set, &some, &usual, args.seed)?);
             }
+            all.push(scores);
         }
+        belonging.push(usual);
+        let new = lines.len() - against.iter().map(Vec::len).sum::<usize>();
+        let rows: Vec<_> = lines[new..].iter().map(Line::words).collect();
+        let rows = if new == 0 { [vec![head()], rows].concat() } else { rows };
+        let shown = output::aligned(&[frame.clone(), rows].concat());
+        progress.aside(|| shown[frame.len()..].iter().try_for_each(|line| crate::say!("{line}")))?;
     }
     progress.done();
-    let head = ["score", "against", "AUROC", "", "AUPR", "", "FPR95", "", "n"].map(String::from).to_vec();
-    let table: Vec<_> = std::iter::once(head).chain(lines.iter().map(Line::words)).collect();
-    output::aligned(&table).iter().try_for_each(|line| crate::say!("{line}"))?;
-    crate::talk!("\n{}", scorer.settings(fitted.len()));
+    crate::talk!("\n{}", scorer.settings());
     if let Some(path) = &args.json {
         let of = |set: &Set, scores: &[Vec<f64>]| -> Value {
             let scores: Map<String, Value> =
@@ -169,6 +171,22 @@ pub fn run(args: &Ood) -> Result<()> {
     let panels = scorer.names().into_iter().enumerate().map(|(s, name)| (name, of(s))).collect::<Vec<_>>();
     output::save_png(path, &chart::histograms(&panels)?, &[("langevin.model", opened.what.clone())])?;
     crate::say!("{}", path.display())
+}
+
+fn head() -> Vec<String> {
+    ["score", "against", "AUROC", "", "AUPR", "", "FPR95", "", "n"].map(String::from).to_vec()
+}
+
+/// Lines as wide as those of the table will be, so that each of these can be printed when it is known.
+fn frame(scores: &[&str], against: &[Vec<(String, Vec<usize>)>], belonging: usize) -> Vec<Vec<String>> {
+    let (value, interval) = (format!("{:.4}", 0.), format!("[{0:.4}, {0:.4}]", 0.));
+    let of = |score: &str, (set, places): &(String, Vec<usize>)| {
+        let figures = [&value, &interval, &value, &interval, &value, &interval].map(String::clone);
+        let n = format!("{} + {belonging}", places.len());
+        [score.to_string(), set.clone()].into_iter().chain(figures).chain([n]).collect()
+    };
+    let all = scores.iter().flat_map(|score| against.iter().flatten().map(move |set| of(score, set)));
+    std::iter::once(head()).chain(all).collect()
 }
 
 /// A data set's name without the folder of its files.
