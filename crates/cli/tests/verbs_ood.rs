@@ -172,7 +172,8 @@ fn points_and_tables_are_scored_too() {
     let last: Vec<&str> = lines.lines().last().unwrap().split_whitespace().collect();
     assert_eq!((last[1], last[3], last[5]), ("inf", "inf", "1"), "{lines}");
     assert!(off.stderr.contains("0.000000008 in column b") && off.stderr.contains("of 61 flagged"), "{}", off.stderr);
-    std::fs::write(dir.path("two.csv"), "a,b,c\n10,8e-9,1000\n11,7e-9,1010\n").unwrap();
+    let two: String = ["10,8e-9,1000\n11,7e-9,1010\n"; 20].concat();
+    std::fs::write(dir.path("two.csv"), format!("a,b,c\n{two}")).unwrap();
     refused(&of("constant.csv", "two.csv"), 2, &["--fit two.csv", "constant"]);
     refused(&detect("other.csv"), 2, &["a, b, d", "trained on a, b, c"]);
     let ran = detect("holes.csv");
