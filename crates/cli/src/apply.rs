@@ -178,14 +178,17 @@ impl Source {
                         c.outputs
                     );
                 }
+                what.iter().try_for_each(|what| suits_network(form, what, input))?;
                 what.iter().map(|what| of_network(&n.net, form, what, input)).collect()
             }
             (Self::Model(model), Some(_)) => {
                 input.check(&model.spec.shape, model.spec.labels())?;
+                what.iter().try_for_each(|what| suits_network(form, what, input))?;
                 what.iter().map(|what| of_network(model.inner(), form, what, input)).collect()
             }
             (Self::Model(model), None) => {
                 input.check(&model.spec.shape, model.spec.labels())?;
+                what.iter().try_for_each(|what| suits_model(model, what, input))?;
                 let denoiser = model.denoiser(input.cond.clone())?;
                 what.iter().map(|what| of_model(model, &denoiser, what, input)).collect()
             }
@@ -193,38 +196,59 @@ impl Source {
     }
 }
 
+/// Errors if a network, with a form of energy or without, does not answer `what`.
+fn suits_network(form: Option<Form>, what: &str, input: &Input) -> Result<()> {
+    match (what, form) {
+        ("energy" | "score", None) => {
+            usage(format!("--what {what}: this folder is a network alone; say --energy residual, or another form"))
+        }
+        ("output" | "energy" | "score", _) => input.times().map(|_| ()),
+        _ => {
+            usage(format!("--what {what}: a network without a process has output, and energy and score with --energy"))
+        }
+    }
+}
+
 /// A network in its own inputs; with a form, its raw energy E and the score -grad_x E.
 fn of_network(net: &dyn Net, form: Option<Form>, what: &str, input: &Input) -> Result<Tensor> {
     let c_noise = Tensor::new(input.times()?, input.x.device())?.to_dtype(input.x.dtype())?;
-    Ok(match (what, form) {
-        ("output", _) => net.forward(&input.x, &c_noise, &input.cond)?.detach(),
-        ("energy", Some(form)) => raw_energy(net, form, &input.x, &c_noise, &input.cond)?.detach(),
-        ("score", Some(form)) => {
-            grad::gradient(&input.x, |x| raw_energy(net, form, x, &c_noise, &input.cond))?.1.neg()?
-        }
-        ("energy" | "score", None) => {
-            return usage(format!(
-                "--what {what}: this folder is a network alone; say --energy residual, or another form"
-            ));
-        }
-        _ => {
-            return usage(format!(
-                "--what {what}: a network without a process has output, and energy and score with --energy"
-            ));
-        }
+    Ok(match form.filter(|_| what != "output") {
+        None => net.forward(&input.x, &c_noise, &input.cond)?.detach(),
+        Some(form) if what == "energy" => raw_energy(net, form, &input.x, &c_noise, &input.cond)?.detach(),
+        Some(form) => grad::gradient(&input.x, |x| raw_energy(net, form, x, &c_noise, &input.cond))?.1.neg()?,
     })
 }
 
-/// log p_t(x): by the energy where it is normalised, else along the probability-flow ODE. Without `timestep`, t is the
-/// least noisy time of the process.
-fn log_p(model: &Model, input: &Input) -> Result<Tensor> {
+/// Errors if a model with a process does not answer `what`.
+fn suits_model(model: &Model, what: &str, input: &Input) -> Result<()> {
+    match what {
+        "output" => return input.times().map(|_| ()),
+        "logp" => return times_of_log_p(model, input).map(|_| ()),
+        "energy" => density::needs_energy(model, false).or_else(|why| bail!("--what energy: {why}"))?,
+        _ => {}
+    }
+    let (t, (low, high)) = (input.times()?, model.spec.process.get().span());
+    if let Some(t) = t.iter().find(|&&t| !(t > 0. && t <= high * (1. + 1e-6))) {
+        bail!("{}: time {t} lies outside the process, which goes from {low} to {high}", input.file);
+    }
+    Ok(())
+}
+
+/// The times that log p is asked at: without `timestep` the least noisy one of the process.
+fn times_of_log_p(model: &Model, input: &Input) -> Result<Vec<f64>> {
     density::refuse(model)?;
     let (low, high) = model.spec.process.get().span();
     let t = input.t.clone().unwrap_or(vec![low]);
     if let Some(t) = t.iter().find(|&&t| !(t >= low * (1. - 1e-6) && t < high)) {
         bail!("{}: time {t} has no log p here; give times of the process, from {low} to below {high}", input.file);
     }
-    let t: Vec<f64> = t.into_iter().map(|t| t.max(low)).collect();
+    Ok(t.into_iter().map(|t| t.max(low)).collect())
+}
+
+/// log p_t(x): by the energy where it is normalised, else along the probability-flow ODE. Without `timestep`, t is the
+/// least noisy time of the process.
+fn log_p(model: &Model, input: &Input) -> Result<Tensor> {
+    let t = times_of_log_p(model, input)?;
     let labels = match &input.cond.labels {
         Some(labels) => Some(to_host(labels)?.into_iter().map(|label| label as u32).collect()),
         None => None,
@@ -263,10 +287,7 @@ fn of_model(model: &Model, denoiser: &dyn Denoiser, what: &str, input: &Input) -
     if what == "logp" {
         return log_p(model, input);
     }
-    let (t, (low, high)) = (input.times()?, model.spec.process.get().span());
-    if let Some(t) = t.iter().find(|&&t| !(t > 0. && t <= high * (1. + 1e-6))) {
-        bail!("{}: time {t} lies outside the process, which goes from {low} to {high}", input.file);
-    }
+    let t = input.times()?;
     Ok(match what {
         "x0" => denoiser.x0(&input.x, t)?,
         "eps" => denoiser.eps(&input.x, t)?,

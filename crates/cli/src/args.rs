@@ -145,8 +145,10 @@ Examples:
   langevin sample runs/digits -n 64 --out digits.png
   langevin sample runs/digits --seeds 7,100-115 sampler.name=ddim sampler.steps=50
   langevin sample runs/digits -n 16 --gif path.gif        the way from noise to digits
+  langevin sample runs/moons --gif path.gif --frames 20 --size 360
   langevin sample runs/digits -n 10000 --npz samples.npz --batch 256
   langevin sample runs/digits --from mine.png --strength 0.5 -n 8
+  langevin sample runs/digits --from ink.png --invert     ink on paper, for white digits on black
   langevin sample runs/digits --interpolate 3,8 -n 10
   # acceptance, ESS and R-hat by noise level
   langevin sample runs/digits sampler.name=annealed-mcmc sampler.kernel=hmc --report
@@ -199,6 +201,12 @@ pub struct Sample {
     /// Write the path from noise to samples as an animation
     #[arg(long, value_name = "FILE.gif")]
     pub gif: Option<PathBuf>,
+    /// Frames of --gif at most, one a step [default: 60]
+    #[arg(long, value_name = "N", requires = "gif")]
+    pub frames: Option<usize>,
+    /// Pixels a side of the pictures of points, of --out and --gif; the energy is evaluated at every fourth [default: 720]
+    #[arg(long, value_name = "PIXELS")]
+    pub size: Option<u32>,
     /// Start from this image with noise added, instead of from noise alone
     #[arg(long, value_name = "IMAGE")]
     pub from: Option<PathBuf>,
@@ -208,13 +216,16 @@ pub struct Sample {
     /// Carry the image of --from back along the ODE (encode) instead of adding noise
     #[arg(long, requires = "from")]
     pub encode: bool,
+    /// Turn dark and light of the image of --from over: ink on white paper for a model of white on black
+    #[arg(long, requires = "from")]
+    pub invert: bool,
     /// A model of a composition, by a name of your own; with ,class=CLASS, a name or a number, for a class-conditional one
     #[arg(long = "let", value_name = "NAME=MODEL[,class=CLASS]", requires = "compose")]
     pub models: Vec<String>,
     /// Draw from several models at once: a & b is the product of densities, 2*a a power, !a its inverse, a | b a mixture
     /// (of normalised energies, with ratios as in a | 0.5:b, or with --estimate-ratios), ( ) for the rest; models of other
     /// processes are taken as of that of the first
-    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "guidance_interval", "guide", "gif", "from", "strength", "encode", "scheduler", "interpolate"])]
+    #[arg(long, value_name = "EXPRESSION", requires = "models", conflicts_with_all = ["class", "guidance", "guidance_interval", "guide", "gif", "from", "strength", "encode", "invert", "scheduler", "interpolate"])]
     pub compose: Option<String>,
     /// Estimate how much of each part of a mixture there is, by annealed particles [default: 128 of them, in 8 runs]; ratios
     /// such as 0.5:b are then those of densities

@@ -4,22 +4,23 @@ mod part;
 mod ratios;
 
 use crate::args::Sample;
-use crate::output;
+use crate::draw::{self, Batch, Drawn, One};
+use crate::output::{self, Files, View};
 use crate::progress::Progress;
 use crate::run::{Drawing, Usage, usage};
-use crate::sample::{arrays, each, mcmc, seeds};
+use crate::sample::{mcmc, seeds};
+use crate::stop;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use langevin_data::Kind;
 use langevin_dynamics::likelihood::Normalised;
 use langevin_dynamics::process::{self, Within};
-use langevin_dynamics::sampler::{AnySampler, Report, follow};
+use langevin_dynamics::sampler::{AnySampler, follow};
 use langevin_dynamics::wrap::{Clamped, Clip, Reframed};
 use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, NoisyEnergy};
-use langevin_ops::shape::to_host;
 use part::Part;
 use ratios::Estimated;
-use std::path::Path;
+use std::ops::Range;
 
 /// What draws unless sampler.name says otherwise: no reverse process leads through compositions. Weighed particles follow the
 /// energies, with no bias but that of their number.
@@ -146,8 +147,13 @@ impl Composition {
         self.parts.first().map_or_else(|| bail!("compose: there are no models"), Ok)
     }
 
-    /// Samples `[N, ...]` on the CPU, and what MCMC did.
-    fn draw(&self, drawing: &Drawing, all: &[u64], batch: usize) -> Result<(Tensor, Option<Report>)> {
+    /// Draws the samples of `seeds` batch by batch, each given to `take`; what MCMC did is told chain by chain if `traced`.
+    fn draw(
+        &self,
+        drawing: &Drawing,
+        (seeds, batch, traced): (&[u64], usize, bool),
+        take: &mut dyn FnMut(Batch) -> Result<()>,
+    ) -> Result<Drawn> {
         let first = self.first()?;
         let (model, spec) = (&first.opened.model, first.spec());
         let (steps, std) = self.with(1, |composed| {
@@ -155,9 +161,9 @@ impl Composition {
             let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
             Ok((steps, composed.process().marginal(times[0]).sigma / composed.prior_precision().sqrt()))
         })?;
-        let (mut parts, mut report) = (vec![], None::<Report>);
-        let mut progress = Progress::new((all.len().div_ceil(batch) * steps.len()) as u64, "steps");
-        for some in all.chunks(batch) {
+        let mut progress = Progress::new((seeds.len().div_ceil(batch) * steps.len()) as u64, "steps");
+        let one = |places: Range<usize>| {
+            let some = &seeds[places];
             let (mut noise, mut sampler) = (drawing.noise.of(some), drawing.sampler.sampler.clone());
             let shape = self.shape(some.len())?;
             let x = self.with(some.len(), |composed| {
@@ -166,31 +172,20 @@ impl Composition {
                 let x = noise.normal(shape, model.dtype(), model.device())?.affine(std, 0.)?;
                 let watch = |_: langevin_dynamics::sampler::At| {
                     progress.step();
-                    Ok(())
+                    draw::go_on()
                 };
                 Ok(follow(m, sampler.get_mut(), &steps, &x, &mut noise, watch)?)
             })?;
-            parts.push(x.to_device(&Device::Cpu)?);
-            if let Some(own) = sampler.get().report() {
-                report.get_or_insert_default().append(own.clone());
-            }
-        }
+            let report = sampler.get().report().cloned();
+            Ok(One { x: spec.unranged(&x.to_device(&Device::Cpu)?)?, path: vec![], report })
+        };
+        let drawn = Drawn::by(seeds.len(), (batch, traced), one, take);
         progress.done();
-        let x = Tensor::cat(&parts, 0)?;
-        let bad = to_host(&x)?.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            bail!(
-                "{bad} of the {} numbers drawn are not finite: \"{}\" may be no density (a negated part must be wider than \
-                 the rest), or the steps are too large; try a smaller weight of what is negated, or more sampler.steps",
-                x.elem_count(),
-                self.asked
-            );
-        }
-        Ok((spec.unranged(&x)?, report))
+        Ok(drawn)
     }
 
     /// Points over the composed energy, or over plain ground where there is none.
-    fn landscape(&self, x: &Tensor) -> Result<image::RgbImage> {
+    fn landscape(&self, x: &Tensor, view: View) -> Result<image::RgbImage> {
         let first = self.first()?;
         let (model, soft) = (&first.opened.model, -2. * (0.15 * first.spec().sigma_data).ln());
         let energy = |x: &Tensor| -> Result<Tensor> {
@@ -202,18 +197,7 @@ impl Composition {
         };
         let known = self.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
         let energy: Option<&output::Energy> = if known { Some(&energy) } else { None };
-        output::landscape(energy, x, output::View::around(x)?)
-    }
-
-    /// The samples as one file to look at.
-    fn show(&self, kind: Kind, x: &Tensor, path: &Path, notes: &[(&str, String)]) -> Result<()> {
-        match kind {
-            Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
-            Kind::Points if path.extension().is_none_or(|e| e != "csv") => {
-                output::save_png(path, &self.landscape(x)?, notes)
-            }
-            _ => output::save_samples(path, self.first()?.opened.columns()?.as_ref(), x),
-        }
+        output::landscape(energy, x, view)
     }
 }
 
@@ -275,27 +259,26 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     }
     talk_of(&composition, &drawing.sampler.sampler, has_energy);
     let batch = crate::sample::batch(args, &drawing.sampler.sampler, kind, all.len());
+    let first = composition.first()?;
+    let what = (kind, first.spec().shape.as_slice(), first.opened.columns()?);
+    let mut files = Files::create(args, what, all.len(), None)?;
     composition.weigh(particles)?;
     composition.tell()?;
-    let (x, report) = composition.draw(&drawing, &all, batch)?;
+    let _hold = stop::hold();
+    let asked = (all.as_slice(), batch, args.report.is_some());
+    let mut drawn = composition.draw(&drawing, asked, &mut |batch| files.add(batch, &all))?;
     let notes = [
         ("langevin.compose", composition.asked.to_string()),
         ("langevin.models", args.models.join(" ")),
+        ("langevin.seeds", draw::listed(&all[..drawn.done])),
         ("langevin.sampler", toml::to_string(&drawing)?),
     ];
-    let default = if kind == Kind::Table { "samples.csv" } else { "samples.png" };
-    let out = args.out.clone().or((args.images.is_none() && args.npz.is_none()).then(|| default.into()));
-    if let Some(path) = out {
-        composition.show(kind, &x, &path, &notes)?;
-        crate::say!("{}", path.display())?;
-    }
-    if let Some(folder) = &args.images {
-        each(&x, &all, folder)?;
-        crate::say!("{}", folder.display())?;
-    }
-    if let Some(path) = &args.npz {
-        output::save(path, &arrays(kind, composition.first()?.opened.columns()?.as_ref(), &x, None)?)?;
-        crate::say!("{}", path.display())?;
-    }
-    mcmc(args, report.as_ref())
+    files.finish(&|_, x, view| composition.landscape(x, view), &notes)?;
+    mcmc(args, drawn.report.take().as_ref())?;
+    let advice = format!(
+        "\"{}\" may be no density (a negated part must be wider than the rest), or the steps are too large; try a smaller \
+         weight of what is negated, or more sampler.steps",
+        composition.asked
+    );
+    drawn.whole(Some(&all), true, &advice)
 }

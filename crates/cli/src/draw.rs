@@ -1,22 +1,27 @@
 //! Samples of a model: where they start, the way they go, and the batches.
 
 use crate::args::Sample;
+use crate::background::fitting;
 use crate::guide::{Guide, denoising};
-use crate::open;
+use crate::open::{self, Opened};
 use crate::progress::Progress;
-use crate::run::{NoiseSource, usage};
+use crate::run::{NoiseSource, Stopped, usage};
+use crate::stop;
 use crate::way::Way;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::sampler::{At, Report, edit, follow};
+use langevin_dynamics::sampler::{AnySampler, At, Report, edit, follow};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
+use std::ops::Range;
 use std::path::Path;
 
-/// At most so many frames of a path.
-const FRAMES: usize = 60;
+/// So many samples, none of which is finite, are enough to stop at.
+const HOPELESS: usize = 64;
+/// Seeds that a message names at most.
+const NAMED: usize = 12;
 
 /// Where samples start.
 pub enum Start {
@@ -30,7 +35,8 @@ pub enum Start {
 
 impl Start {
     /// As `args` say.
-    pub fn of(args: &Sample, model: &Model, seeds: &[u64]) -> Result<Self> {
+    pub fn of(args: &Sample, opened: &Opened, seeds: &[u64]) -> Result<Self> {
+        let model = &opened.model;
         if let Some(path) = &args.from {
             if open::kind(model) != Kind::Image {
                 return usage("--from: this model is not one of images");
@@ -38,7 +44,8 @@ impl Start {
             if !(args.strength > 0. && args.strength <= 1.) {
                 return usage(format!("--strength {}: give a number above 0, at most 1", args.strength));
             }
-            let x0 = image(path, &model.spec.shape)?.to_device(model.device())?;
+            let x0 = image(path, &model.spec.shape)?;
+            let x0 = fitting(opened, ("--from", path), x0, args.invert)?.to_device(model.device())?;
             return Ok(Self::Image { x0, strength: args.strength, encode: args.encode });
         }
         let Some(text) = &args.interpolate else { return Ok(Self::Noise) };
@@ -50,6 +57,17 @@ impl Start {
             return usage("--interpolate: give -n 2 or more");
         }
         Ok(Self::Between { seeds: [a, b] })
+    }
+
+    /// Errors if a sampler does not lead from here.
+    pub fn suits(&self, sampler: &AnySampler) -> Result<()> {
+        match self {
+            Self::Between { .. } if sampler.get().order().is_none() => usage(format!(
+                "--interpolate: `{}` draws noise on the way; use an ODE sampler such as sampler.name=heun",
+                sampler.name()
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The part of the way that is left from here.
@@ -94,61 +112,214 @@ pub struct Job<'a> {
     pub batch: usize,
 }
 
-/// Samples `[N, ...]` on the CPU, the way to them: (time, x_t `[N, ...]`), and what MCMC did on it, if there was any.
-pub struct Drawn {
+/// The finite samples of a batch.
+pub struct Batch {
+    /// Where they are among all that are drawn.
+    pub places: Vec<usize>,
+    /// `[N, ...]` in [-1, 1] on the CPU.
     pub x: Tensor,
+    /// The way to them, brought to the scale of the data: (time, x_t `[N, ...]`).
+    pub path: Vec<(f64, Tensor)>,
+}
+
+impl Batch {
+    /// The finite ones of the samples `first` and on, and the places of the others.
+    fn of(first: usize, x: Tensor, path: Vec<(f64, Tensor)>) -> Result<(Self, Vec<usize>)> {
+        let n = x.dim(0)?;
+        let numbers = to_host(&x)?;
+        let each = numbers.len() / n.max(1);
+        let finite = |i: &usize| numbers[i * each..(i + 1) * each].iter().all(|v| v.is_finite());
+        let (good, bad): (Vec<usize>, Vec<usize>) = (0..n).partition(finite);
+        let places = |of: Vec<usize>| of.into_iter().map(|i| first + i).collect::<Vec<_>>();
+        if bad.is_empty() {
+            return Ok((Self { places: places(good), x, path }, vec![]));
+        }
+        let idx = Tensor::from_iter(good.iter().map(|&i| i as u32), &Device::Cpu)?;
+        let some = |x: &Tensor| x.index_select(&idx, 0);
+        let path = path.iter().map(|(t, x)| Ok((*t, some(x)?))).collect::<Result<_>>()?;
+        Ok((Self { places: places(good), x: some(&x)?, path }, places(bad)))
+    }
+}
+
+/// A batch as it is drawn.
+pub struct One {
+    /// `[N, ...]` in [-1, 1] on the CPU.
+    pub x: Tensor,
+    /// As in a [`Batch`].
     pub path: Vec<(f64, Tensor)>,
     pub report: Option<Report>,
 }
 
-impl Job<'_> {
-    /// Draws the samples of `seeds` batch by batch; keeps frames of the way if `path`.
-    pub fn draw(&self, seeds: &[u64], labels: Option<&[u32]>, path: bool) -> Result<Drawn> {
-        let (mut parts, mut frames): (Vec<Tensor>, Vec<(f64, Vec<Tensor>)>) = (vec![], vec![]);
-        let batches = seeds.len().div_ceil(self.batch);
-        let mut report: Option<Report> = None;
-        let mut progress = Progress::new((batches * self.way.steps.len()) as u64, "steps");
-        for (i, some) in seeds.chunks(self.batch).enumerate() {
-            let first = i * self.batch;
-            let labels = labels.map(|labels| &labels[first..first + some.len()]);
-            let mut seen = 0;
-            let keep =
-                |t: f64, x: &Tensor, frames: &mut Vec<(f64, Vec<Tensor>)>, at: usize| -> candle_core::Result<()> {
-                    let x = x.to_device(&Device::Cpu)?;
-                    match frames.get_mut(at) {
-                        Some((_, parts)) => parts.push(x),
-                        None => frames.push((t, vec![x])),
-                    }
-                    Ok(())
-                };
-            let (x, own) = self.one(some, first, seeds.len(), labels, |at| {
-                progress.step();
-                let every = at.steps.div_ceil(FRAMES).max(1);
-                if path && (at.step == at.steps || at.step % every == 0) {
-                    keep(at.t, at.x, &mut frames, seen)?;
-                    seen += 1;
-                }
-                Ok(())
-            })?;
-            parts.push(x.to_device(&Device::Cpu)?);
-            if let Some(own) = own {
-                report.get_or_insert_default().append(own);
+impl One {
+    /// Samples of which there is nothing else to say.
+    pub fn of(x: Tensor) -> Self {
+        Self { x, path: vec![], report: None }
+    }
+}
+
+/// How far a drawing came.
+#[derive(Default)]
+pub struct Drawn {
+    /// Samples that were asked for.
+    all: usize,
+    /// Those that were drawn: the first of them.
+    pub done: usize,
+    /// The places of those that are not finite.
+    lost: Vec<usize>,
+    /// What MCMC did, if there was any.
+    pub report: Option<Report>,
+    /// Why it ended before all were drawn.
+    end: Option<anyhow::Error>,
+}
+
+impl Drawn {
+    /// Draws `all` samples, `batch` at a time: `one` draws those at some places, and `take` is given what is finite of them.
+    /// What MCMC did is told chain by chain if `traced`.
+    pub fn by(
+        all: usize,
+        (batch, traced): (usize, bool),
+        mut one: impl FnMut(Range<usize>) -> Result<One>,
+        take: &mut dyn FnMut(Batch) -> Result<()>,
+    ) -> Self {
+        let mut drawn = Self { all, ..Self::default() };
+        while drawn.done < all && !drawn.hopeless() {
+            let places = drawn.done..(drawn.done + batch).min(all);
+            if let Err(e) = one(places.clone()).and_then(|found| drawn.add(places, found, traced, take)) {
+                drawn.end = Some(e);
+                break;
             }
         }
-        progress.done();
-        let x = Tensor::cat(&parts, 0)?;
-        let bad = to_host(&x)?.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            bail!(
-                "{bad} of the {} numbers drawn are not finite: the sampler {} with {} steps left the model's range; try more steps, or sampler.clip=true",
-                x.elem_count(),
-                self.way.sampler.name(),
-                self.way.steps.len()
-            );
+        drawn
+    }
+
+    fn add(
+        &mut self,
+        places: Range<usize>,
+        One { x, path, report }: One,
+        traced: bool,
+        take: &mut dyn FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        let (good, bad) = Batch::of(places.start, x, path)?;
+        if !good.places.is_empty() {
+            take(good)?;
         }
+        self.lost.extend(bad);
+        self.done = places.end;
+        let Some(mut report) = report else { return Ok(()) };
+        if !traced {
+            report.levels.iter_mut().for_each(|level| drop(std::mem::take(&mut level.trace)));
+        }
+        self.report.get_or_insert_default().append(report);
+        Ok(())
+    }
+
+    /// Whether there is nothing to hope for from the rest.
+    fn hopeless(&self) -> bool {
+        self.done >= HOPELESS && self.lost.len() == self.done
+    }
+
+    /// An error that says what was drawn, and whether it is `written`, if not all samples are there; `seeds` are theirs, and
+    /// `advice` is for those that are not finite.
+    pub fn whole(self, seeds: Option<&[u64]>, written: bool, advice: &str) -> Result<()> {
+        let Self { all, done, lost, end, .. } = self;
+        let good = done - lost.len();
+        let kept = if written && good > 0 { format!("; {good} are written") } else { String::new() };
+        let of = seeds.map(|seeds| lost.iter().map(|&place| seeds[place]).collect::<Vec<_>>());
+        let of = of.map_or(String::new(), |lost| format!(", those of the seeds {}", listed(&lost)));
+        let lacks = format!("{} of {done} samples are not finite{of}", lost.len());
+        let also = if lost.is_empty() { String::new() } else { format!("; {lacks}") };
+        match end {
+            Some(_) if stop::asked().is_some() => {
+                let left =
+                    seeds.map_or(String::new(), |seeds| format!("; left are the seeds {}", listed(&seeds[done..])));
+                Err(Stopped(format!("stopped after {done} of {all} samples{kept}{also}{left}")).into())
+            }
+            Some(e) if done == 0 => Err(e),
+            Some(e) => Err(e.context(format!("ended after {done} of {all} samples{kept}{also}"))),
+            None if lost.is_empty() => Ok(()),
+            None => bail!("{lacks}{kept}; {advice}"),
+        }
+    }
+}
+
+/// An error if the program was asked to stop.
+pub fn go_on() -> candle_core::Result<()> {
+    if stop::asked().is_some() { candle_core::bail!("stopped") } else { Ok(()) }
+}
+
+/// What x_t is multiplied with to have the scale of the data.
+pub fn scale(model: &Model, t: f64) -> f64 {
+    let (m, s) = (model.spec.process.get().marginal(t), model.spec.sigma_data);
+    s / (m.alpha * s).hypot(m.sigma)
+}
+
+/// Seeds as `--seeds` takes them, the first of many.
+pub fn listed(seeds: &[u64]) -> String {
+    let ranges: Vec<&[u64]> = seeds.chunk_by(|a, b| a.checked_add(1) == Some(*b)).collect();
+    let one = |range: &&[u64]| match range {
+        [first, .., last] => format!("{first}-{last}"),
+        _ => range.iter().map(u64::to_string).collect(),
+    };
+    let some: Vec<String> = ranges.iter().take(NAMED).map(one).collect();
+    let more: usize = ranges.iter().skip(NAMED).map(|range| range.len()).sum();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    some.join(",") + &more
+}
+
+impl Job<'_> {
+    /// Draws the samples of `seeds` batch by batch, each given to `take`; with at most `frames` frames of the way to them.
+    /// What MCMC did is told chain by chain if `traced`.
+    pub fn draw(
+        &self,
+        seeds: &[u64],
+        labels: Option<&[u32]>,
+        (frames, traced): (Option<usize>, bool),
+        take: &mut dyn FnMut(Batch) -> Result<()>,
+    ) -> Drawn {
+        let batches = seeds.len().div_ceil(self.batch);
+        let mut progress = Progress::new((batches * self.way.steps.len()) as u64, "steps");
         let spec = &self.model.spec;
-        let path = frames.into_iter().map(|(t, parts)| Ok((t, spec.unranged(&Tensor::cat(&parts, 0)?)?)));
-        Ok(Drawn { x: spec.unranged(&x)?, path: path.collect::<Result<_>>()?, report })
+        let one = |places: Range<usize>| {
+            let labels = labels.map(|labels| &labels[places.clone()]);
+            let mut path = vec![];
+            let (x, report) = self.one(&seeds[places.clone()], places.start, seeds.len(), labels, |at| {
+                progress.step();
+                let every = frames.map(|most| at.steps.div_ceil(most).max(1));
+                if every.is_some_and(|every| at.step == at.steps || at.step % every == 0) {
+                    path.push((at.t, self.scaled(at.t, at.x)?));
+                }
+                go_on()
+            })?;
+            Ok(One { x: spec.unranged(&x.to_device(&Device::Cpu)?)?, path, report })
+        };
+        let drawn = Drawn::by(seeds.len(), (self.batch, traced), one, take);
+        progress.done();
+        drawn
+    }
+
+    /// The samples of `seeds`, `[N, ...]` in [-1, 1] on the CPU; an error unless all of them are finite.
+    pub fn all(&self, seeds: &[u64], labels: Option<&[u32]>) -> Result<Tensor> {
+        let mut parts = vec![];
+        let drawn = self.draw(seeds, labels, (None, false), &mut |batch| {
+            parts.push(batch.x);
+            Ok(())
+        });
+        drawn.whole(Some(seeds), false, &self.advice())?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// x_t of the way as it is shown: in [-1, 1], brought to the scale of the data.
+    fn scaled(&self, t: f64, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.model.spec.unranged(&x.to_device(&Device::Cpu)?)?.affine(scale(self.model, t), 0.)
+    }
+
+    /// What to do about samples that are not finite.
+    pub fn advice(&self) -> String {
+        format!(
+            "the sampler {} with {} steps left the model's range; try more steps, or sampler.clip=true",
+            self.way.sampler.name(),
+            self.way.steps.len()
+        )
     }
 
     /// One batch: the samples `first` and on of `all`.
@@ -181,12 +352,6 @@ impl Job<'_> {
                 }
             }
             Start::Between { seeds: [a, b] } => {
-                if sampler.get().order().is_none() {
-                    return usage(format!(
-                        "--interpolate: `{}` draws noise on the way; use an ODE sampler such as sampler.name=heun",
-                        sampler.name()
-                    ));
-                }
                 let end = |seed: u64| draw(&mut self.noise.of(&vec![seed; seeds.len()]));
                 let (a, b) = (end(*a)?, end(*b)?);
                 let between = |i: usize| {

@@ -22,6 +22,7 @@ macro_rules! talk {
 
 mod apply;
 mod args;
+mod background;
 mod bench;
 mod check;
 mod classes;

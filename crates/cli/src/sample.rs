@@ -4,14 +4,15 @@
 //! of populations, where it depends on the others of its batch.
 
 use crate::args::Sample;
-use crate::draw::{Drawn, Job, Start};
+use crate::draw::{self, Job, Start};
 use crate::guide::by_seed;
 use crate::levels;
-use crate::open::{self, Opened};
-use crate::output;
+use crate::open;
+use crate::output::{self, Files, Grid, View};
 use crate::run::{Drawing, NoiseSource, usage};
+use crate::stop;
 use crate::way::Way;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use langevin_data::{Columns, Kind};
@@ -52,7 +53,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let opened = open::open_as(name, args.scheduler.as_deref(), DType::F32, &device)?;
     suits(args, opened.kind())?;
     let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
-    let start = Start::of(args, &opened.model, &seeds)?;
+    let start = Start::of(args, &opened, &seeds)?;
     let labels = args.guiding.labels(&opened, &seeds)?;
     let guide = args.guiding.open(&opened, &device)?;
     let way = match &opened.scheduler {
@@ -76,12 +77,24 @@ pub fn run(args: &Sample) -> Result<()> {
             if way.sampler.name() == "pc" { ", or sampler.replicas=1" } else { "" }
         ));
     }
+    start.suits(&way.sampler)?;
     let batch = batch(args, &way.sampler, opened.kind(), seeds.len());
     let (model, noise) = (&opened.model, drawing.noise);
     let job = Job { model, guide, noise, way: start.cut(way)?, start, batch };
-    let drawn = job.draw(&seeds, labels.as_deref(), args.gif.is_some())?;
     let how = job.way.whose.clone().map_or_else(|| toml::to_string(&drawing), Ok)?;
-    write(args, &opened, how, &seeds, labels.as_deref(), &drawn)
+    let numbers = labels.as_ref().map(|labels| labels.iter().map(|&label| label.into()).collect());
+    let what = (opened.kind(), model.spec.shape.as_slice(), opened.columns()?);
+    let mut files = Files::create(args, what, seeds.len(), numbers)?;
+    let _hold = stop::hold();
+    let keep = (files.frames(), args.report.is_some());
+    let mut drawn = job.draw(&seeds, labels.as_deref(), keep, &mut |batch| files.add(batch, &seeds));
+    let typed = args.interpolate.as_ref().or(args.seeds.as_ref()).filter(|_| drawn.done == seeds.len()).cloned();
+    let of = typed.unwrap_or_else(|| draw::listed(&seeds[..drawn.done]));
+    let notes = [("langevin.model", opened.what.clone()), ("langevin.seeds", of), ("langevin.sampler", how)];
+    files.finish(&|t, x, view| points(model, t, x, view, labels.as_deref()), &notes)?;
+    mcmc(args, drawn.report.take().as_ref())?;
+    let own = args.interpolate.is_none().then_some(seeds.as_slice());
+    drawn.whole(own, true, &job.advice())
 }
 
 /// Samples at a time: all of them where points or rows are one population. Says where there are several populations.
@@ -124,7 +137,7 @@ pub fn suits(args: &Sample, kind: Kind) -> Result<()> {
     }
 }
 
-/// Writes the usual picture of samples of a model to `path`; a table goes to a CSV file beside it. Says where it is.
+/// Writes the usual picture of samples of a model to `path`, of as many as it has room for; a table goes to a CSV file beside it. Says where it is.
 pub fn picture(
     model: &Model,
     sampler: &crate::run::Sampler,
@@ -132,10 +145,14 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
+    let seeds = match model.spec.shape[..] {
+        [_, height, width] => &seeds[..Grid::at_most(seeds.len(), [width, height])],
+        _ => seeds,
+    };
     let labels = by_seed(model, seeds);
     let way = Way::of_sampler(model, sampler)?;
     let job = Job { model, guide: None, noise: NoiseSource::default(), way, start: Start::Noise, batch: NUMBER };
-    let drawn = job.draw(seeds, labels.as_deref(), false)?;
+    let x = job.all(seeds, labels.as_deref())?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
@@ -143,7 +160,13 @@ pub fn picture(
         Kind::Table => path.with_extension("csv"),
         _ => path.to_path_buf(),
     };
-    show(model, columns, &drawn.x, labels.as_deref(), &path, &[])?;
+    match open::kind(model) {
+        Kind::Image => output::save_png(&path, &output::grid(&x, None)?, &[])?,
+        Kind::Points => {
+            output::save_png(&path, &points(model, None, &x, View::around(&x, output::SIDE)?, labels.as_deref())?, &[])?
+        }
+        Kind::Table => output::save_samples(&path, columns, &x)?,
+    }
     Ok(path)
 }
 
@@ -172,48 +195,6 @@ pub fn seeds(args: &Sample) -> Result<Vec<u64>> {
     Ok(all)
 }
 
-/// Writes everything that was asked for, and says so.
-fn write(
-    args: &Sample,
-    opened: &Opened,
-    how: String,
-    seeds: &[u64],
-    labels: Option<&[u32]>,
-    drawn: &Drawn,
-) -> Result<()> {
-    let model = &opened.model;
-    let notes = [
-        ("langevin.model", opened.what.clone()),
-        ("langevin.seeds", args.interpolate.clone().or(args.seeds.clone()).unwrap_or(format!("0-{}", seeds.len() - 1))),
-        ("langevin.sampler", how),
-    ];
-    let asked = args.images.is_some() || args.npz.is_some() || args.gif.is_some();
-    let out = match (&args.out, asked) {
-        (Some(out), _) => Some(out.clone()),
-        (None, true) => None,
-        (None, false) if opened.kind() == Kind::Table => Some("samples.csv".into()),
-        (None, false) => Some("samples.png".into()),
-    };
-    if let Some(path) = out {
-        show(model, opened.columns()?.as_ref(), &drawn.x, labels, &path, &notes)?;
-        crate::say!("{}", path.display())?;
-    }
-    if let Some(folder) = &args.images {
-        each(&drawn.x, seeds, folder)?;
-        crate::say!("{}", folder.display())?;
-    }
-    if let Some(path) = &args.npz {
-        output::save(path, &arrays(opened.kind(), opened.columns()?.as_ref(), &drawn.x, labels)?)?;
-        crate::say!("{}", path.display())?;
-    }
-    if let Some(path) = &args.gif {
-        let frames = drawn.path.iter().map(|(t, x)| frame(model, *t, x, &drawn.x, labels));
-        output::save_gif(path, &frames.collect::<Result<Vec<_>>>()?)?;
-        crate::say!("{}", path.display())?;
-    }
-    mcmc(args, drawn.report.as_ref())
-}
-
 /// What MCMC did at each noise level, if it is asked for: the table, and JSON in a file. Where it failed is said anyway.
 pub fn mcmc(args: &Sample, report: Option<&Report>) -> Result<()> {
     let Some(report) = report else { return Ok(()) };
@@ -226,67 +207,13 @@ pub fn mcmc(args: &Sample, report: Option<&Report>) -> Result<()> {
     levels::show(report)
 }
 
-/// The samples as one file to look at: a grid of images, points over the energy, a table.
-fn show(
-    model: &Model,
-    columns: Option<&Columns>,
-    x: &Tensor,
-    labels: Option<&[u32]>,
-    path: &Path,
-    notes: &[(&str, String)],
-) -> Result<()> {
-    let is_csv = path.extension().is_some_and(|e| e == "csv");
-    match open::kind(model) {
-        Kind::Image => output::save_png(path, &output::grid(x, None)?, notes),
-        Kind::Points if !is_csv => output::save_png(path, &points(model, None, x, x, labels)?, notes),
-        _ => output::save_samples(path, columns, x),
-    }
-}
-
-/// Each image as FOLDER/SEED.png.
-pub fn each(x: &Tensor, seeds: &[u64], folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    for (picture, seed) in output::pictures(x)?.iter().zip(seeds) {
-        output::save_png(&folder.join(format!("{seed}.png")), picture, &[])?;
-    }
-    Ok(())
-}
-
-/// `arr_0` (u8 `[N, H, W, C]` for images; `[N, D]`, in the units of the columns of a table) and `arr_1`, the labels.
-pub fn arrays(kind: Kind, columns: Option<&Columns>, x: &Tensor, labels: Option<&[u32]>) -> Result<Vec<u8>> {
-    let samples = if kind == Kind::Image { output::to_u8(x)? } else { output::in_units(columns, x)? };
-    let labels = labels.map(|l| Tensor::new(l.iter().map(|&l| i64::from(l)).collect::<Vec<_>>(), &Device::Cpu));
-    match labels.transpose()? {
-        Some(labels) => output::npz(&[("arr_0", &samples), ("arr_1", &labels)]),
-        None => output::npz(&[("arr_0", &samples)]),
-    }
-}
-
-/// One frame of the way: x_t brought to the scale of the data.
-fn frame(model: &Model, t: f64, x: &Tensor, last: &Tensor, labels: Option<&[u32]>) -> Result<RgbImage> {
-    let m = model.spec.process.get().marginal(t);
-    let s = model.spec.sigma_data;
-    let scale = s / (m.alpha * s).hypot(m.sigma);
-    let x = x.affine(scale, 0.)?;
-    match open::kind(model) {
-        Kind::Image => output::grid(&x, None),
-        Kind::Points => points(model, (t > 0.).then_some((t, scale)), &x, last, labels),
-        Kind::Table => bail!("rows of a table have no animation"),
-    }
-}
-
-/// Points `x` `[N, 2]` over the energy, seen in the frame that `around` needs. At `(t, scale)` they are x_t times scale.
-fn points(
-    model: &Model,
-    at: Option<(f64, f64)>,
-    x: &Tensor,
-    around: &Tensor,
-    labels: Option<&[u32]>,
-) -> Result<RgbImage> {
+/// Points `x` `[N, 2]` over the energy, as they are seen in `view`. At a time t they are x_t, brought to the scale of the
+/// data.
+fn points(model: &Model, t: Option<f64>, x: &Tensor, view: View, labels: Option<&[u32]>) -> Result<RgbImage> {
     let process = model.spec.process.get();
     // the energy of clean data has walls as steep as the least noise: a little noise shows the landscape
     let soft = process.t_at(-2. * (0.15 * model.spec.sigma_data).ln());
-    let (t, scale) = at.filter(|(t, _)| *t > soft).unwrap_or((soft, 1.));
+    let (t, scale) = t.filter(|&t| t > soft).map_or((soft, 1.), |t| (t, draw::scale(model, t)));
     let energy = |x: &Tensor| -> Result<Tensor> {
         let x = x.to_dtype(model.dtype())?.to_device(model.device())?.affine(1. / scale, 0.)?;
         let n = x.dim(0)?;
@@ -297,5 +224,5 @@ fn points(
         Ok(model.energy(&x, &[t], &Cond { labels, dropout: None })?.to_device(&Device::Cpu)?)
     };
     let energy: Option<&output::Energy> = if model.spec.head == Head::Energy { Some(&energy) } else { None };
-    output::landscape(energy, x, output::View::around(around)?)
+    output::landscape(energy, x, view)
 }

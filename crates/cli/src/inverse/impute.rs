@@ -1,17 +1,20 @@
 //! `langevin impute`: the missing cells of a table, drawn given those that are there.
 
-use super::{Given, methods};
+use super::{Given, advice, methods};
 use crate::args::Machine;
+use crate::draw::{Drawn, One};
 use crate::guide::told;
 use crate::open;
 use crate::output;
 use crate::progress::Progress;
 use crate::run::usage;
+use crate::stop;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use langevin_data::{Columns, Partial};
 use langevin_dynamics::inverse::{AnyMethod, Mask, Measured};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Fill in the missing cells of a table
@@ -88,7 +91,11 @@ pub fn run(args: &Impute) -> Result<()> {
         ));
     }
     let holes = Holes { table: &table, missing, columns: &columns, places };
-    let drawn = holes.fill(args, (&given, label), &methods[0])?;
+    let _hold = stop::hold();
+    let (drawn, whole) = holes.fill(args, (&given, label), &methods[0])?;
+    if whole.is_err() && drawn.iter().all(|value| value.is_nan()) {
+        return whole; // there is nothing to write
+    }
     let d = table.names.len();
     holes.tell_of_constants();
     let label = |r: usize| table.labels.iter().map(move |(_, labels)| labels.get(r).to_string());
@@ -110,7 +117,8 @@ pub fn run(args: &Impute) -> Result<()> {
         output::save_csv(&args.out, &heads, (0..rows).map(|r| row(&drawn, r)))?;
     }
     crate::talk!("{} cells of {} rows were missing", holes.missing.len(), holes.rows().len());
-    crate::say!("{}", args.out.display())
+    crate::say!("{}", args.out.display())?;
+    whole
 }
 
 /// Numbers that are kept of all draws at once.
@@ -152,59 +160,101 @@ impl Holes<'_> {
         }
     }
 
-    /// What is drawn for cell `i`, of `drawn` for all missing cells; `None` if it is there.
+    /// What is drawn for cell `i`, of `drawn` for all missing cells; `None` if it is there, or was not drawn.
     fn text(&self, drawn: &[f64], i: usize) -> Option<String> {
         let value = *drawn.get(self.missing.binary_search(&i).ok()?)?;
+        if value.is_nan() {
+            return None;
+        }
         let column = self.places.iter().position(|&place| place == i % self.places.len())?;
         let std = self.columns.std[column];
         // of a constant column not the mean of its draws, which is rounded
         Some(output::digits(if std == 0. { self.columns.mean[column] } else { value }, std))
     }
 
-    /// A number for each missing cell: the mean of its draws, or with --draws draw after draw of all of them.
-    fn fill(&self, args: &Impute, (given, label): (&Given, Option<u32>), method: &AnyMethod) -> Result<Vec<f64>> {
-        let (rows, columns, d) = (self.rows(), self.columns, self.places.len());
-        let mut drawn = vec![0.; self.missing.len() * if args.draws { args.number } else { 1 }];
-        // row after row, each as often as it is drawn: draw k of row r has a seed of its own
-        let jobs = rows.len() * args.number;
+    /// A number for each missing cell: the mean of its draws, or with --draws draw after draw of all of them. NaN where not
+    /// all of them are there, and then an error that says why.
+    fn fill(
+        &self,
+        args: &Impute,
+        (given, label): (&Given, Option<u32>),
+        method: &AnyMethod,
+    ) -> Result<(Vec<f64>, Result<()>)> {
+        let (rows, n) = (self.rows(), args.number);
+        let jobs = rows.len() * n;
+        let mut drawn =
+            vec![if args.draws { f64::NAN } else { 0. }; self.missing.len() * if args.draws { n } else { 1 }];
+        // of each row, the draws that are still to come
+        let mut left = vec![n; rows.len()];
         let mut progress: Option<Progress> = None;
-        for first in (0..jobs).step_by(args.batch) {
-            let last = first.saturating_add(args.batch).min(jobs);
-            let some: Vec<((usize, usize), usize)> =
-                (first..last).map(|job| (rows[job / args.number], job % args.number)).collect();
-            let cell = |r: usize, j: usize| self.table.values[r * d + self.places[j]];
-            let cells: Vec<(usize, f64)> =
-                some.iter().flat_map(|((r, _), _)| (0..d).map(|j| (j, cell(*r, j)))).collect();
-            let known = cells.iter().map(|(_, v)| f64::from(u8::from(!v.is_nan())));
-            let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((some.len(), d))?;
-            // a constant column has its value whatever the cell says
-            let known_as = |(j, v): (usize, f64)| if columns.std[j] == 0. { 0. } else { columns.scale(j, v) as f32 };
-            let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { known_as((j, v)) });
-            let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((some.len(), d))?;
-            let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
-            let seen = Measured::new(mask, y, 0.)?;
-            let seeds: Vec<u64> = some.iter().map(|&((r, _), k)| ((k as u64) << 32) | r as u64).collect();
-            let batches = jobs.div_ceil(args.batch) as u64;
+        let one = |places: Range<usize>| {
+            // row after row, each as often as it is drawn: draw k of row r has a seed of its own
+            let some: Vec<(usize, usize)> = places.map(|job| (rows[job / n].0, job % n)).collect();
+            let seen = self.measured(&some)?;
+            let seeds: Vec<u64> = some.iter().map(|&(r, k)| ((k as u64) << 32) | r as u64).collect();
             let progress = match &mut progress {
                 Some(progress) => progress,
-                none => none.insert(Progress::new(batches * given.steps(method.get(), &seen)?, "steps")),
+                none => {
+                    let steps = jobs.div_ceil(args.batch) as u64 * given.steps(method.get(), &seen)?;
+                    none.insert(Progress::new(steps, "steps"))
+                }
             };
             let labels = label.map(|label| vec![label; some.len()]);
-            let x = given.draw(method, &seen, (&seeds, labels.as_deref()), progress)?;
-            let restored = columns.restore(&x)?;
-            for (((r, before), k), row) in some.into_iter().zip(&restored) {
+            Ok(One::of(given.draw(method, &seen, (&seeds, labels.as_deref()), progress)?))
+        };
+        let result = Drawn::by(jobs, (args.batch, false), one, &mut |batch| {
+            for (&job, values) in batch.places.iter().zip(self.columns.restore(&batch.x)?) {
+                let ((r, before), k) = (rows[job / n], job % n);
+                left[job / n] -= 1;
                 let at = before + if args.draws { k * self.missing.len() } else { 0 };
-                // in the order of the table, as the missing cells are
-                let mut holes: Vec<(usize, f64)> =
-                    (0..d).filter(|&j| cell(r, j).is_nan()).map(|j| (self.places[j], row[j])).collect();
-                holes.sort_by_key(|(place, _)| *place);
-                drawn[at..].iter_mut().zip(holes).for_each(|(drawn, (_, value))| *drawn += value);
+                let holes = self.holes(r, &values);
+                drawn[at..].iter_mut().zip(holes).for_each(|(drawn, value)| match args.draws {
+                    true => *drawn = value,
+                    false => *drawn += value,
+                });
             }
-        }
+            Ok(())
+        });
         progress.into_iter().for_each(Progress::done);
         if !args.draws {
-            drawn.iter_mut().for_each(|sum| *sum /= args.number as f64);
+            for (i, (&(_, before), &left)) in rows.iter().zip(&left).enumerate() {
+                let after = rows.get(i + 1).map_or(drawn.len(), |row| row.1);
+                let whole = if left == 0 { n as f64 } else { f64::NAN };
+                drawn[before..after].iter_mut().for_each(|sum| *sum /= whole);
+            }
         }
-        Ok(drawn)
+        let partly = left.iter().filter(|&&left| left > 0).count();
+        if partly > 0 {
+            crate::talk!("{partly} rows have not all of their draws: the cells that lack them stay as they were");
+        }
+        Ok((drawn, result.whole(None, false, &advice(method))))
+    }
+
+    /// The cells that are there of the row of each draw.
+    fn measured(&self, draws: &[(usize, usize)]) -> Result<Measured> {
+        let (columns, d) = (self.columns, self.places.len());
+        let cells: Vec<(usize, f64)> =
+            draws.iter().flat_map(|&(r, _)| (0..d).map(move |j| (j, self.cell(r, j)))).collect();
+        let known = cells.iter().map(|(_, v)| f64::from(u8::from(!v.is_nan())));
+        let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((draws.len(), d))?;
+        // a constant column has its value whatever the cell says
+        let known_as = |(j, v): (usize, f64)| if columns.std[j] == 0. { 0. } else { columns.scale(j, v) as f32 };
+        let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { known_as((j, v)) });
+        let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((draws.len(), d))?;
+        let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
+        Ok(Measured::new(mask, y, 0.)?)
+    }
+
+    /// Of row `r`, the cell of column `j` of the model.
+    fn cell(&self, r: usize, j: usize) -> f64 {
+        self.table.values[r * self.places.len() + self.places[j]]
+    }
+
+    /// What `values`, one a column of the model, say of the missing cells of row `r`: in the order of the table, as these are.
+    fn holes(&self, r: usize, values: &[f64]) -> Vec<f64> {
+        let missing = (0..values.len()).filter(|&j| self.cell(r, j).is_nan());
+        let mut holes: Vec<(usize, f64)> = missing.map(|j| (self.places[j], values[j])).collect();
+        holes.sort_by_key(|(place, _)| *place);
+        holes.into_iter().map(|(_, value)| value).collect()
     }
 }

@@ -1,14 +1,16 @@
 //! `langevin inpaint`: pictures given a part of them, or what a blur, a smaller size or grey have left.
 
-use super::{Given, methods, table};
+use super::{Given, advice, methods, table};
 use crate::args::Machine;
+use crate::background::fitting;
 use crate::classes;
-use crate::draw::image;
+use crate::draw::{Drawn, One, image};
 use crate::guide::{Guiding, told};
 use crate::open::{self, Opened};
-use crate::output;
+use crate::output::{self, Grid};
 use crate::progress::Progress;
 use crate::run::{Usage, usage};
+use crate::stop;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
@@ -18,6 +20,7 @@ use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use serde::Deserialize;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,6 +56,9 @@ pub struct Inpaint {
     /// The picture
     #[arg(long, value_name = "IMAGE")]
     pub input: Option<PathBuf>,
+    /// Turn dark and light of the picture over: ink on white paper for a model of white on black
+    #[arg(long, requires = "input")]
+    pub invert: bool,
     /// Pictures of a data set in its place: the first N of it
     #[arg(long, value_name = "SPEC", conflicts_with = "measured")]
     pub data: Option<String>,
@@ -130,57 +136,60 @@ pub fn run(args: &Inpaint) -> Result<()> {
     if args.measured && tasks.iter().any(|(name, _)| MaskName::ALL.iter().any(|mask| mask.name() == name)) {
         return usage("--measured: of a part of a picture, that is the picture itself; leave it out");
     }
+    let _hold = stop::hold();
     if let Some(data) = &args.data {
         let pictures = pictures(args, data, &opened)?;
         let labels = labels(args, &opened, pictures.labels.as_deref(), pictures.x.dim(0)?)?;
         if args.table {
             return table::print(args, &given, &methods, &tasks, (&pictures.x, labels.as_deref()));
         }
-        let rows = rows_of_images(args, &given, &methods, &tasks[0].1, (&pictures.x, labels.as_deref()))?;
-        return write(args, &opened, &out, &rows, 2 + methods.len());
+        return rows_of_images(args, (&opened, &given), &methods, &tasks[0].1, (&pictures.x, labels.as_deref()), &out);
     }
     let labels = labels(args, &opened, None, args.number)?;
-    let rows = rows_of_methods(args, &given, &methods, &tasks[0].1, labels.as_deref())?;
-    write(args, &opened, &out, &rows, rows.dim(0)? / methods.len())
+    rows_of_methods(args, (&opened, &given), &methods, &tasks[0].1, labels.as_deref(), &out)
 }
 
 /// A row for each method: the picture, what was measured of it, and the samples.
 fn rows_of_methods(
     args: &Inpaint,
-    given: &Given,
+    (opened, given): (&Opened, &Given),
     methods: &[AnyMethod],
     operator: &Arc<dyn Operator>,
     labels: Option<&[u32]>,
-) -> Result<Tensor> {
+    out: &Path,
+) -> Result<()> {
     let spec = &given.model.spec;
     let path = args.input.as_deref().context("no --input")?;
+    let input = |shape: &[usize]| fitting(opened, ("--input", path), image(path, shape)?, args.invert);
     let mut dims = vec![1];
     dims.extend_from_slice(&spec.shape);
     let (first, seen) = if args.measured {
         let shape = operator.apply(&Tensor::zeros(dims, DType::F32, &Device::Cpu)?)?.dims()[1..].to_vec();
-        let y = spec.ranged(&image(path, &shape)?)?;
+        let y = spec.ranged(&input(&shape)?)?;
         (None, Measured::new(operator.clone(), y, in_range(spec, args.noise)).map_err(wrong_noise)?)
     } else {
-        let x0 = image(path, &spec.shape)?;
+        let x0 = input(&spec.shape)?;
         let seen = measured(operator, spec, &x0, args.noise, &[0])?;
         (Some(x0), seen)
     };
     let mut heads: Vec<Tensor> = first.into_iter().collect();
     heads.push(spec.unranged(&operator.show(seen.y())?)?);
-    let seeds: Vec<u64> = (0..args.number as u64).collect();
+    let (n, columns) = (args.number, heads.len() + args.number);
+    let mut sheet = Sheet::new([columns, methods.len()], spec)?;
     let steps = methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<Result<u64>>()?;
-    let mut progress = Progress::new(steps * args.number.div_ceil(args.batch) as u64, "steps");
-    let mut rows = Vec::new();
-    for method in methods {
-        rows.extend(heads.clone());
-        for (i, some) in seeds.chunks(args.batch).enumerate() {
-            let labels = labels.map(|labels| &labels[i * args.batch..][..some.len()]);
-            rows.push(given.draw(method, &seen, (some, labels), &mut progress)?.to_dtype(DType::F32)?);
-        }
+    let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
+    for (row, method) in methods.iter().enumerate() {
+        heads.iter().enumerate().try_for_each(|(i, head)| sheet.put(head, |_| row * columns + i))?;
+        let one = |places: Range<usize>| {
+            let seeds: Vec<u64> = places.clone().map(|i| i as u64).collect();
+            let labels = labels.map(|labels| &labels[places]);
+            Ok(One::of(given.draw(method, &seen, (&seeds, labels), &mut progress)?.to_dtype(DType::F32)?))
+        };
+        sheet.take((n, args.batch), method, one, |i| row * columns + heads.len() + i);
     }
     progress.done();
-    say_rows(methods, args.number)?;
-    Ok(Tensor::cat(&rows, 0)?)
+    say_rows(methods, n)?;
+    sheet.write(args, opened, out)
 }
 
 /// Which row is which: the picture cannot say.
@@ -193,45 +202,98 @@ fn say_rows(methods: &[AnyMethod], samples: usize) -> Result<()> {
 /// A row for each image: the image, what was measured of it, and a sample by each method.
 fn rows_of_images(
     args: &Inpaint,
-    given: &Given,
+    (opened, given): (&Opened, &Given),
     methods: &[AnyMethod],
     operator: &Arc<dyn Operator>,
     (x, labels): (&Tensor, Option<&[u32]>),
-) -> Result<Tensor> {
-    let (n, spec) = (x.dim(0)?, &given.model.spec);
+    out: &Path,
+) -> Result<()> {
+    let (n, spec, columns) = (x.dim(0)?, &given.model.spec, 2 + methods.len());
     let seen = measured(operator, spec, x, args.noise, &(0..n as u64).collect::<Vec<_>>())?;
+    let mut sheet = Sheet::new([columns, n], spec)?;
+    sheet.put(x, |i| i * columns)?;
+    sheet.put(&spec.unranged(&operator.show(seen.y())?)?, |i| i * columns + 1)?;
     let steps = methods.iter().map(|method| given.steps(method.get(), &seen)).sum::<Result<u64>>()?;
     let mut progress = Progress::new(steps * n.div_ceil(args.batch) as u64, "steps");
-    let mut columns = vec![x.clone(), spec.unranged(&operator.show(seen.y())?)?];
-    for method in methods {
-        columns.push(complete(args, given, method, operator, (x, labels), &mut progress)?);
+    for (m, method) in methods.iter().enumerate() {
+        let one = |places| complete(args, given, method, operator, (x, labels), places, &mut progress);
+        sheet.take((n, args.batch), method, one, |i| i * columns + 2 + m);
     }
     progress.done();
     let names: Vec<_> = methods.iter().map(AnyMethod::name).collect();
     crate::say!("columns: the image, what was measured, {}", names.join(", "))?;
-    let row = |i: usize| columns.iter().map(|column| column.narrow(0, i, 1)).collect::<candle_core::Result<Vec<_>>>();
-    let rows: Vec<Vec<Tensor>> = (0..n).map(row).collect::<candle_core::Result<_>>()?;
-    Ok(Tensor::cat(&rows.concat(), 0)?)
+    sheet.write(args, opened, out)
 }
 
-/// A sample for each of the images `x` `[N, C, H, W]`, measured each for itself: `[N, C, H, W]`, f32.
+/// A sample for each of some images of `x` `[N, C, H, W]`, measured each for itself.
 pub(super) fn complete(
     args: &Inpaint,
     given: &Given,
     method: &AnyMethod,
     operator: &Arc<dyn Operator>,
     (x, labels): (&Tensor, Option<&[u32]>),
+    places: Range<usize>,
     progress: &mut Progress,
-) -> Result<Tensor> {
-    let seeds: Vec<u64> = (0..x.dim(0)? as u64).collect();
-    let mut parts = Vec::new();
-    for (i, some) in seeds.chunks(args.batch).enumerate() {
-        let first = i * args.batch;
-        let labels = labels.map(|labels| &labels[first..first + some.len()]);
-        let seen = measured(operator, &given.model.spec, &x.narrow(0, first, some.len())?, args.noise, some)?;
-        parts.push(given.draw(method, &seen, (some, labels), progress)?.to_dtype(DType::F32)?);
+) -> Result<One> {
+    let seeds: Vec<u64> = places.clone().map(|i| i as u64).collect();
+    let x = x.narrow(0, places.start, places.len())?;
+    let seen = measured(operator, &given.model.spec, &x, args.noise, &seeds)?;
+    let labels = labels.map(|labels| &labels[places]);
+    Ok(One::of(given.draw(method, &seen, (&seeds, labels), progress)?.to_dtype(DType::F32)?))
+}
+
+/// The picture, filled while samples are drawn.
+struct Sheet {
+    grid: Grid,
+    drawn: usize,
+    /// Why the first of the samples that are missing are.
+    missing: Option<anyhow::Error>,
+}
+
+impl Sheet {
+    fn new([columns, rows]: [usize; 2], spec: &ModelSpec) -> Result<Self> {
+        let [_, h, w] = spec.shape[..] else { return usage("inpaint: this model is not one of images") };
+        Ok(Self { grid: Grid::new(columns * rows, [w, h], Some(columns))?, drawn: 0, missing: None })
     }
-    Ok(Tensor::cat(&parts, 0)?)
+
+    /// Puts the `i`th of some pictures at `place(i)`.
+    fn put(&mut self, x: &Tensor, place: impl Fn(usize) -> usize) -> Result<()> {
+        for (i, picture) in output::pictures(x)?.iter().enumerate() {
+            self.grid.put(place(i), picture);
+        }
+        Ok(())
+    }
+
+    /// Draws `n` samples by `one`, the `i`th for `place(i)`; none after the program was asked to stop.
+    fn take(
+        &mut self,
+        (n, batch): (usize, usize),
+        method: &AnyMethod,
+        one: impl FnMut(Range<usize>) -> Result<One>,
+        place: impl Fn(usize) -> usize,
+    ) {
+        if stop::asked().is_some() {
+            return;
+        }
+        let drawn = Drawn::by(n, (batch, false), one, &mut |batch| {
+            self.drawn += batch.places.len();
+            self.put(&batch.x, |i| place(batch.places[i]))
+        });
+        let seeds: Vec<u64> = (0..n as u64).collect();
+        let whole = drawn.whole(Some(&seeds), true, &advice(method));
+        self.missing = self.missing.take().or(whole.err());
+    }
+
+    /// Writes the picture, if there are samples in it; then says which are missing, if some are.
+    fn write(self, args: &Inpaint, opened: &Opened, out: &Path) -> Result<()> {
+        if self.drawn > 0 {
+            let task = args.task.clone().or(args.mask.clone()).unwrap_or_default();
+            let notes = [("langevin.model", opened.what.clone()), ("langevin.task", task)];
+            output::save_png(out, &self.grid.finish(), &notes)?;
+            crate::say!("{}", out.display())?;
+        }
+        self.missing.map_or(Ok(()), Err)
+    }
 }
 
 /// Keeps the noise of measurements apart from that of samples ("measured" in ASCII).
@@ -256,13 +318,6 @@ fn in_range(spec: &ModelSpec, s: f64) -> f64 {
 
 fn wrong_noise(why: candle_core::Error) -> anyhow::Error {
     Usage(format!("--noise: {why}")).into()
-}
-
-fn write(args: &Inpaint, opened: &Opened, out: &Path, rows: &Tensor, columns: usize) -> Result<()> {
-    let task = args.task.clone().or(args.mask.clone()).unwrap_or_default();
-    let notes = [("langevin.model", opened.what.clone()), ("langevin.task", task)];
-    output::save_png(out, &output::grid(rows, Some(columns))?, &notes)?;
-    crate::say!("{}", out.display())
 }
 
 /// What is measured, with its name: what --mask or --task say, or for a table every mask.

@@ -4,17 +4,17 @@ pub mod impute;
 pub mod inpaint;
 mod table;
 
+use crate::draw::go_on;
 use crate::guide::{Guide, denoising};
 use crate::progress::Progress;
 use crate::run::{Drawing, NoiseSource, Usage, apply, usage};
 use crate::way::Way;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use langevin_dynamics::inverse::{AnyMethod, Measured, Method};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::sampler::prior;
 use langevin_models::Model;
-use langevin_ops::shape::to_host;
 use serde::Deserialize;
 use toml::Table;
 
@@ -74,7 +74,7 @@ impl<'a> Given<'a> {
     }
 
     /// Samples `[N, ...]` in [-1, 1] on the CPU, for the `seeds` of a batch; `seen` is one measurement for all or one a seed,
-    /// in the range of the model.
+    /// in the range of the model. They may not be finite.
     fn draw(
         &self,
         method: &AnyMethod,
@@ -90,20 +90,15 @@ impl<'a> Given<'a> {
         let x = denoising((model, self.guide.as_ref()), &self.way, (labels, seeds.len()), |m| {
             let watch = &mut |_: langevin_dynamics::sampler::At| {
                 progress.step();
-                Ok(())
+                go_on()
             };
             Ok(method.get().draw(m, seen, &times, &start, &mut z, watch)?)
         })?;
-        let x = spec.unranged(&x.to_device(&Device::Cpu)?)?;
-        let bad = to_host(&x)?.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            bail!(
-                "{bad} of the {} numbers drawn by {} are not finite; try more sampler.steps, a smaller dps.scale, or \
-                 sampler.clip=true",
-                x.elem_count(),
-                method.name()
-            );
-        }
-        Ok(x)
+        Ok(spec.unranged(&x.to_device(&Device::Cpu)?)?)
     }
+}
+
+/// What to do about samples by `method` that are not finite.
+fn advice(method: &AnyMethod) -> String {
+    format!("drawn by {}: try more sampler.steps, a smaller dps.scale, or sampler.clip=true", method.name())
 }

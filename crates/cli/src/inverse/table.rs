@@ -1,8 +1,10 @@
 //! PSNR and SSIM of what a model makes of measurements, over tasks and methods.
 
-use super::Given;
 use super::inpaint::{Inpaint, complete, measured};
+use super::{Given, advice};
+use crate::draw::Drawn;
 use crate::progress::Progress;
+use crate::stop;
 use anyhow::Result;
 use candle_core::Tensor;
 use langevin_dynamics::inverse::{AnyMethod, Operator};
@@ -21,7 +23,7 @@ pub fn print(
     tasks: &[(String, Arc<dyn Operator>)],
     (x, labels): (&Tensor, Option<&[u32]>),
 ) -> Result<()> {
-    let (n, _, h, w) = x.dims4()?;
+    let n = x.dim(0)?;
     let one = x.narrow(0, 0, 1)?;
     let mut steps = 0;
     for (_, operator) in tasks {
@@ -37,19 +39,40 @@ pub fn print(
         given.way.steps.len()
     )?;
     crate::say!("{:<14} {:<8} {:>16} {:>18}", "task", "method", "PSNR (dB)", "SSIM")?;
+    let seeds: Vec<u64> = (0..n as u64).collect();
+    let mut missing = None;
     for (name, operator) in tasks {
         for method in methods {
-            let drawn = complete(args, given, method, operator, (x, labels), &mut progress)?.clamp(-1f32, 1f32)?;
-            let ssim = match h.min(w) >= SIDE {
-                true => mean(&ssim(&drawn, x, RANGE)?, 4),
-                false => "n/a".into(),
-            };
-            let psnr = mean(&psnr(&drawn, x, RANGE)?, 2);
-            crate::say!("{name:<14} {:<8} {psnr:>16} {ssim:>18}", method.name())?;
+            let (mut found, mut of) = (vec![], vec![]);
+            let one = |places| complete(args, given, method, operator, (x, labels), places, &mut progress);
+            let drawn = Drawn::by(n, (args.batch, false), one, &mut |batch| {
+                found.push(batch.x.clamp(-1f32, 1f32)?);
+                of.extend(batch.places.iter().map(|&i| i as u32));
+                Ok(())
+            });
+            let whole = drawn.whole(Some(&seeds), false, &advice(method));
+            if stop::asked().is_some() || of.is_empty() {
+                whole?; // the lines above are there
+            } else {
+                missing = missing.or(whole.err());
+            }
+            let (drawn, of) = (Tensor::cat(&found, 0)?, Tensor::new(of, x.device())?);
+            line((name, method), &drawn, &x.index_select(&of, 0)?)?;
         }
     }
     progress.done();
-    Ok(())
+    missing.map_or(Ok(()), Err)
+}
+
+/// The line of samples beside the pictures that they are to be.
+fn line((task, method): (&str, &AnyMethod), drawn: &Tensor, x: &Tensor) -> Result<()> {
+    let (_, _, h, w) = x.dims4()?;
+    let ssim = match h.min(w) >= SIDE {
+        true => mean(&ssim(drawn, x, RANGE)?, 4),
+        false => "n/a".into(),
+    };
+    let psnr = mean(&psnr(drawn, x, RANGE)?, 2);
+    crate::say!("{task:<14} {:<8} {psnr:>16} {ssim:>18}", method.name())
 }
 
 /// The mean with its standard error.

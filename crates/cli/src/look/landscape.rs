@@ -25,6 +25,7 @@ else the plane through three samples, which are seeds or image files and are sho
 Examples:
   langevin look landscape runs/toy-two-moons
   langevin look landscape runs/digits --through 0,1,2 --out plane.png
+  langevin look landscape runs/digits --size 1440        a larger picture, in four times the time
   langevin look landscape runs/digits --through three.png,eight.png,5 --level 0.5")]
 pub struct Landscape {
     /// Three samples that the plane goes through, seeds or image files [default: 0,1,2]
@@ -39,6 +40,9 @@ pub struct Landscape {
     /// The picture
     #[arg(long, value_name = "FILE.png", default_value = "landscape.png")]
     pub out: PathBuf,
+    /// Pixels a side of it; the energy is evaluated at every fourth [default: 720]
+    #[arg(long, value_name = "PIXELS")]
+    pub size: Option<u32>,
     #[command(flatten)]
     pub subject: Subject,
 }
@@ -46,6 +50,7 @@ pub struct Landscape {
 /// Carries out `langevin look landscape`.
 pub fn run(args: &Landscape) -> Result<()> {
     output::writable_as(&args.out, &["png"])?;
+    let side = output::side(args.size)?;
     let opened = args.subject.open()?;
     let label = args.subject.label(&opened)?;
     let denoiser = denoiser(&opened, label.as_slice())?;
@@ -70,7 +75,7 @@ pub fn run(args: &Landscape) -> Result<()> {
         progress.done();
         Ok(Tensor::cat(&parts, 0)?.to_device(&Device::Cpu)?)
     };
-    let picture = output::landscape(Some(&of), &shown.to_device(&Device::Cpu)?, View::around(&shown)?)?;
+    let picture = output::landscape(Some(&of), &shown.to_device(&Device::Cpu)?, View::around(&shown, side)?)?;
     output::save_png(&args.out, &picture, &[("langevin.model", opened.what.clone())])?;
     crate::say!("{}", args.out.display())
 }

@@ -114,13 +114,14 @@ impl Subject {
             Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &[])?,
             None => Way::of_sampler(&opened.model, &drawing.sampler)?,
         };
+        start.suits(&way.sampler)?;
         let job = Job { model: &opened.model, guide: None, noise: drawing.noise, way, start, batch: self.batch };
         let labels = match labels {
             [] => None,
             [label] => Some(vec![*label; seeds.len()]),
             labels => Some(labels.to_vec()),
         };
-        let x = job.draw(seeds, labels.as_deref(), false)?.x.to_device(opened.model.device())?;
+        let x = job.all(seeds, labels.as_deref())?.to_device(opened.model.device())?;
         Ok(opened.model.spec.ranged(&x)?)
     }
 

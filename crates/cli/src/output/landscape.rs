@@ -8,10 +8,11 @@ use candle_core::{Device, Tensor};
 use image::{Rgb, RgbImage};
 use langevin_ops::shape::to_host;
 
-/// Pixels a side.
-const SIDE: u32 = 720;
-/// Points of the lattice a side on which the energy is evaluated; between them it is interpolated.
-const LATTICE: usize = 181;
+/// Pixels a side unless --size says otherwise, and what it may say.
+pub const SIDE: u32 = 720;
+const SIDES: std::ops::RangeInclusive<u32> = 32..=8192;
+/// Pixels from one point of the lattice on which the energy is evaluated to the next; between them it is interpolated.
+const SPACING: u32 = 4;
 const CONTOURS: f64 = 12.;
 /// The colour map viridis (CC0), from its lower end.
 const VIRIDIS: [[u8; 3]; 10] = [
@@ -30,6 +31,16 @@ const VIRIDIS: [[u8; 3]; 10] = [
 /// An energy of points, `[M, 2] -> [M]`.
 pub type Energy<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
 
+/// Pixels a side as --size says.
+pub fn side(asked: Option<u32>) -> Result<u32> {
+    match asked {
+        Some(size) if !SIDES.contains(&size) => {
+            crate::run::usage(format!("--size {size}: give {} to {} pixels a side", SIDES.start(), SIDES.end()))
+        }
+        asked => Ok(asked.unwrap_or(SIDE)),
+    }
+}
+
 /// The square that is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
@@ -37,11 +48,14 @@ pub struct View {
     pub centre: [f64; 2],
     /// Half its side.
     pub half: f64,
+    /// Its side in pixels.
+    pub side: u32,
 }
 
 impl View {
-    /// The square that holds nearly all `points` `[N, 2]`, with a margin: a few strays do not shrink the rest.
-    pub fn around(points: &Tensor) -> Result<Self> {
+    /// The square that holds nearly all `points` `[N, 2]`, with a margin, in so many pixels a side: a few strays do not shrink
+    /// the rest.
+    pub fn around(points: &Tensor, side: u32) -> Result<Self> {
         let xy = to_host(points)?;
         let range = |axis: usize| {
             let mut v: Vec<f64> = xy.iter().skip(axis).step_by(2).copied().filter(|v| v.is_finite()).collect();
@@ -51,24 +65,30 @@ impl View {
         };
         let ((left, right), (bottom, top)) = (range(0), range(1));
         let half = (right - left).max(top - bottom).max(1e-3) / 2. * 1.3;
-        Ok(Self { centre: [(left + right) / 2., (bottom + top) / 2.], half })
+        Ok(Self { centre: [(left + right) / 2., (bottom + top) / 2.], half, side })
     }
 
-    /// Coordinates of the lattice, row by row from the top: `[LATTICE^2, 2]`.
+    /// Points of the lattice a side.
+    fn points(&self) -> usize {
+        self.side.div_ceil(SPACING) as usize + 1
+    }
+
+    /// Coordinates of the lattice, row by row from the top: `[points^2, 2]`.
     fn lattice(&self, device: &Device) -> Result<Tensor> {
-        let at = |i: usize| 2. * i as f64 / (LATTICE - 1) as f64 - 1.;
+        let all = self.points();
+        let at = |i: usize| 2. * i as f64 / (all - 1) as f64 - 1.;
         let point = |i: usize| {
-            let (x, y) = (at(i % LATTICE), -at(i / LATTICE));
+            let (x, y) = (at(i % all), -at(i / all));
             [(self.centre[0] + self.half * x) as f32, (self.centre[1] + self.half * y) as f32]
         };
-        let points: Vec<f32> = (0..LATTICE * LATTICE).flat_map(point).collect();
-        Ok(Tensor::from_vec(points, (LATTICE * LATTICE, 2), device)?)
+        let points: Vec<f32> = (0..all * all).flat_map(point).collect();
+        Ok(Tensor::from_vec(points, (all * all, 2), device)?)
     }
 
     /// Where a point is in the picture, in pixels.
     fn pixel(&self, x: f64, y: f64) -> (f64, f64) {
         let unit = |v: f64, c: f64| (v - c) / self.half;
-        let to = |u: f64| (u + 1.) / 2. * f64::from(SIDE);
+        let to = |u: f64| (u + 1.) / 2. * f64::from(self.side);
         (to(unit(x, self.centre[0])), to(-unit(y, self.centre[1])))
     }
 }
@@ -77,10 +97,10 @@ impl View {
 pub fn landscape(energy: Option<&Energy>, samples: &Tensor, view: View) -> Result<RgbImage> {
     let mut picture = match energy {
         Some(energy) => relief(energy, samples, view)?,
-        None => RgbImage::from_pixel(SIDE, SIDE, Rgb([250, 250, 248])),
+        None => RgbImage::from_pixel(view.side, view.side, Rgb([250, 250, 248])),
     };
     let xy = to_host(samples)?;
-    let radius = (60. / (xy.len() as f64 / 2.).max(1.).sqrt()).clamp(1.6, 4.5);
+    let radius = (60. / (xy.len() as f64 / 2.).max(1.).sqrt()).clamp(1.6, 4.5) * f64::from(view.side) / f64::from(SIDE);
     for point in xy.chunks_exact(2) {
         let (x, y) = view.pixel(point[0], point[1]);
         dot(&mut picture, x, y, radius + 1.1, Rgb([255, 255, 255]), 0.85);
@@ -106,9 +126,10 @@ fn relief(energy: &Energy, samples: &Tensor, view: View) -> Result<RgbImage> {
     let high = height.iter().copied().filter(|h| h.is_finite()).fold(1e-9, f64::max);
     let unit = |h: f64| if h.is_finite() { h / high } else { 1. };
     let height: Vec<f64> = height.into_iter().map(unit).collect();
-    let scale = (LATTICE - 1) as f64 / f64::from(SIDE);
-    let at = |x: f64, y: f64| between(&height, x * scale, y * scale);
-    Ok(RgbImage::from_fn(SIDE, SIDE, |x, y| {
+    let points = view.points();
+    let scale = (points - 1) as f64 / f64::from(view.side);
+    let at = |x: f64, y: f64| between((height.as_slice(), points), x * scale, y * scale);
+    Ok(RgbImage::from_fn(view.side, view.side, |x, y| {
         let (x, y) = (f64::from(x) + 0.5, f64::from(y) + 0.5);
         let h = at(x, y);
         let slope = (at(x + 0.5, y) - at(x - 0.5, y)).hypot(at(x, y + 0.5) - at(x, y - 0.5)) * CONTOURS;
@@ -118,13 +139,13 @@ fn relief(energy: &Energy, samples: &Tensor, view: View) -> Result<RgbImage> {
     }))
 }
 
-/// Bilinear interpolation on the lattice.
-fn between(v: &[f64], x: f64, y: f64) -> f64 {
-    let last = (LATTICE - 1) as f64;
+/// Bilinear interpolation on a lattice of so many points a side.
+fn between((v, points): (&[f64], usize), x: f64, y: f64) -> f64 {
+    let last = (points - 1) as f64;
     let (x, y) = (x.clamp(0., last), y.clamp(0., last));
-    let (i, j) = ((x as usize).min(LATTICE - 2), (y as usize).min(LATTICE - 2));
+    let (i, j) = ((x as usize).min(points - 2), (y as usize).min(points - 2));
     let (fx, fy) = (x - i as f64, y - j as f64);
-    let row = |j: usize| v[j * LATTICE + i] * (1. - fx) + v[j * LATTICE + i + 1] * fx;
+    let row = |j: usize| v[j * points + i] * (1. - fx) + v[j * points + i + 1] * fx;
     row(j) * (1. - fy) + row(j + 1) * fy
 }
 
@@ -142,7 +163,7 @@ fn mix(a: Rgb<u8>, b: Rgb<u8>, share: f64) -> Rgb<u8> {
 
 /// A disc with a soft edge; outside the picture nothing is drawn.
 fn dot(picture: &mut RgbImage, x: f64, y: f64, radius: f64, colour: Rgb<u8>, strength: f64) {
-    let side = f64::from(SIDE);
+    let side = f64::from(picture.width());
     let inside = |v: f64| v > -radius && v < side + radius; // false for NaN
     if !inside(x) || !inside(y) {
         return;

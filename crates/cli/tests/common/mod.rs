@@ -55,13 +55,7 @@ impl Dir {
             command.args(["--threads", &threads.to_string()]);
         }
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("home"));
-        let out = command.output().unwrap();
-        Ran {
-            args: args.into(),
-            code: out.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&out.stdout).into(),
-            stderr: String::from_utf8_lossy(&out.stderr).into(),
-        }
+        Ran::of(args, command.output().unwrap())
     }
 
     /// A model with random weights as `name`.
@@ -97,6 +91,16 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Of the program that was run with `args`.
+    pub fn of(args: &str, out: std::process::Output) -> Self {
+        Self {
+            args: args.into(),
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into(),
+            stderr: String::from_utf8_lossy(&out.stderr).into(),
+        }
+    }
+
     pub fn code(&self) -> i32 {
         self.code
     }

@@ -88,7 +88,7 @@ fn by_logistic<T: Real>(a: [f64; 5], b: [f64; 5], x: &[T], g: Option<&[T]>) -> V
         x,
         g,
         #[inline(always)]
-        |x| {
+        move |x| {
             let (s, q, u) = logistic(x);
             let (qu, qq) = (q * u, q * q);
             let v = [s, q, qu, qq, qq * u];
@@ -98,7 +98,9 @@ fn by_logistic<T: Real>(a: [f64; 5], b: [f64; 5], x: &[T], g: Option<&[T]>) -> V
     )
 }
 
-fn map<T: Real>(x: &[T], g: Option<&[T]>, f: impl Fn(T) -> T + Sync) -> Vec<T> {
+/// `f` holds its constants itself and each loop has a copy of it: what lies behind a reference would be read again for every
+/// number, since the output might have changed it, and loops that do so do not become vectors.
+fn map<T: Real>(x: &[T], g: Option<&[T]>, f: impl Fn(T) -> T + Sync + Copy) -> Vec<T> {
     let fill = |y: &mut [MaybeUninit<T>]| {
         pieces(y, PIECE, |from, y| {
             let x = &x[from..from + y.len()];
@@ -106,16 +108,18 @@ fn map<T: Real>(x: &[T], g: Option<&[T]>, f: impl Fn(T) -> T + Sync) -> Vec<T> {
                 None => wide(
                     #[inline(always)]
                     || {
+                        let own = f;
                         for (y, &x) in y.iter_mut().zip(x) {
-                            *y = MaybeUninit::new(f(x));
+                            *y = MaybeUninit::new(own(x));
                         }
                     },
                 ),
                 Some(g) => wide(
                     #[inline(always)]
                     || {
+                        let own = f;
                         for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
-                            *y = MaybeUninit::new(g * f(x));
+                            *y = MaybeUninit::new(g * own(x));
                         }
                     },
                 ),
