@@ -6,6 +6,7 @@
 use crate::args::Train;
 use crate::folder::Folder;
 use crate::open::{COLUMNS, DATA, Opened};
+use crate::progress::Progress;
 use crate::run::{Run, usage};
 use crate::scoring;
 use anyhow::{Context, Result, bail};
@@ -44,14 +45,21 @@ pub fn begin(run: &mut Run, from: Option<&Opened>) -> Result<Data> {
     }
     let mut facts = Facts::of(data.as_ref())?;
     if run.model.sigma_data.is_none() {
-        facts.sigma_data = Some(langevin_data::std(data.as_ref())?);
+        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
     }
     run.data.spec = langevin_data::absolute(&run.data.spec)?;
     Ok((data, facts))
 }
 
+/// The standard deviation of all numbers of the data, which takes reading them all.
+fn deviation(spec: &str, data: &dyn Dataset) -> candle_core::Result<f64> {
+    let _reading = Progress::named(&format!("measuring the deviation of {spec}"));
+    langevin_data::std(data)
+}
+
 /// The data of a run, in images of `shape` if one is given.
 fn read(run: &Run, shape: Option<Vec<usize>>, scaling: Scaling) -> candle_core::Result<Box<dyn Dataset>> {
+    let _reading = Progress::named(&format!("reading {}", run.data.spec));
     langevin_data::open(&run.data.spec, &Options { size: run.data.size, header: run.data.header, shape, scaling })
 }
 
@@ -143,7 +151,7 @@ pub fn go_on(run: &mut Run, dir: &Path, args: &Train) -> Result<Data> {
         None => run.model.sigma_data.take(), // earlier versions wrote what they measured into the configuration
     };
     if run.model.sigma_data.or(facts.sigma_data).is_none() {
-        facts.sigma_data = Some(langevin_data::std(data.as_ref())?);
+        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
     }
     run.data.spec = langevin_data::absolute(&spec)?;
     Ok((data, facts))

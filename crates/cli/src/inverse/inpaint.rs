@@ -371,8 +371,10 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
 /// The first images of a data set, which must be as the model's are.
 fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
     let (shape, n) = (&opened.model.spec.shape, args.number);
+    let reading = Progress::named(&format!("reading {name}"));
     let data =
         langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
+    reading.done();
     if data.shape() != shape {
         return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
     }

@@ -7,6 +7,9 @@
 //! [`ess`] is arviz' `ess(method="mean")`, [`ess_bulk`] its `"bulk"` and [`ess_tail`] its `"tail"`; [`r_hat`] is its
 //! `rhat(method="rank")`. Two things differ: a quantity that never changes has no effective number (NaN, where arviz gives
 //! N), and halves of fewer than five draws are not taken for free of correlation (arviz gives N log10 N).
+//!
+//! Correlations over more steps than a half has are not seen: of short chains that have not mixed ESS says too much, and R-hat
+//! tells.
 
 use super::View;
 use candle_core::{DType, Device, Result, Tensor, bail};
