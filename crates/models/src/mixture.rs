@@ -12,6 +12,7 @@ use candle_nn::VarBuilder;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Mixture, Net, Potential};
+use langevin_ops::linear::linear;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
@@ -55,10 +56,10 @@ impl NetConfig for MixtureConfig {
             bail!("`means` have {} numbers each, and samples have {d}", mixture.dim());
         }
         let row = |v: Vec<f64>| Tensor::from_vec(v, (1, self.weights.len()), vb.device())?.to_dtype(vb.dtype());
-        let means: Vec<f64> = (0..d).flat_map(|i| self.means.iter().map(move |mean| mean[i])).collect();
+        let means = self.means.concat();
         let squares = self.means.iter().map(|mean| mean.iter().map(|m| m * m).sum());
         Ok(Box::new(GradNet::new(LogRatio {
-            means: Tensor::from_vec(means, (d, self.weights.len()), vb.device())?.to_dtype(vb.dtype())?,
+            means: Tensor::from_vec(means, (self.weights.len(), d), vb.device())?.to_dtype(vb.dtype())?,
             squares: row(squares.collect())?,
             log_weights: row(mixture.weights().iter().map(|w| w.ln().max(-1e30)).collect())?,
             excess: row(self.variances.iter().map(|v| v - 1.).collect())?,
@@ -78,7 +79,7 @@ impl NetConfig for MixtureConfig {
 
 /// h, with the numbers of the K components.
 struct LogRatio {
-    means: Tensor,       // [D, K]
+    means: Tensor,       // [K, D]
     squares: Tensor,     // [1, K], |mu|^2
     log_weights: Tensor, // [1, K]
     excess: Tensor,      // [1, K], v - 1
@@ -88,13 +89,13 @@ impl Potential for LogRatio {
     /// ln N(y; mu, w) / N(y; 0, s^2) with w = v + rho^2 is |x'|^2 (v - 1) / 2w + s x'.mu / w - |mu|^2 / 2w - D/2 ln(w / s^2):
     /// no large numbers that cancel, at any noise.
     fn h(&self, x: &Tensor, c_noise: &Tensor, _: &Cond) -> Result<Tensor> {
-        let (batch, d) = (x.dim(0)?, self.means.dim(0)?);
+        let (batch, d) = (x.dim(0)?, self.means.dim(1)?);
         let x = x.reshape((batch, d))?;
         let rho = (c_noise * 4.)?.exp()?.reshape((batch, 1))?; // c_noise of edm is ln(sigma/alpha) / 4
         let s2 = rho.sqr()?.affine(1., 1.)?; // [B, 1]
         let w = s2.broadcast_add(&self.excess)?; // [B, K]
         let own = x.sqr()?.sum_keepdim(1)?.broadcast_mul(&self.excess)?;
-        let cross = x.matmul(&self.means)?.broadcast_mul(&s2.sqrt()?)?;
+        let cross = linear(&x, &self.means, None)?.broadcast_mul(&s2.sqrt()?)?;
         let terms = ((own * 0.5)? + cross)?.broadcast_sub(&(&self.squares * 0.5)?)?.div(&w)?;
         let width = (w.broadcast_div(&s2)?.log()? * (0.5 * d as f64))?;
         let logs = (terms - width)?.broadcast_add(&self.log_weights)?;

@@ -18,7 +18,7 @@ pub fn per_sample(v: &[f64], x: &Tensor) -> Result<Tensor> {
 /// `v x`, with `v` one for all samples or one a sample.
 pub fn scale(x: &Tensor, v: &[f64]) -> Result<Tensor> {
     match v {
-        [c] => x.affine(*c, 0.),
+        [c] => x.affine(*c, -0.), // which keeps the sign of 0, as the product does
         _ => x.broadcast_mul(&per_sample(v, x)?),
     }
 }

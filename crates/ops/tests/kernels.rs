@@ -67,8 +67,8 @@ fn norm_keeps_small_differences_on_a_large_mean() {
         group_norm(&of(&(&grid + offset).unwrap()), &of(&one), &of(&zero), 2, 1e-12).unwrap()
     };
     let (near, far) = (to_host(&at(0., DType::F64)).unwrap(), to_host(&at(100., DType::F32)).unwrap());
-    let error = near.iter().zip(&far).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
-    assert!(error < 1e-3, "{error}");
+    let off: Vec<f64> = near.iter().zip(&far).map(|(a, b)| a - b).collect();
+    assert!(off.iter().all(|off| off.abs() < 1e-3), "{off:?}"); // which a NaN is not
     assert_eq!(exact.dims(), x.dims());
 }
 
@@ -183,4 +183,57 @@ fn filtered_resampling_is_upfirdn() {
     assert_eq!(fir::downsample(&twice, &fir::BINOMIAL, 2).unwrap().dims(), [1, 1, 8, 8]);
     assert!(fir::upfirdn(&ones, &[1.; 20], 1, 1, [0, 0]).is_err());
     assert!(fir::upsample(&ones, &[1., -1.], 2).is_err());
+}
+
+/// Rows of a product, of any layout, are computed as they are alone: the sum of their terms in order, rounded once each.
+#[test]
+fn rows_of_a_product_do_not_depend_on_how_many_there_are() {
+    for dtype in [DType::F32, DType::F64] {
+        for (inputs, outputs) in [(1, 1), (4, 128), (17, 16), (129, 1), (300, 33), (1000, 5), (513, 64)] {
+            let of = |dims: &[usize], seed| normal(dims, seed).to_dtype(dtype).unwrap();
+            let (x, w) = (of(&[70, inputs], 1), of(&[outputs, inputs], 2));
+            let turned = w.t().unwrap(); // the same numbers column by column
+            let whole = linear::linear(&x, &w, None).unwrap();
+            assert!(far(&whole, &x.matmul(&turned).unwrap()) < 1e-4, "{inputs} to {outputs}");
+            // the gradient in x multiplies by the weight as it lies
+            let back = |x: &Tensor| grad::gradient(x, |x| linear::linear(x, &w, None)?.sqr()).unwrap().1;
+            let slope = back(&x);
+            for (first, n) in [(0, 1), (69, 1), (3, 2), (5, 8), (20, 9), (5, 65), (0, 32)] {
+                let part = x.narrow(0, first, n).unwrap();
+                for (name, all, some) in
+                    [("y", &whole, linear::linear(&part, &w, None).unwrap()), ("slope", &slope, back(&part))]
+                {
+                    let all = all.narrow(0, first, n).unwrap();
+                    assert_eq!(bits(&all), bits(&some), "{dtype:?} {inputs} to {outputs}: {name} of {n} rows");
+                }
+            }
+        }
+    }
+}
+
+/// The largest difference; infinite if one is NaN.
+fn far(a: &Tensor, b: &Tensor) -> f64 {
+    let off = to_host(&(a - b).unwrap()).unwrap();
+    off.into_iter().fold(0., |top, off| if off.is_nan() { f64::INFINITY } else { f64::max(top, off.abs()) })
+}
+
+/// Attention of a sample, and its gradient, in a batch of any size; of few pixels and of one.
+#[test]
+fn attention_does_not_depend_on_batch() {
+    for dtype in [DType::F32, DType::F64] {
+        for pixels in [1, 4, 49, 100] {
+            let all: Vec<Tensor> = (1..4).map(|k| normal(&[9, 2, 12, pixels], k).to_dtype(dtype).unwrap()).collect();
+            let of = |q: &Tensor, k: &Tensor, v: &Tensor| {
+                let f = |q: &Tensor| attend::attention_of_channels(q, k, v, 0.3);
+                [f(q).unwrap(), grad::gradient(q, |q| f(q)?.sqr()).unwrap().1]
+            };
+            let whole = of(&all[0], &all[1], &all[2]);
+            for (first, n) in [(0, 1), (8, 1), (1, 2), (1, 8)] {
+                let some: Vec<Tensor> = all.iter().map(|t| t.narrow(0, first, n).unwrap()).collect();
+                for (whole, part) in whole.iter().zip(of(&some[0], &some[1], &some[2])) {
+                    assert_eq!(bits(&whole.narrow(0, first, n).unwrap()), bits(&part), "{dtype:?} {pixels} pixels");
+                }
+            }
+        }
+    }
 }

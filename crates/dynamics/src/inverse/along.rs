@@ -5,6 +5,7 @@
 
 use super::Operator;
 use candle_core::{Result, Tensor, bail};
+use langevin_ops::linear::linear;
 
 /// M `[out, in]` along dimension `dim` of a batch, 1 for channels.
 #[derive(Clone, Debug)]
@@ -27,17 +28,17 @@ impl Along {
         Ok(Self { dim, transpose: matrix.t()?.contiguous()?, matrix })
     }
 
-    /// `right` `[in, out]` along the dimension of `x`.
-    fn times(&self, x: &Tensor, right: &Tensor) -> Result<Tensor> {
-        let (from, to) = right.dims2()?;
+    /// `matrix` `[out, in]` along the dimension of `x`.
+    fn times(&self, x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+        let (to, from) = matrix.dims2()?;
         let last = x.rank().saturating_sub(1);
         if self.dim > last || x.dim(self.dim)? != from {
             bail!("an operator for {from} numbers along dimension {} of a batch {:?}", self.dim, x.dims());
         }
         let turned = x.transpose(self.dim, last)?.contiguous()?;
         let mut dims = turned.dims().to_vec();
-        let right = right.to_dtype(x.dtype())?.to_device(x.device())?;
-        let y = turned.reshape(((), from))?.matmul(&right)?;
+        let matrix = matrix.to_dtype(x.dtype())?.to_device(x.device())?;
+        let y = linear(&turned.reshape(((), from))?, &matrix, None)?;
         dims[last] = to;
         y.reshape(dims)?.transpose(self.dim, last)?.contiguous()
     }
@@ -83,11 +84,11 @@ impl Product {
 
 impl Operator for Product {
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        self.parts.iter().try_fold(x.clone(), |x, part| part.times(&x, &part.transpose))
+        self.parts.iter().try_fold(x.clone(), |x, part| part.times(&x, &part.matrix))
     }
 
     fn adjoint(&self, y: &Tensor) -> Result<Tensor> {
-        self.parts.iter().rev().try_fold(y.clone(), |y, part| part.times(&y, &part.matrix))
+        self.parts.iter().rev().try_fold(y.clone(), |y, part| part.times(&y, &part.transpose))
     }
 
     fn gram(&self) -> Option<f64> {

@@ -4,6 +4,7 @@
 //! What is left of the last block is 0. Whatever is a matrix here is blocked by its columns in the same way,
 //! `[block][row][16]`, so that nothing has to be packed for the product.
 
+use super::Real;
 use pulp::Simd;
 
 /// Channels of a block.
@@ -204,24 +205,24 @@ pub(crate) const TERMS: usize = 1024;
 
 /// c = a b, or c += a b with `add`. The sum over k runs over `steps` x `inner`, in this order for every element.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, T = f32> {
     /// a(r, k) is at `rows(r)[0] + steps[k / inner] + k % inner * inner_step`.
-    pub a: *const f32,
+    pub a: *const T,
     pub steps: &'a [usize],
     pub inner: usize,
     pub inner_step: usize,
     /// b is `[block][k][16]`, its blocks so far apart.
-    pub b: *const f32,
+    pub b: *const T,
     pub b_block: usize,
     /// c is `[block][row][16]`, its blocks so far apart, row r at `rows(r)[1]`.
-    pub c: *mut f32,
+    pub c: *mut T,
     pub c_block: usize,
     pub add: bool,
     /// Add when the sum is complete: better for many terms, slower for few.
     pub apart: bool,
 }
 
-impl Product<'_> {
+impl<T: Real> Product<'_, T> {
     /// Computes `m` rows of `blocks` blocks.
     ///
     /// # Safety
@@ -236,21 +237,37 @@ impl Product<'_> {
     ) {
         // SAFETY: as promised by the caller.
         unsafe {
-            if S::F32_LANES == 16 {
-                // 12 x 2 sums, 2 vectors of b and one of a in 32 registers
-                for j in (0..blocks - blocks % 2).step_by(2) {
-                    self.at(j).panel::<S, 12, 2>(simd, m, rows);
+            // as many sums as leave registers for the vectors of b and one of a
+            match (size_of::<T>(), size_of::<T::Vector<S>>()) {
+                (4, 64) => {
+                    self.panels::<S, 12, 2>(simd, m, blocks - blocks % 2, rows);
+                    if blocks % 2 == 1 {
+                        self.at(blocks - 1).panel::<S, 12, 1>(simd, m, rows);
+                    }
                 }
-                if blocks % 2 == 1 {
-                    self.at(blocks - 1).panel::<S, 12, 1>(simd, m, rows);
-                }
-            } else if S::F32_LANES == 8 {
-                (0..blocks).for_each(|j| self.at(j).panel::<S, 6, 2>(simd, m, rows));
-            } else if S::F32_LANES == 4 {
-                (0..blocks).for_each(|j| self.at(j).panel::<S, 6, 4>(simd, m, rows));
-            } else {
-                (0..blocks).for_each(|j| self.at(j).panel::<S, 1, 16>(simd, m, rows));
+                (8, 64) => self.panels::<S, 12, 2>(simd, m, blocks, rows),
+                (4, 32) => self.panels::<S, 6, 2>(simd, m, blocks, rows),
+                (8, 32) => self.panels::<S, 2, 4>(simd, m, blocks, rows),
+                (4, 16) => self.panels::<S, 6, 4>(simd, m, blocks, rows),
+                (8, 16) => self.panels::<S, 2, 8>(simd, m, blocks, rows),
+                _ => self.panels::<S, 1, 16>(simd, m, blocks, rows),
             }
+        }
+    }
+
+    /// The blocks one panel after the other, each as wide as `V` vectors.
+    #[inline(always)]
+    unsafe fn panels<S: Simd, const R: usize, const V: usize>(
+        self,
+        simd: S,
+        m: usize,
+        blocks: usize,
+        rows: impl Fn(usize) -> [usize; 2] + Copy,
+    ) {
+        let wide = (V * size_of::<T::Vector<S>>() / size_of::<T>() / BLOCK).max(1);
+        for j in (0..blocks).step_by(wide) {
+            // SAFETY: as promised by the caller.
+            unsafe { self.at(j).panel::<S, R, V>(simd, m, rows) };
         }
     }
 
@@ -303,10 +320,12 @@ impl Product<'_> {
     ) {
         /// Where vector `v` begins in blocks that are `step` apart.
         #[inline(always)]
-        fn of<S: Simd>(v: usize, step: usize) -> usize {
-            v * S::F32_LANES / BLOCK * step + v * S::F32_LANES % BLOCK
+        fn of<V, T>(v: usize, step: usize) -> usize {
+            let lanes = size_of::<V>() / size_of::<T>();
+            v * lanes / BLOCK * step + v * lanes % BLOCK
         }
-        let mut sums = [[simd.splat_f32s(0.); V]; R];
+        let of = of::<T::Vector<S>, T>;
+        let mut sums = [[T::zero().splat(simd); V]; R];
         let mut row = [[0; 2]; R];
         // SAFETY: as promised by the caller.
         unsafe {
@@ -315,7 +334,7 @@ impl Product<'_> {
                 row[r] = rows(from + r);
                 for v in 0..V {
                     if self.add && !self.apart {
-                        sums[r][v] = load::<S>(c.add(of::<S>(v, self.c_block) + row[r][1]));
+                        sums[r][v] = read::<T::Vector<S>, T>(c.add(of(v, self.c_block) + row[r][1]));
                     }
                 }
             }
@@ -323,14 +342,14 @@ impl Product<'_> {
             for &step in self.steps {
                 let mut a = self.a.add(step);
                 for _ in 0..self.inner {
-                    let mut vectors = [simd.splat_f32s(0.); V];
+                    let mut vectors = [T::zero().splat(simd); V];
                     for v in 0..V {
-                        vectors[v] = load::<S>(b.add(of::<S>(v, self.b_block)));
+                        vectors[v] = read::<T::Vector<S>, T>(b.add(of(v, self.b_block)));
                     }
                     for r in 0..R {
-                        let factor = simd.splat_f32s(*a.add(row[r][0]));
+                        let factor = (*a.add(row[r][0])).splat(simd);
                         for v in 0..V {
-                            sums[r][v] = simd.mul_add_f32s(factor, vectors[v], sums[r][v]);
+                            sums[r][v] = T::fused(simd, factor, vectors[v], sums[r][v]);
                         }
                     }
                     a = a.add(self.inner_step);
@@ -339,9 +358,13 @@ impl Product<'_> {
             }
             for r in 0..R {
                 for v in 0..V {
-                    let c = c.add(of::<S>(v, self.c_block) + row[r][1]);
-                    let sum = if self.add && self.apart { simd.add_f32s(load::<S>(c), sums[r][v]) } else { sums[r][v] };
-                    store::<S>(c, sum);
+                    let c = c.add(of(v, self.c_block) + row[r][1]);
+                    let sum = if self.add && self.apart {
+                        T::plus(simd, read::<T::Vector<S>, T>(c), sums[r][v])
+                    } else {
+                        sums[r][v]
+                    };
+                    c.cast::<T::Vector<S>>().write_unaligned(sum);
                 }
             }
         }
@@ -351,9 +374,17 @@ impl Product<'_> {
 /// # Safety
 /// A vector's numbers lie there.
 #[inline(always)]
-pub(crate) unsafe fn load<S: Simd>(at: *const f32) -> S::f32s {
+unsafe fn read<V, T>(at: *const T) -> V {
     // SAFETY: as promised by the caller; any bits are numbers.
-    unsafe { at.cast::<S::f32s>().read_unaligned() }
+    unsafe { at.cast::<V>().read_unaligned() }
+}
+
+/// # Safety
+/// A vector's numbers lie there.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd>(at: *const f32) -> S::f32s {
+    // SAFETY: as promised by the caller.
+    unsafe { read(at) }
 }
 
 /// # Safety

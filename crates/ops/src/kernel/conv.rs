@@ -4,7 +4,8 @@
 //! depends on the sizes of one sample alone, as bits do. f64 takes columns of a few output rows at a time:
 //! y[o, p] = sum_k w[o, k] col[k, p] with k = (c, i, j) and p = (row, column) of the output. [Chellapilla et al. 2006]
 
-use super::{Matrix, Real, Shared, collect, direct, each, gemm, pointwise, scratch, winograd, written};
+use super::matrix::{Matrix, gemm};
+use super::{Real, Shared, collect, direct, each, pointwise, scratch, winograd, written};
 use candle_core::DType;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -217,8 +218,8 @@ fn by_columns<T: Real>(plan: &Plan, x: &[T], w: &[T], bias: Bias<T>, add: Option
                             y.at(p).write(b + add.map_or(T::zero(), |add| add[p]));
                         }
                     }
-                    let c = Matrix { at: y.at(start).cast_const(), row: pixels, col: 1 };
-                    gemm((o, width, k), c, begun, Matrix { at: w.as_ptr(), row: k, col: 1 }, col);
+                    let w = Matrix { at: w.as_ptr(), row: k, col: 1 };
+                    gemm((o, width, k), (y.at(start), pixels), begun, w, col);
                 }
             });
         });
@@ -263,9 +264,9 @@ pub(crate) fn input_grad<T: Real>(plan: &Plan, g: &[T], w: &[T], add: Option<&[T
                 let from = rows.start * plan.out[1];
                 // SAFETY: the product writes all of `col`, k x width.
                 let col = unsafe {
-                    let c = Matrix { at: col.as_ptr().cast::<T>(), row: width, col: 1 };
                     let a = Matrix { at: w.as_ptr(), row: 1, col: k };
-                    gemm((k, width, o), c, false, a, Matrix { at: g[from..].as_ptr(), row: pixels, col: 1 });
+                    let g = Matrix { at: g[from..].as_ptr(), row: pixels, col: 1 };
+                    gemm((k, width, o), (col.as_mut_ptr().cast(), width), false, a, g);
                     std::slice::from_raw_parts(col.as_ptr().cast::<T>(), col.len())
                 };
                 add_columns(plan, col, &rows, x);
@@ -299,9 +300,8 @@ pub(crate) fn weight_grad<T: Real>(plan: &Plan, x: &[T], g: &[T]) -> Vec<T> {
                 with_columns(plan, x, &rows, |col| {
                     // SAFETY: `sum` is k x o, `col` k x width, `g` o x width with its rows `pixels` apart.
                     unsafe {
-                        let c = Matrix { at: sum.as_mut_ptr().cast_const(), row: o, col: 1 };
                         let b = Matrix { at: g[from..].as_ptr(), row: 1, col: pixels };
-                        gemm((k, o, width), c, true, col, b);
+                        gemm((k, o, width), (sum.as_mut_ptr(), o), true, col, b);
                     }
                 });
             }

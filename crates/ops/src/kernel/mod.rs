@@ -1,8 +1,9 @@
-//! What the CPU kernels share: reading any layout, memory without zeroing it, matrix products on one thread.
+//! What the CPU kernels share: reading any layout, memory without zeroing it, work on all cores.
 //!
 //! Rules of all kernels: work is cut by index into pieces that do not depend on the number of threads, and sums over
-//! pieces are taken in the order of their index. So a result is the same bit for bit on every run, and that of a sample
-//! does not depend on the batch it is in.
+//! pieces are taken in the order of their index. Each number of a sample is computed by the same operations in the same
+//! order whatever the number of samples, so which kernel runs depends on the sizes of a layer alone. A result is then the
+//! same bit for bit on every run, and that of a sample in every batch.
 
 #![allow(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub(crate) mod block;
 pub(crate) mod conv;
 pub(crate) mod direct;
 pub(crate) mod fir;
+pub(crate) mod matrix;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
 pub(crate) mod product;
@@ -20,6 +22,7 @@ pub(crate) mod winograd;
 
 use crate::context::Context;
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
+use pulp::Simd;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -28,11 +31,37 @@ use std::ops::Neg;
 
 /// The element types that have kernels.
 pub(crate) trait Real: WithDType + Default + Neg<Output = Self> {
+    /// A vector of them.
+    type Vector<S: Simd>: Copy;
     fn exp(self) -> Self;
     fn abs(self) -> Self;
+    fn splat<S: Simd>(self, simd: S) -> Self::Vector<S>;
+    /// a b + c, rounded once.
+    fn fused<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
+    fn plus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+}
+
+/// The vectors of an element type, by pulp's names for them.
+macro_rules! vectors {
+    ($vector:ident, $splat:ident, $mul_add:ident, $add:ident) => {
+        type Vector<S: Simd> = S::$vector;
+        #[inline(always)]
+        fn splat<S: Simd>(self, simd: S) -> S::$vector {
+            simd.$splat(self)
+        }
+        #[inline(always)]
+        fn fused<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
+            simd.$mul_add(a, b, c)
+        }
+        #[inline(always)]
+        fn plus<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+            simd.$add(a, b)
+        }
+    };
 }
 
 impl Real for f32 {
+    vectors!(f32s, splat_f32s, mul_add_f32s, add_f32s);
     /// To 2 ulp, without branches so that loops become vectors; 0 below -87, the same above 88. [Cephes, expf]
     #[inline(always)]
     #[allow(clippy::excessive_precision)]
@@ -57,6 +86,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    vectors!(f64s, splat_f64s, mul_add_f64s, add_f64s);
     #[inline(always)]
     fn exp(self) -> f64 {
         self.exp()
@@ -219,60 +249,5 @@ impl<T> Shared<T> {
     pub(crate) unsafe fn at(&self, i: usize) -> *mut T {
         // SAFETY: the caller keeps `i` inside the allocation.
         unsafe { self.0.add(i) }
-    }
-}
-
-/// A matrix by its first element and the steps from row to row and from column to column.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<T> {
-    pub at: *const T,
-    pub row: usize,
-    pub col: usize,
-}
-
-/// c = a b, or c += a b with `add`, on this thread; `c` is `m` x `n`, `a` has `k` columns.
-///
-/// # Safety
-/// The matrices lie inside their allocations; `c` overlaps neither, and holds numbers if `add`.
-pub(crate) unsafe fn gemm<T: Real>(sizes: (usize, usize, usize), c: Matrix<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
-    // SAFETY: as promised by the caller.
-    unsafe { scaled_gemm(sizes, c, add, a, b, T::one()) }
-}
-
-/// As [`gemm`], with `scale` a b in place of a b.
-///
-/// # Safety
-/// As there.
-pub(crate) unsafe fn scaled_gemm<T: Real>(
-    (m, n, k): (usize, usize, usize),
-    c: Matrix<T>,
-    add: bool,
-    a: Matrix<T>,
-    b: Matrix<T>,
-    scale: T,
-) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.at.cast_mut(),
-            c.col as isize,
-            c.row as isize,
-            add,
-            a.at,
-            a.col as isize,
-            a.row as isize,
-            b.at,
-            b.col as isize,
-            b.row as isize,
-            T::one(),
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        )
     }
 }

@@ -1,6 +1,7 @@
 //! CPU kernels of batched matrix products and of softmax over rows.
 
-use super::{Matrix, Real, Shared, each, pieces, scaled_gemm, wide, written};
+use super::matrix::{Matrix, gemm};
+use super::{Real, Shared, each, pieces, wide, written};
 use candle_core::Layout;
 use std::mem::MaybeUninit;
 
@@ -31,8 +32,8 @@ impl<'a, T: Real> Matrices<'a, T> {
     }
 }
 
-/// Rows of a product that one job computes.
-const ROWS: usize = 64;
+/// Rows of a product that one job computes, at most. Not the bits, only the time depends on it.
+const ROWS: usize = 128;
 
 /// c = scale a b for `batch` matrices: `m` x `k` times `k` x `n`.
 pub(crate) fn product<T: Real>(
@@ -50,13 +51,17 @@ pub(crate) fn product<T: Real>(
     let fill = |c: &mut [MaybeUninit<T>]| {
         let c = Shared(c.as_mut_ptr().cast::<T>());
         each(batch * parts, size * k, |job| {
-            let (i, row) = (job / parts, job % parts * ROWS);
+            let (i, part) = (job / parts, job % parts);
+            let (row, end) = (part * m / parts, (part + 1) * m / parts);
             let (a, b) = (a.get(i), b.get(i));
-            // SAFETY: the layouts say where the matrices lie; each job writes its own rows.
+            // SAFETY: the layouts say where the matrices lie; each job writes its own rows, all of them.
             unsafe {
                 let a = Matrix { at: a.at.add(row * a.row), ..a };
-                let c = Matrix { at: c.at((i * m + row) * n).cast_const(), row: n, col: 1 };
-                scaled_gemm((ROWS.min(m - row), n, k), c, false, a, b, scale);
+                let c = c.at((i * m + row) * n);
+                gemm((end - row, n, k), (c, n), false, a, b);
+                if scale != T::one() {
+                    std::slice::from_raw_parts_mut(c, (end - row) * n).iter_mut().for_each(|v| *v *= scale);
+                }
             }
         });
     };
