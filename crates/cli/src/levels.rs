@@ -77,6 +77,11 @@ fn known(v: f64, decimals: usize) -> String {
     if v.is_nan() { "-".into() } else { format!("{v:.decimals$}") }
 }
 
+/// A sum over all chains to nine digits: the last ones depend on the order in which they were added.
+fn summed(v: f64) -> f64 {
+    format!("{v:.8e}").parse().unwrap_or(v)
+}
+
 /// The same as JSON: an array with an object a level; `stuck` counts the chains that never moved; null for what cannot be
 /// said, and for an infinite R-hat.
 pub fn json(report: &Report) -> Value {
@@ -85,7 +90,7 @@ pub fn json(report: &Report) -> Value {
         json!({
             "t": t, "sigma": noise, "chains": trace.chains(), "steps": trace.steps(),
             "acceptance": stats.acceptance(), "diverged": stats.diverged, "lost": stats.nan,
-            "energy_error": stats.mean_error(), "ess": trace.ess(), "ess_bulk": trace.ess_bulk(),
+            "energy_error": summed(stats.mean_error()), "ess": trace.ess(), "ess_bulk": trace.ess_bulk(),
             "ess_tail": trace.ess_tail(), "r_hat": trace.r_hat(), "stuck": trace.stuck(),
             "swaps": swaps.map(|swaps| swaps.acceptance()), "particles": particles,
         })

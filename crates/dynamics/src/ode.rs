@@ -36,8 +36,9 @@ pub(crate) trait Field {
     /// The derivative for the samples `rows` of the batch, at `theta`, each sample's own.
     fn slope(&mut self, rows: &[u32], theta: &[f64], y: &Tensor) -> Result<State>;
 
-    /// Told before each step. Whether this made another field of it, whose slope at the start of the step is not yet known.
-    fn anew(&mut self) -> Result<bool> {
+    /// Told before each step of the samples `going`, which are still on their way. Whether this made another field of it,
+    /// whose slope at the start of the step is not yet known.
+    fn anew(&mut self, _going: &[u32]) -> Result<bool> {
         Ok(false)
     }
 
@@ -170,7 +171,8 @@ impl Solver {
         evaluations: &mut [usize],
     ) -> Result<()> {
         let n = rows.id.len();
-        let anew = field.anew()?;
+        let going: Vec<u32> = (0..n).filter(|&i| !rows.arrived(i)).map(|i| rows.id[i]).collect();
+        let anew = field.anew(&going)?;
         let (first, asked) = match rows.k.take() {
             Some(known) if !anew => (known, 6),
             _ => (field.slope(&rows.id, &rows.theta, &rows.at.y)?, 7),

@@ -114,6 +114,28 @@ impl Noise {
         self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Uniform)?.to_vec1()
     }
 
+    /// `f` of the streams `rows` alone: the others stay where they are. Of recorded numbers, which have no streams, `f` of
+    /// all.
+    pub fn among<R>(&mut self, rows: &[u32], f: impl FnOnce(&mut Self) -> R) -> R {
+        let at = |row: &u32| *row as usize;
+        let mut some = Self(match &self.0 {
+            Source::Counter(all) => Source::Counter(rows.iter().map(|row| all[at(row)].clone()).collect()),
+            Source::Torch(all) => Source::Torch(rows.iter().map(|row| all[at(row)].clone()).collect()),
+            Source::Replay(_) => return f(self),
+        });
+        let result = f(&mut some);
+        match (&mut self.0, some.0) {
+            (Source::Counter(all), Source::Counter(some)) => {
+                rows.iter().zip(some).for_each(|(row, stream)| all[at(row)] = stream);
+            }
+            (Source::Torch(all), Source::Torch(some)) => {
+                rows.iter().zip(some).for_each(|(row, stream)| all[at(row)] = stream);
+            }
+            _ => {}
+        }
+        result
+    }
+
     /// One standard normal number a sample.
     pub fn gaussian(&mut self, batch: usize) -> Result<Vec<f64>> {
         self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Normal)?.to_vec1()

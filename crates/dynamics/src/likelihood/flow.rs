@@ -215,13 +215,19 @@ impl Field for Divergent<'_> {
         }
     }
 
-    fn anew(&mut self) -> Result<bool> {
+    /// Each sample draws in its own steps alone, so that its probes do not depend on how many steps others take.
+    fn anew(&mut self, going: &[u32]) -> Result<bool> {
         let Divergence::Hutchinson { probes, probe } = self.divergence else { return Ok(false) };
-        let mut draw = || match probe {
-            Probe::Rademacher => self.z.rademacher_like(self.like),
-            Probe::Normal => self.z.normal_like(self.like),
+        let mut places = vec![0u32; self.like.dim(0)?]; // of those that have arrived any will do
+        going.iter().zip(0..).for_each(|(&row, place)| places[row as usize] = place);
+        let places = Tensor::new(places, self.like.device())?;
+        let like = self.like.narrow(0, 0, going.len())?;
+        let draw = |z: &mut Noise| match probe {
+            Probe::Rademacher => z.rademacher_like(&like),
+            Probe::Normal => z.normal_like(&like),
         };
-        self.probes = (0..probes).map(|_| draw()).collect::<Result<_>>()?;
+        let all = |_| self.z.among(going, draw)?.index_select(&places, 0);
+        self.probes = (0..probes).map(all).collect::<Result<_>>()?;
         Ok(true)
     }
 
