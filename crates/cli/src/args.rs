@@ -141,6 +141,10 @@ MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a
 OWNER/NAME[@REVISION] of the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of \
 diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
 
+A sample depends on its seed alone, not on the other samples. The exceptions are sampler.name=smc, whose samples are a \
+population, sampler.norms=batch of pc, and a ScoreSdeVeScheduler with noise=torch: there the samples of a batch share the \
+sizes of their steps, as in diffusers; without noise=torch each has its own.
+
 Examples:
   langevin sample runs/digits -n 64 --out digits.png
   langevin sample runs/digits --seeds 7,100-115 sampler.name=ddim sampler.steps=50

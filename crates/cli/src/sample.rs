@@ -97,12 +97,15 @@ pub fn run(args: &Sample) -> Result<()> {
     drawn.whole(own, true, &job.advice())
 }
 
-/// Samples at a time: all of them where points or rows are one population. Says where there are several populations.
+/// Samples at a time: all of them where points or rows are one population. Says where samples depend on their batch and
+/// there are several.
 pub fn batch(args: &Sample, sampler: &AnySampler, kind: Kind, all: usize) -> usize {
     let population = sampler.get().population();
     let batch = args.batch.unwrap_or(if population && kind != Kind::Image { all } else { BATCH });
     if population && batch < all {
-        crate::talk!("each {batch} samples are a population of their own; --batch {all} makes one");
+        let what =
+            if sampler.name() == "pc" { "share the sizes of their steps" } else { "are a population of their own" };
+        crate::talk!("each {batch} samples {what}; --batch {all} makes one of all");
     }
     batch
 }

@@ -1,9 +1,9 @@
 //! The way from noise to data: the steps of a run's sampler, or those of a scheduler of diffusers.
 
-use crate::run::{Drawing, Sampler, usage};
+use crate::run::{Drawing, NoiseSource, Sampler, usage};
 use anyhow::Result;
 use langevin_dynamics::diffusers::Scheduler;
-use langevin_dynamics::sampler::AnySampler;
+use langevin_dynamics::sampler::{AnySampler, Norms};
 use langevin_dynamics::wrap::Clip;
 use langevin_models::Model;
 
@@ -38,7 +38,8 @@ impl Way {
     }
 
     /// The steps of diffusers' scheduler, of which `changes` may choose the number; those of a sampler of ours if `changes`
-    /// name anything else of it.
+    /// name anything else of it. Where a scheduler has one step size for the whole batch, each sample has its own, but with
+    /// noise = "torch".
     pub fn of_scheduler(scheduler: &Scheduler, model: &Model, drawing: &Drawing, changes: &[String]) -> Result<Self> {
         let key = |change: &String| change.split('=').next().unwrap_or_default().trim().to_string();
         let keys: Vec<String> = changes.iter().map(key).filter(|key| key.starts_with("sampler")).collect();
@@ -50,8 +51,14 @@ impl Way {
             Ok(plan) => plan,
             Err(e) => return usage(e.to_string()),
         };
+        let mut sampler = scheduler.sampler.clone();
+        if let (AnySampler::Pc(pc), NoiseSource::Counter) = (&mut sampler, drawing.noise)
+            && pc.norms == Norms::Batch
+        {
+            pc.norms = Norms::Sample; // so that a sample depends on its seed alone
+        }
         Ok(Self {
-            sampler: scheduler.sampler.clone(),
+            sampler,
             steps: plan.steps,
             told: plan.told,
             start: plan.start,

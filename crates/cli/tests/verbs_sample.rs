@@ -6,6 +6,8 @@ use candle_core::{DType, Tensor};
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::Edm;
+use langevin_dynamics::sampler::AnySampler;
+use langevin_models::mlp::MlpConfig;
 use langevin_models::{Head, ModelSpec};
 
 /// `arr_0` of an .npz.
@@ -51,23 +53,118 @@ fn without_an_output_there_is_a_picture() {
     assert!(dir.path("samples.png").exists());
 }
 
+/// Points of a network wide enough for every kind of product.
+fn points(classes: Option<usize>, head: Head) -> ModelSpec {
+    ModelSpec { net: MlpConfig { width: 40, layers: 1, dropout: 0. }.into(), ..spec(&[2], classes, head) }
+}
+
+/// The bits of what `sample` draws of `seeds`, by `args`.
+fn drawn(dir: &Dir, args: &str, seeds: &str, (batch, threads): (usize, usize)) -> Vec<u32> {
+    let ran = dir.run_with(&format!("sample {args} --seeds {seeds} --batch {batch} --npz b.npz"), threads);
+    ran.ok();
+    let x = array(dir, "b.npz").flatten_all().unwrap();
+    match x.dtype() {
+        candle_core::DType::F32 => x.to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect(),
+        _ => levels(&x).into_iter().map(u32::from).collect(),
+    }
+}
+
+/// Draws of `args` have the same bits in batches of `all`, 9, 8, 2 and 1, on any number of threads, and in any company.
+#[track_caller]
+fn belongs_to_its_seed(dir: &Dir, args: &str, all: usize) {
+    let whole = drawn(dir, args, &format!("0-{}", all - 1), (all, 1));
+    for (batch, threads) in [(9, 2), (8, 3), (2, 1), (1, 2)].into_iter().filter(|(batch, _)| *batch < all) {
+        let parts = drawn(dir, args, &format!("0-{}", all - 1), (batch, threads));
+        let off = whole.iter().zip(&parts).filter(|(a, b)| a != b).count();
+        assert!(off == 0 && whole.len() == parts.len(), "{args}: {off} of {} in batches of {batch}", whole.len());
+    }
+    let size = whole.len() / all;
+    let other = drawn(dir, args, &format!("{},1000,2", all - 1), (3, 2));
+    assert_eq!(other[..size], whole[(all - 1) * size..], "{args}: the last seed in other company");
+    assert_eq!(other[2 * size..], whole[2 * size..3 * size], "{args}: seed 2 in other company");
+}
+
+/// What is registered, each as it is and with its options that bring the samples of a batch together.
+fn ways() -> Vec<String> {
+    let names = AnySampler::defaults().into_iter().filter(|sampler| !sampler.get().population());
+    let mut ways: Vec<String> = names.map(|sampler| format!("sampler.name={}", sampler.name())).collect();
+    assert!(ways.len() > 15);
+    ways.extend(
+        [
+            "sampler.name=annealed-mcmc sampler.kernel=hmc",
+            "sampler.name=annealed-mcmc sampler.kernel=langevin",
+            "sampler.name=tempering sampler.kernel=mala sampler.adapt=2 sampler.rungs=3",
+            "sampler.name=pc sampler.corrector=mala sampler.replicas=2",
+            "sampler.name=pc sampler.corrector=hmc sampler.predictor=dpmpp-3m",
+            "sampler.name=pc sampler.norms=sample",
+            "sampler.name=edm-stochastic sampler.s_churn=10",
+            "sampler.name=heun sampler.clip=true",
+            "sampler.name=ddpm noise=torch",
+        ]
+        .map(String::from),
+    );
+    ways
+}
+
 #[test]
 fn a_sample_belongs_to_its_seed_at_any_batch_and_number_of_threads() {
     let dir = Dir::new();
-    dir.model("m.safetensors", &spec(&[1, 8, 8], Some(3), Head::Energy), &[]);
-    for sampler in ["heun", "euler-maruyama", "ddim"] {
-        let draw = |name: &str, rest: &str, threads| {
-            let args = format!("sample m.safetensors sampler.name={sampler} sampler.steps=4 --npz {name} {rest}");
-            dir.run_with(&args, threads).ok();
-            levels(&array(&dir, name))
+    dir.stirred("m.safetensors", &points(None, Head::Energy), &[]);
+    let predict = AnyParametrisation::named("consistency").unwrap();
+    dir.stirred("c.safetensors", &ModelSpec { predict, ..points(None, Head::Denoiser) }, &[]);
+    for way in ways() {
+        let model = if way.contains("consistency") { "c" } else { "m" };
+        belongs_to_its_seed(&dir, &format!("{model}.safetensors {way} sampler.steps=3"), 11);
+    }
+    belongs_to_its_seed(&dir, "m.safetensors sampler.name=annealed-mcmc sampler.steps=3", 65);
+}
+
+/// With a score alone, with classes, with a guide, of images, and of a composition.
+#[test]
+fn so_does_one_of_every_kind_of_model() {
+    let dir = Dir::new();
+    let null = ModelSpec { null_class: true, ..points(Some(3), Head::Denoiser) };
+    dir.stirred("d.safetensors", &null, &[]);
+    dir.stirred("i.safetensors", &spec(&[1, 8, 8], Some(3), Head::Energy), &[]);
+    for way in ["sampler.name=heun", "sampler.name=rk45", "sampler.name=annealed-mcmc"] {
+        belongs_to_its_seed(&dir, &format!("d.safetensors {way} sampler.steps=3 --guidance 2"), 10);
+        belongs_to_its_seed(&dir, &format!("i.safetensors {way} sampler.steps=2"), 10);
+    }
+    for expression in ["a&b", "1:a|2:b"] {
+        let of = format!("--let a=exact:8-gaussians --let b=exact:gaussian-2d --compose {expression}");
+        belongs_to_its_seed(&dir, &format!("{of} sampler.name=annealed-mcmc sampler.steps=3"), 10);
+    }
+}
+
+/// An exported folder as another program writes it: without a word of ours in the weights.
+fn as_of_others(dir: &Dir, folder: &str) {
+    let weights = dir.path(&format!("{folder}/unet/diffusion_pytorch_model.safetensors"));
+    let tensors = read_tensors(&weights);
+    write_tensors(&weights, &tensors.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+}
+
+/// diffusers has one step size for all of a batch, which its own random numbers keep; else a sample has its own.
+#[test]
+fn steps_of_one_size_for_a_batch_are_told() {
+    let dir = Dir::new();
+    dir.model("table.safetensors", &ddpm(&[1, 8, 8]), &[]);
+    dir.run("export table.safetensors folder").ok();
+    as_of_others(&dir, "folder");
+    std::fs::write(dir.path("ve.json"), r#"{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 20.0}"#).unwrap();
+    let of = "folder --scheduler ve.json sampler.steps=5";
+    belongs_to_its_seed(&dir, of, 10);
+    dir.model("m.safetensors", &spec(&[2], None, Head::Energy), &[]);
+    for args in [&format!("{of} noise=torch"), "m.safetensors sampler.name=pc sampler.norms=batch sampler.steps=5"] {
+        let draw = |batch: &str| {
+            let ran = dir.run(&format!("sample {args} --seeds 0-3 --npz a.npz {batch}"));
+            assert_eq!(ran.ok(), "a.npz\n");
+            (array(&dir, "a.npz"), ran.stderr)
         };
-        let all = draw("a.npz", "-n 7 --batch 7", 1);
-        let parts = draw("b.npz", "-n 7 --batch 3", 2);
-        let some = draw("c.npz", "--seeds 5,2-3", 2);
-        let near = |a: &[u8], b: &[u8]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
-        assert!(near(&all, &parts), "{sampler}");
-        let image = |n: usize| &all[64 * n..64 * (n + 1)];
-        assert!(near(&some, &[image(5), image(2), image(3)].concat()), "{sampler}");
+        let ((all, quiet), (parts, told)) = (draw(""), draw("--batch 2"));
+        assert_eq!(quiet, "", "{args}");
+        assert!(told.contains("each 2 samples share the sizes of their steps; --batch 4 makes one"), "{told}");
+        let [all, parts] = [all, parts].map(|t| t.to_dtype(candle_core::DType::F64).unwrap());
+        assert!(common::off(&all, &parts) > 0., "{args}");
     }
 }
 
@@ -357,10 +454,7 @@ fn a_folder_of_diffusers_is_sampled_by_its_scheduler_or_by_ours() {
     let dir = Dir::new();
     dir.model("table.safetensors", &ddpm(&[1, 8, 8]), &[]);
     dir.run("export table.safetensors folder").ok();
-    // as another program writes it: without a word of ours in the weights
-    let weights = dir.path("folder/unet/diffusion_pytorch_model.safetensors");
-    let tensors = read_tensors(&weights);
-    write_tensors(&weights, &tensors.iter().map(|(name, t)| (name.as_str(), t.clone())).collect::<Vec<_>>());
+    as_of_others(&dir, "folder");
     let drawn = |args: &str| {
         dir.run(&format!("sample {args} -n 2 noise=torch --images out")).ok();
         [0, 1].map(|i| image::open(dir.path(&format!("out/{i}.png"))).unwrap().to_luma8().into_raw())

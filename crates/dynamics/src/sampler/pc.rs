@@ -139,8 +139,10 @@ impl Sampler for Pc {
         self.predictor.get().wants_energy()
     }
 
+    /// With norms over the batch each step of the corrector depends on all of it.
     fn population(&self) -> bool {
-        self.predictor.get().population()
+        let over_batch = self.corrector.is_none() && self.corrector_steps > 0 && self.norms == Norms::Batch;
+        over_batch || self.predictor.get().population()
     }
 
     fn wants_prior(&self) -> bool {
