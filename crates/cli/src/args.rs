@@ -4,6 +4,7 @@ use crate::run::usage;
 use anyhow::Result;
 use candle_core::Device;
 use clap::{Args as Group, CommandFactory, Parser, Subcommand};
+use langevin_ops::threads::MOST;
 use std::path::PathBuf;
 
 /// Train, sample, score and evaluate energy-based and diffusion models.
@@ -64,8 +65,8 @@ pub struct Machine {
 impl Machine {
     /// Sets the number of threads and opens the device.
     pub fn open(&self) -> Result<Device> {
-        if self.threads == Some(0) {
-            return usage("--threads 0: give at least 1");
+        if let Some(n) = self.threads.filter(|n| !(1..=MOST).contains(n)) {
+            return usage(format!("--threads {n}: give 1 to {MOST}, best as many as there are cores"));
         }
         langevin_ops::threads::set(self.threads)?;
         langevin_ops::grad::init()?;

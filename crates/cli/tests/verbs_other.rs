@@ -144,6 +144,9 @@ fn devices_that_are_not_there() {
     dir.run("sample m.safetensors --device gpu").fails(2, &["gpu", "cuda"]);
     dir.run("sample m.safetensors --device cpu:x").fails(2, &["cpu:x"]);
     dir.run_with("sample m.safetensors", 0).fails(2, &["--threads 0"]);
+    for threads in [1025, usize::MAX] {
+        dir.run_with("sample m.safetensors", threads).fails(2, &[&format!("--threads {threads}"), "1 to 1024"]);
+    }
 }
 
 #[test]

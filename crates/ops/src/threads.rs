@@ -27,14 +27,23 @@ pub fn main<R: Send>(f: impl FnOnce() -> R + Send) -> Result<R> {
     })
 }
 
-/// Uses `n` threads from now on, or all cores. For programs to call first, before any work: errors if it is too late.
+/// More threads than this are of no use on any machine, and each takes memory.
+pub const MOST: usize = 1024;
+
+/// Uses `n` threads from now on, or all cores. For programs to call first, before any work: errors if it is too late, or
+/// if they are none or more than [`MOST`].
 ///
 /// candle's own elementwise operations are held to one thread: they wait for each other in spin loops on pinned threads,
 /// which takes the cores from the kernels here and doubled the time of a training step. `CANDLE_NUM_THREADS` overrides.
 pub fn set(n: Option<usize>) -> Result<()> {
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    let count = n.or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0));
-    let count = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let set = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0);
+    let all = || std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST));
+    let count = n.or_else(set).unwrap_or_else(all);
+    if count == 0 || count > MOST {
+        let from = if n.is_none() { " (RAYON_NUM_THREADS)" } else { "" };
+        bail!("{count} threads{from}: give 1 to {MOST}, best as many as there are cores");
+    }
+    let mut pool = rayon::ThreadPoolBuilder::new().num_threads(count);
     if MAIN.get() && count > 1 {
         // as one of the pool; if it were all of it, it would wait for itself
         pool = pool.use_current_thread();
@@ -48,7 +57,6 @@ pub fn set(n: Option<usize>) -> Result<()> {
         }
         if let Some(n) = n {
             std::env::set_var("RAYON_NUM_THREADS", n.to_string());
-            pool = pool.num_threads(n);
         }
     }
     match pool.build_global() {
