@@ -39,7 +39,8 @@ fn data(n: usize) -> Result<Tensor> {
 }
 
 fn off(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok(to_host(&(a - b)?)?.into_iter().map(f64::abs).fold(0., f64::max))
+    let worst = |top: f64, off: f64| if off.is_nan() { f64::INFINITY } else { top.max(off.abs()) };
+    Ok(to_host(&(a - b)?)?.into_iter().fold(0., worst))
 }
 
 /// The least and the most noise that a process goes to.

@@ -172,9 +172,10 @@ pub fn numbers(t: &Tensor) -> Vec<f64> {
     langevin_ops::shape::to_host(t).unwrap()
 }
 
-/// The largest difference.
+/// The largest difference; infinite if one is NaN.
 #[track_caller]
 pub fn off(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
-    numbers(a).iter().zip(numbers(b)).map(|(a, b)| (a - b).abs()).fold(0., f64::max)
+    let worst = |top: f64, off: f64| if off.is_nan() { f64::INFINITY } else { top.max(off.abs()) };
+    numbers(a).iter().zip(numbers(b)).map(|(a, b)| a - b).fold(0., worst)
 }
