@@ -110,6 +110,13 @@ impl Columns {
             unique(&self.names, old.iter().map(String::as_str))
         });
         let Some(places) = places else {
+            let cut: HashSet<String> = theirs.iter().map(|name| cut_as_of_old(name)).collect();
+            if cut.len() < d && self.names.iter().all(|name| cut.contains(name)) {
+                bail!(
+                    "{name}: the model has no more than {OLD} bytes of each name, as older versions kept them, and more than one \
+                     of the columns begins with the same; train it anew"
+                );
+            }
             bail!("{name} {}: give it these, under these names", differences(&self.names, theirs))
         };
         Ok(places)

@@ -1,6 +1,6 @@
 //! No bytes, however odd, make a reader panic, hang or ask for memory that the file does not have.
 
-use langevin_data::{Options, open};
+use langevin_data::{Columns, Options, open, partial};
 use proptest::prelude::*;
 use std::fs;
 use tempfile::tempdir;
@@ -40,9 +40,23 @@ proptest! {
     }
 
     #[test]
-    fn csv(bytes in soup(), text in "[-0-9.,;e\\t\n\r\"a\u{e9}]{0,120}") {
-        feed(&["x.csv"], "DIR/x.csv", &bytes);
-        feed(&["x.csv"], "DIR/x.csv", text.as_bytes());
+    fn csv(bytes in soup(), text in "(sep=[,;|]\n)?[-0-9.,;e\\t\n\r\"a#| \u{e9}]{0,120}", names in prop::collection::vec("[a1e]", 1..4)) {
+        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let latin: Vec<u8> = text.chars().map(|c| c as u8).collect();
+        let d = names.len();
+        let columns = Columns { names, mean: vec![0.; d], std: vec![1.; d] };
+        for bytes in [&bytes[..], text.as_bytes(), &latin, &[b"\xff\xfe", &utf16[..]].concat()] {
+            feed(&["x.csv"], "DIR/x.csv", bytes);
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), bytes).unwrap();
+            for known in [None, Some(&columns)] {
+                if let Ok(table) = partial(file.path(), known) {
+                    let cells = table.values.iter().enumerate();
+                    let written = |(i, v): (usize, &f64)| v.is_nan() || table.texts.get(i).parse() == Ok(*v);
+                    assert!(table.values.len() % table.names.len() == 0 && cells.map(written).all(|is| is));
+                }
+            }
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn names_are_whole_and_told_from_each_other() {
     assert_eq!(read(matched.as_ref()).1[0], [2., 1.5]);
     let alike = [old(&long[0]), old(&long[1])];
     let why = dir.with(four(&format!("{},{}\n", long[0], long[1]), ",").as_bytes(), like(&[&alike[0], &alike[1]]));
-    assert!(why.err().unwrap().contains("has the columns"));
+    assert!(why.err().unwrap().contains("no more than 40 bytes of each name"));
 
     let (names, _, notes) = dir.read(four("a,a\n", ","));
     assert!(names == ["a", "a"] && notes.contains("more than one column is called a"), "{notes}");
