@@ -282,7 +282,8 @@ pub(crate) fn open(path: &Path, scaling: &Scaling, header: Option<bool>) -> Resu
         Scaling::Like(columns) => (Some(columns), "fill it in with langevin impute first"),
         Scaling::No => (None, "fill it in with langevin impute first"),
     };
-    let Partial { names, values, mut notes, .. } = text::read(path, &text::How { header, known, cure: Some(cure) })?;
+    let Partial { names, values, mut notes, .. } =
+        text::read(path, &text::How { header, known, cure: Some(cure), asked: *scaling == Scaling::Own })?;
     let mut table = Table::new(&path.display().to_string(), names, values, scaling)?;
     notes.append(&mut table.notes);
     Ok(Table { notes, ..table })
@@ -290,7 +291,7 @@ pub(crate) fn open(path: &Path, scaling: &Scaling, header: Option<bool>) -> Resu
 
 /// A CSV file as of [`crate::open`], but cells may be missing: empty, NaN or NA. It has the columns `known`, if they are given.
 pub fn partial(path: &Path, known: Option<&Columns>) -> Result<Partial> {
-    text::read(path, &text::How { header: None, known, cure: None })
+    text::read(path, &text::How { known, ..text::How::default() })
 }
 
 /// Some of `names`, for a message.

@@ -150,6 +150,11 @@ fn lines_of_numbers_are_names_or_rows() {
         assert_eq!((found[0].as_str(), rows.len()), ("1", text.lines().count()), "{text}");
         assert!(notes.contains("read as a row of numbers; data.header=true"), "{notes}");
     }
+    // what can be no names, and what nobody can say anything about
+    assert_eq!(dir.read("0.5,-3\n1,2\n4,5\n").2, "");
+    assert_eq!(dir.read("7,7\n1,2\n4,5\n").2, "");
+    let plain = dir.with(b"3,4\n1,2\n", Options { scaling: Scaling::No, ..Options::default() }).unwrap();
+    assert_eq!(plain.notes(), ["the first line (3, 4) is read as a row of numbers"]);
     // as the user says
     let with = |text: &str, header: bool| {
         let options = Options { header: Some(header), ..Options::default() };

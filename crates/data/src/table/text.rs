@@ -27,6 +27,8 @@ pub(super) struct How<'a> {
     pub header: Option<bool>,
     /// The columns that a model learnt, which the table must have.
     pub known: Option<&'a Columns>,
+    /// Whether the user can say what the first line is.
+    pub asked: bool,
     /// What to do about a missing cell, for the error. Without it cells may be missing, and all texts are kept.
     pub cure: Option<&'a str>,
 }
@@ -139,7 +141,9 @@ impl Layout {
         let Some((first, below)) = rows.split_first() else { return Self::default() };
         let is_header = |line: &StringRecord, below: &[StringRecord], notes: &mut Vec<String>| {
             let (is, note) = how.header.map_or_else(|| header(line, below, separator, how.known), |is| (is, None));
-            notes.extend(note);
+            let (key, other) = if is { (false, "a row of numbers") } else { (true, "names") };
+            let key = if how.asked { format!("; data.header={key} reads it as {other}") } else { String::new() };
+            notes.extend(note.map(|note| note + &key));
             is
         };
         // numpy puts its comment mark before the names
@@ -311,19 +315,32 @@ fn header(
         return (all || first.iter().any(is_word), None);
     }
     if first.iter().any(is_word) {
-        let note = format!(
-            "the first line is read as names, the numbers {} among them; data.header=false reads it as a row",
-            few(&numbers)
-        );
+        let note = format!("the first line is read as names, the numbers {} among them", few(&numbers));
         return (true, (!numbers.is_empty()).then_some(note));
     }
     if numbers.is_empty() {
         return (!first.iter().all(|cell| nothing(cell) || spaced(cell)), None); // names such as 1st and %
     }
     let names = are_labels(first, below, separator);
-    let (is, other, key) =
-        if names { ("names", "a row of numbers", "false") } else { ("a row of numbers", "names", "true") };
-    (names, Some(format!("the first line ({line}) is read as {is}; data.header={key} reads it as {other}")))
+    let note = match names {
+        true => Some(format!("the first line ({line}) is read as names")),
+        false if could_be_names(first) => Some(format!("the first line ({line}) is read as a row of numbers")),
+        false => None,
+    };
+    (names, note)
+}
+
+/// Whether numbers could be names: whole ones that differ, or such as rise.
+fn could_be_names(first: &StringRecord) -> bool {
+    let numbers: Option<Vec<f64>> = first.iter().map(value).collect();
+    let mut cells = HashSet::new();
+    let differ = first.iter().all(|cell| is_whole(cell) && cells.insert(cell));
+    differ || numbers.is_some_and(|numbers| numbers.windows(2).all(|pair| pair[0] < pair[1]))
+}
+
+/// Whether a cell is a whole number as it is written.
+fn is_whole(cell: &str) -> bool {
+    cell.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'+')
 }
 
 /// Whether a line of numbers is more likely names, such as years, than one more row: they rise, and each is either a whole
@@ -339,7 +356,6 @@ fn are_labels(first: &StringRecord, below: &[StringRecord], separator: u8) -> bo
     if index {
         return true;
     }
-    let whole = |cell: &str| cell.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'+');
     let apart = |(j, &head): (usize, &f64)| {
         let cells: Vec<(&str, f64)> =
             below.iter().filter_map(|row| row.get(j)).filter_map(|cell| Some((cell, read(cell)?))).collect();
@@ -348,9 +364,9 @@ fn are_labels(first: &StringRecord, below: &[StringRecord], separator: u8) -> bo
         }
         let low = cells.iter().map(|cell| cell.1).fold(f64::INFINITY, f64::min);
         let high = cells.iter().map(|cell| cell.1).fold(f64::NEG_INFINITY, f64::max);
-        let wholes = cells.iter().filter(|cell| whole(cell.0)).count();
+        let wholes = cells.iter().filter(|cell| is_whole(cell.0)).count();
         let far = head < low - (high - low) || head > high + (high - low);
-        far || first.get(j).is_some_and(whole) && 10 * wholes <= cells.len()
+        far || first.get(j).is_some_and(is_whole) && 10 * wholes <= cells.len()
     };
     heads.len() > 1 && heads.iter().enumerate().all(apart)
 }
@@ -501,7 +517,7 @@ impl Rows<'_> {
                     _ if grouped(cell) => "; write numbers without separators of thousands",
                     _ if comma(cell).is_some() => "; write numbers with a decimal point",
                     _ if spaced(cell) => "; put commas between the columns",
-                    _ if at == self.layout.start && self.how.known.is_none() => {
+                    _ if at == self.layout.start && self.how.asked => {
                         "; data.header=true reads the first line as names"
                     }
                     _ => "",
