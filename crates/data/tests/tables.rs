@@ -298,3 +298,24 @@ fn lines_that_begin_with_a_hash() {
     }
     assert_eq!(dir.read(four("#,#id\n", ",")).0, ["#", "#id"]);
 }
+
+/// A constant is the same to the last bit when its columns come back from a file, where readers of JSON round.
+#[test]
+fn constants_are_kept_exactly() {
+    let constants = [8.3293e-19, 1.09708e30, 0.1 + 0.2, 7e-6, 5., -1e-300];
+    let names = (0..7).map(|j| j.to_string()).collect();
+    let columns = Columns {
+        names,
+        mean: constants.into_iter().chain([1.5]).collect(),
+        std: [0.; 6].into_iter().chain([2.]).collect(),
+    };
+    let text = serde_json::to_string(&columns).unwrap();
+    assert_eq!(serde_json::from_str::<Columns>(&text).unwrap(), columns, "{text}");
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::from_value::<Columns>(value).unwrap(), columns);
+    // as older versions wrote them
+    let old: Columns = serde_json::from_str(r#"{"names":["a","b"],"mean":[10,0.5],"std":[2,0]}"#).unwrap();
+    assert_eq!((old.mean, old.std), (vec![10., 0.5], vec![2., 0.]));
+    let wrong = serde_json::from_str::<Columns>(r#"{"names":["a"],"mean":["x"],"std":[0]}"#).unwrap_err();
+    assert!(wrong.to_string().contains("invalid float"), "{wrong}");
+}
