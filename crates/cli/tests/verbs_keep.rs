@@ -5,6 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, Ran, spec};
 use langevin_models::{Head, Model, ModelSpec, checkpoint};
+use langevin_ops::noise::Noise;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -47,25 +48,30 @@ fn tidy(dir: &Dir) {
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{left:?}");
 }
 
-/// A denoiser whose numbers are so large that those of some samples are not finite.
-fn reckless(dir: &Dir, name: &str, of: &ModelSpec, extra: &[(&str, String)], scale: f64) {
+/// A denoiser with random weights, those of its last layer 10^`power` times as large.
+fn reckless(dir: &Dir, name: &str, of: &ModelSpec, extra: &[(&str, String)], power: f64) {
     let model = Model::new(of.clone(), 3, DType::F32, &Device::Cpu).unwrap();
-    for (_, var) in model.vars() {
-        let flat = Tensor::arange(0u32, var.elem_count() as u32, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
-        let wave = ((flat * 0.7).unwrap().sin().unwrap() * scale).unwrap();
-        var.set(&wave.reshape(var.shape()).unwrap()).unwrap();
+    for (i, (name, var)) in model.vars().iter().enumerate() {
+        let noise = Noise::seeds(&[i as u64]).normal((1, var.elem_count()), DType::F32, &Device::Cpu).unwrap();
+        let stirred = (var.as_tensor() + (noise * 0.2).unwrap().reshape(var.shape()).unwrap()).unwrap();
+        let last = name.ends_with("linear_out.weight") || name.ends_with("conv_out.weight");
+        var.set(&if last { (stirred * 10f64.powf(power)).unwrap() } else { stirred }).unwrap();
     }
     let extra: BTreeMap<_, _> = extra.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     checkpoint::save(&dir.path(name), of, &checkpoint::weights(&model), &extra).unwrap();
 }
 
-/// A reckless model under which `args` lose some samples and keep others; what the program said.
-fn losing_some(dir: &Dir, of: &ModelSpec, extra: &[(&str, String)], args: &str, some: impl Fn(&Ran) -> bool) -> Ran {
-    for power in 0..120 {
-        reckless(dir, "wild.safetensors", of, extra, 10f64.powf(9. + 0.1 * f64::from(power)));
+/// A reckless model under which `args` lose some samples and keep others, which go to `written`; what the program said.
+fn losing_some(dir: &Dir, of: &ModelSpec, extra: &[(&str, String)], args: &str, written: &str) -> Ran {
+    let (mut low, mut high) = (0., 60.);
+    for _ in 0..40 {
+        let power = 0.5 * (low + high);
+        reckless(dir, "wild.safetensors", of, extra, power);
         let ran = dir.run(args);
-        if some(&ran) {
-            return ran;
+        match (ran.code(), ran.stdout.contains(written)) {
+            (0, _) => low = power,
+            (_, false) => high = power,
+            (_, true) => return ran,
         }
     }
     panic!("no scale of the weights loses some samples and not all");
@@ -77,7 +83,7 @@ fn what_is_finite_is_written_and_the_seeds_of_the_rest_are_named() {
     let of = spec(&[1, 8, 8], Some(3), Head::Denoiser);
     let args =
         "sample wild.safetensors sampler.steps=1 -n 10 --batch 4 --npz a.npz --out g.png --images each --gif p.gif";
-    let ran = losing_some(&dir, &of, &[], args, |ran| ran.code() == 1 && ran.stdout.contains("a.npz"));
+    let ran = losing_some(&dir, &of, &[], args, "a.npz");
     assert_eq!(ran.stdout, "g.png\neach\na.npz\np.gif\n");
     let said = ran.stderr.trim();
     assert!(said.starts_with("error: ") && said.contains("of 10 samples are not finite, those of the seeds"), "{said}");
@@ -108,14 +114,14 @@ fn rows_that_are_finite_are_written() {
     let columns = [("langevin.columns", r#"{"names":["a","b","c"],"mean":[0,0,0],"std":[1,1,1]}"#.to_string())];
     let args = "sample wild.safetensors sampler.steps=1 -n 40 --batch 7 --out t.csv";
     let of = spec(&[3], None, Head::Denoiser);
-    let ran = losing_some(&dir, &of, &columns, args, |ran| ran.code() == 1 && ran.stdout == "t.csv\n");
+    let ran = losing_some(&dir, &of, &columns, args, "t.csv");
     let rows = fs::read_to_string(dir.path("t.csv")).unwrap().lines().count() - 1;
     assert!((1..40).contains(&rows) && ran.stderr.contains(&format!("{rows} are written")), "{}", ran.stderr);
 
     // cells that cannot be filled stay as they were, and all else is written
     fs::write(dir.path("holes.csv"), "c,a,b\n1,2,\n,0.5,NA\n3,,4\n7,8,9\n").unwrap();
     let args = "impute wild.safetensors --data holes.csv --out full.csv --method replace -n 2 sampler.steps=1";
-    let ran = losing_some(&dir, &of, &columns, args, |ran| ran.code() == 1 && ran.stdout == "full.csv\n");
+    let ran = losing_some(&dir, &of, &columns, args, "full.csv");
     let text = fs::read_to_string(dir.path("full.csv")).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() == 5 && lines[4] == "7,8,9" && lines[1].starts_with("1,2,"), "{text}");
@@ -189,7 +195,7 @@ fn pictures_of_measurements_keep_what_is_drawn() {
     image::GrayImage::from_pixel(16, 16, image::Luma([200])).save(dir.path("i.png")).unwrap();
     let of = spec(&[1, 16, 16], None, Head::Denoiser);
     let args = "inpaint wild.safetensors --input i.png --mask half -n 9 --batch 4 --method replace sampler.steps=1";
-    let ran = losing_some(&dir, &of, &[], args, |ran| ran.code() == 1 && ran.stdout.ends_with("inpaint.png\n"));
+    let ran = losing_some(&dir, &of, &[], args, "inpaint.png");
     assert!(ran.stderr.contains("of 9 samples are not finite") && ran.stderr.contains("by replace"), "{}", ran.stderr);
     let grid = image::open(dir.path("inpaint.png")).unwrap();
     assert_eq!((grid.width(), grid.height()), (11 * 100 + 4, 104));
