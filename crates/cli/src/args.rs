@@ -212,7 +212,7 @@ pub struct Sample {
     /// Pixels a side of the pictures of points, of --out and --gif; the energy is evaluated at every fourth [default: 720]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<u32>,
-    /// Start from this image with noise added, instead of from noise alone
+    /// Start from this image with noise added, instead of from noise alone; it is read as the images of a folder are
     #[arg(long, value_name = "IMAGE")]
     pub from: Option<PathBuf>,
     /// How much of the way to noise the image of --from is sent, above 0, at most 1

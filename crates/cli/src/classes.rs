@@ -77,7 +77,7 @@ pub fn matched(opened: &Opened, data: &dyn Dataset, what: &str) -> Result<Option
 
 /// The labels of the samples `idx` of `data` as the model's classes, as of [`matched`].
 pub fn labels(opened: &Opened, data: &dyn Dataset, idx: &[usize], what: &str) -> Result<Option<Vec<u32>>> {
-    let (Some(to), Some(labels)) = (matched(opened, data, what)?, data.get(idx)?.labels) else { return Ok(None) };
+    let (Some(to), Some(labels)) = (matched(opened, data, what)?, data.labels(idx)?) else { return Ok(None) };
     let labels: Vec<u32> = labels.to_vec1()?;
     Ok(labels.into_iter().map(|label| to.get(label as usize).copied()).collect())
 }

@@ -8,8 +8,8 @@ use crate::progress::Progress;
 use crate::run::{NoiseSource, Stopped, usage};
 use crate::stop;
 use crate::way::Way;
-use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor};
+use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
 use langevin_data::Kind;
 use langevin_dynamics::sampler::{AnySampler, At, Report, edit, follow};
 use langevin_models::Model;
@@ -85,21 +85,11 @@ impl Start {
     }
 }
 
-/// An image file as `[1, C, H, W]` in [-1, 1], resized and cropped in the middle.
+/// An image file as `[1, C, H, W]` in [-1, 1], read as the images of a folder are; what the user should know of it is told.
 pub fn image(path: &Path, shape: &[usize]) -> Result<Tensor> {
-    let [c, h, w] = *shape else { bail!("a model of samples {shape:?} takes no image") };
-    let file = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
-    let file = file.with_context(|| format!("cannot read {}", path.display()))?;
-    let picture = file.decode().with_context(|| format!("{} is not an image that can be read", path.display()))?;
-    let picture = picture.resize_to_fill(w as u32, h as u32, image::imageops::FilterType::Triangle);
-    let bytes = match c {
-        1 => picture.into_luma8().into_raw(),
-        3 => picture.into_rgb8().into_raw(),
-        4 => picture.into_rgba8().into_raw(),
-        _ => bail!("a model of {c} channels takes no image file"),
-    };
-    let x = Tensor::from_vec(bytes, (1, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-    Ok(x.to_dtype(DType::F32)?.affine(1. / 127.5, -1.)?.contiguous()?)
+    let picture = langevin_data::picture(path, shape)?;
+    picture.notes.iter().for_each(|note| crate::talk!("{note}"));
+    Ok(picture.x)
 }
 
 /// What is drawn, and how.

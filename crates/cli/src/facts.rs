@@ -60,7 +60,8 @@ fn deviation(spec: &str, data: &dyn Dataset) -> candle_core::Result<f64> {
 /// The data of a run, in images of `shape` if one is given.
 fn read(run: &Run, shape: Option<Vec<usize>>, scaling: Scaling) -> candle_core::Result<Box<dyn Dataset>> {
     let _reading = Progress::named(&format!("reading {}", run.data.spec));
-    langevin_data::open(&run.data.spec, &Options { size: run.data.size, header: run.data.header, shape, scaling })
+    let options = Options { size: run.data.size, header: run.data.header, shape, scaling, ..Options::default() };
+    langevin_data::open(&run.data.spec, &options)
 }
 
 /// Tells the notes on the data of a run. Errors if they are not what the configuration takes them for, or cannot be learnt.

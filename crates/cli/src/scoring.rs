@@ -166,12 +166,41 @@ impl Plan {
 /// A data set in the shape that `model` takes, its notes told, and that it changed if it is what the model learnt; `option`
 /// names it.
 pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
-    let learnt = opened.learnt().filter(|own| whole(own) == whole(spec));
-    let size = opened.run.as_ref().filter(|_| learnt.is_some()).and_then(|run| run.data.size);
+    let data = read(opened, spec, option, false)?;
+    tell(spec, data.as_ref());
+    if is_learnt(opened, spec)
+        && let Some(what) = facts::changed(opened, data.as_ref())?
+    {
+        crate::talk!(
+            "warning: {spec} are not the data that the model learnt any more: they have {what}; give the data that it learnt with {option}"
+        );
+    }
+    Ok(data)
+}
+
+/// As [`open`], where few samples are wanted: images are decoded when they are asked for, and one that cannot be is an error
+/// then. Whether contents changed is not looked at.
+pub fn open_some(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
+    let data = read(opened, spec, option, true)?;
+    let learnt = opened.facts.as_ref().filter(|_| is_learnt(opened, spec));
+    if learnt.is_some_and(|facts| facts.samples != data.len()) {
+        return open(opened, spec, option); // without the images that could not be decoded when the model learnt the others
+    }
+    tell(spec, data.as_ref());
+    Ok(data)
+}
+
+/// Whether `spec` is what the model learnt.
+fn is_learnt(opened: &Opened, spec: &str) -> bool {
+    opened.learnt().is_some_and(|own| whole(&own) == whole(spec))
+}
+
+fn read(opened: &Opened, spec: &str, option: &str, on_demand: bool) -> Result<Box<dyn Dataset>> {
     let options = Options {
-        size,
+        size: opened.run.as_ref().filter(|_| is_learnt(opened, spec)).and_then(|run| run.data.size),
         shape: Some(opened.model.spec.shape.clone()),
         scaling: opened.scaling()?,
+        on_demand,
         ..Options::default()
     };
     let reading = Progress::named(&format!("reading {spec}"));
@@ -180,15 +209,11 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
         Err(e) => return usage(format!("{option} {spec}: {e}")),
     };
     reading.done();
-    for note in data.notes() {
-        crate::talk!("{spec}: {note}");
-    }
-    if let Some(what) = learnt.map(|_| facts::changed(opened, data.as_ref())).transpose()?.flatten() {
-        crate::talk!(
-            "warning: {spec} are not the data that the model learnt any more: they have {what}; give the data that it learnt with {option}"
-        );
-    }
     Ok(data)
+}
+
+fn tell(spec: &str, data: &dyn Dataset) {
+    data.notes().iter().for_each(|note| crate::talk!("{spec}: {note}"));
 }
 
 /// Detectors that are fitted one after another.
@@ -312,9 +337,7 @@ pub fn members(opened: &Opened, label: Option<u32>, data: &dyn Dataset) -> Resul
     };
     let mut places = vec![];
     for some in all.chunks(1000) {
-        let Some(labels) = data.get(some)?.labels else {
-            bail!("--class: the data do not say which class they are of")
-        };
+        let Some(labels) = data.labels(some)? else { bail!("--class: the data do not say which class they are of") };
         let labels: Vec<u32> = labels.to_vec1()?;
         places.extend(some.iter().zip(labels).filter(|(_, label)| *label == own).map(|(i, _)| *i));
     }

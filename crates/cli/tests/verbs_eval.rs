@@ -310,7 +310,7 @@ fn what_cannot_be_measured_is_one_sentence() {
     run("exact:gaussian-12d", "").fails(2, &["[2]", "[12]"]);
     run("exact:nine", "").fails(2, &["exact:nine", "exact:8-gaussians"]);
     run("exact:8-gaussians:warp", "").fails(2, &["warp", "edm"]);
-    dir.run("eval bits exact:8-gaussians --data nothing").fails(1, &["nothing"]);
+    dir.run("eval bits exact:8-gaussians --data nothing").fails(2, &["--data nothing"]);
     std::fs::write(dir.path("one.csv"), "a,b\n1,2\n").unwrap();
     dir.run("eval bits exact:8-gaussians --data one.csv").fails(2, &["one.csv", "1 samples", "takes 2"]);
 }

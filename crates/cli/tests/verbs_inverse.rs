@@ -130,7 +130,7 @@ fn each_mistake_is_one_sentence() {
     fails("m.safetensors --input i.png --mask half dps.scale=2", &["dps", "--method"]);
     fails("m.safetensors --input i.png --mask half sampler.name=heun", &["sampler.name", "--method"]);
     fails("m.safetensors --input i.png --task inpaint=half --measured", &["--measured"]);
-    fails("m.safetensors --data digits --mask half", &["[1, 28, 28]", "[1, 16, 16]"]);
+    fails("m.safetensors --data toy:rings --mask half", &["toy:rings", "[2]", "[1, 16, 16]"]);
     fails("c.safetensors --input i.png --mask half", &["--class 0 to 2"]);
     dir.run("inpaint m.safetensors --input nothing.png --mask half").fails(1, &["nothing.png"]);
     dir.run("inpaint m.safetensors --input i.png --mask half --out no/where.png").fails(1, &["no/where.png"]);

@@ -1,6 +1,7 @@
 //! IDX, the format of MNIST: a magic number (0, 0, type, dimensions), the sizes as big-endian u32, then the bytes.
 
 use crate::files::{self, MOST_BYTES};
+use crate::images::{MAX_SIDE, check_sides};
 use crate::{Images, spec::Split};
 use candle_core::Result;
 use std::io::Read;
@@ -51,6 +52,11 @@ fn payload(from: &mut dyn Read, name: &str, rank: usize) -> Result<(Vec<usize>, 
         head[4..].chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
     if dims.len() != rank {
         bail!("{name} is cut short in its header; fetch it again");
+    }
+    if let [_, h, w] = dims[..]
+        && h.max(w) > MAX_SIDE
+    {
+        check_sides(name, h, w)?; // before anything is read
     }
     let size = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).filter(|&n| n <= MOST_BYTES);
     let Some(size) = size else { bail!("{name} claims impossible sizes {dims:?}; it is damaged, fetch it again") };

@@ -26,6 +26,7 @@ mod images;
 mod loader;
 mod noise;
 mod npz;
+mod picture;
 mod rotate;
 mod shaped;
 mod spec;
@@ -36,6 +37,7 @@ pub use classes::{Relabelled, places};
 pub use facts::{Facts, list};
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
+pub use picture::{MaskFile, Picture, mask, picture};
 pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, open, path};
 pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
 
@@ -79,6 +81,10 @@ pub trait Dataset: Send + Sync {
     }
     /// The samples of these indices, in this order. An index of [`Dataset::len`] or above is an error.
     fn get(&self, idx: &[usize]) -> Result<Batch>;
+    /// The labels of these samples; cheaper than [`Dataset::get`] where samples have to be decoded.
+    fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {
+        Ok(self.get(idx)?.labels)
+    }
     /// What the user should know: files skipped and why, names of classes, constant columns.
     fn notes(&self) -> Vec<String> {
         vec![]

@@ -1,65 +1,100 @@
-//! NumPy's .npz as samplers write it: a zip of .npy files, `arr_0` uint8 [N, H, W, C] and `arr_1` integer labels [N].
+//! NumPy's .npz, a zip of .npy files: `arr_0` uint8 [N, H, W, C] with integer labels `arr_1` [N], or `arr_0` float [N, D].
+//!
+//! The formats: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
-use crate::Images;
-use crate::files::{self, read_up_to};
+use crate::files::{self, read_up_to, unpacked};
+use crate::images::check_sides;
+use crate::picture::channels_first;
+use crate::table::{Scaling, Table};
+use crate::{Dataset, Images};
 use candle_core::Result;
-use flate2::read::DeflateDecoder;
-use std::io::{Read, Seek, SeekFrom};
+use flate2::{CrcReader, read::DeflateDecoder};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
+use zip::{CompressionMethod, ZipArchive};
 
-/// What a zip without the 64-bit extension can hold.
-const MOST: u64 = u32::MAX as u64;
-
-/// The images, and labels if `arr_1` is there, of a .npz file.
-pub(crate) fn open(path: &Path) -> Result<Images> {
+/// The images with labels, where `arr_1` is there, or the rows of numbers of a .npz file.
+pub(crate) fn open(path: &Path, scaling: &Scaling) -> Result<Box<dyn Dataset>> {
     let name = path.display().to_string();
     drop(files::open(path)?); // its errors are those wanted here
-    match std::fs::File::open(path) {
-        Ok(mut file) => parse(&mut file, &name),
+    let open = || -> std::io::Result<_> {
+        let file = File::open(path)?;
+        Ok((file.metadata()?.len(), BufReader::new(file)))
+    };
+    let (length, file) = match open() {
+        Ok(open) => open,
         Err(e) => bail!("cannot open {name}: {e}"),
-    }
-}
-
-/// As [`open`], from any source that can seek.
-pub(crate) fn parse<R: Read + Seek>(file: &mut R, name: &str) -> Result<Images> {
-    let members = members(file, name)?;
-    let Some(member) = members.iter().find(|m| m.name == "arr_0.npy") else {
-        let found: Vec<&str> = members.iter().take(8).map(|m| m.name.trim_end_matches(".npy")).collect();
+    };
+    let Ok(zip) = ZipArchive::new(file) else {
+        bail!("{name} is not a .npz file or is cut short; write it again with np.savez");
+    };
+    let (mut archive, name) = (Archive { zip, length, name: &name }, name.as_str());
+    let Some(samples) = archive.array("arr_0")? else {
+        let found: Vec<String> = archive.names();
         bail!("{name} has no arr_0 but {found:?}; write it with np.savez(FILE, images), images uint8 [N, H, W, C]");
     };
-    let (dtype, dims, data) = array(file, member, name)?;
-    if !matches!(dtype.as_str(), "|u1" | "<u1" | ">u1") {
-        bail!(
-            "{name}: arr_0 has the dtype {dtype}, not uint8; save it as images.astype(np.uint8) with values 0 to 255"
-        );
+    let labels = archive.array("arr_1")?;
+    match (samples.dtype.trim_start_matches(['<', '>', '|', '=']), samples.dims.as_slice()) {
+        ("u1", _) => Ok(Box::new(images(samples, labels, name)?)),
+        ("f4" | "f8", &[_, d]) => {
+            let table = table(samples, d, name, scaling)?;
+            Ok(Box::new(match labels {
+                Some(_) => table.with_note("arr_1 is left out: rows of a table have no classes"),
+                None => table,
+            }))
+        }
+        (_, dims) => bail!(
+            "{name}: arr_0 has the dtype {}, not uint8, and the shape {dims:?}; save images as \
+             images.astype(np.uint8) with values 0 to 255, and rows of a table as float [N, D]",
+            samples.dtype
+        ),
     }
-    let (n, h, w, c) = match dims[..] {
+}
+
+fn images(samples: Array, labels: Option<Array>, name: &str) -> Result<Images> {
+    let (n, h, w, c) = match samples.dims[..] {
         [n, h, w, c] if c == 1 || c == 3 => (n, h, w, c),
         [n, h, w] => (n, h, w, 1),
-        _ => bail!("{name}: arr_0 has the shape {dims:?}; it must be [N, H, W, C] with 1 or 3 channels, or [N, H, W]"),
+        _ => bail!(
+            "{name}: arr_0 has the shape {:?}; it must be [N, H, W, C] with 1 or 3 channels, or [N, H, W]",
+            samples.dims
+        ),
     };
-    let labels = match members.iter().find(|m| m.name == "arr_1.npy") {
-        Some(member) => Some(labels(array(file, member, name)?, n, name)?),
-        None => None,
-    };
-    Images::new(name, [c, h, w], channels_first(&data, h * w, c), labels)
+    check_sides(name, h, w)?;
+    let labels = labels.map(|labels| self::labels(labels, n, name)).transpose()?;
+    Images::new(name, [c, h, w], channels_first(&samples.data, h * w, c), labels)
 }
 
-/// [N, H, W, C] to [N, C, H, W].
-pub(crate) fn channels_first(data: &[u8], area: usize, c: usize) -> Vec<u8> {
-    if c == 1 || area == 0 {
-        return data.to_vec();
+fn table(samples: Array, d: usize, name: &str, scaling: &Scaling) -> Result<Table> {
+    let Array { dtype, data, .. } = samples;
+    let big = dtype.starts_with('>');
+    let values: Vec<f64> = match dtype.ends_with("f4") {
+        true => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f64::from(if big { f32::from_be_bytes(b) } else { f32::from_le_bytes(b) }))
+            .collect(),
+        false => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| if big { f64::from_be_bytes(b) } else { f64::from_le_bytes(b) })
+            .collect(),
+    };
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        bail!("{name}: row {}, column {} of arr_0 is {}, not a finite number", at / d, at % d, values[at]);
     }
-    let mut out = Vec::with_capacity(data.len());
-    for image in data.chunks_exact(area * c) {
-        for channel in 0..c {
-            out.extend(image[channel..].iter().step_by(c));
-        }
-    }
-    out
+    // an array has no names of its own: its columns are those of the model, in their order
+    let names = match scaling {
+        Scaling::Like(columns) if columns.names.len() == d => columns.names.clone(),
+        _ => (1..=d).map(|j| j.to_string()).collect(),
+    };
+    Table::new(name, names, values, scaling)
 }
 
-fn labels((dtype, dims, data): (String, Vec<usize>, Vec<u8>), n: usize, name: &str) -> Result<(Vec<u32>, usize)> {
+fn labels(Array { dtype, dims, data }: Array, n: usize, name: &str) -> Result<(Vec<u32>, usize)> {
     if dims != [n] {
         bail!("{name}: arr_1 has the shape {dims:?}, but there are {n} images; it must hold one label an image");
     }
@@ -89,94 +124,114 @@ fn labels((dtype, dims, data): (String, Vec<usize>, Vec<u8>), n: usize, name: &s
     Ok((labels, classes))
 }
 
-/// A file inside a zip.
-struct Member {
-    name: String,
-    deflated: bool,
-    packed: u64,
-    offset: u64,
+/// An array, its last dimension running fastest.
+struct Array {
+    dtype: String,
+    dims: Vec<usize>,
+    data: Vec<u8>,
 }
 
-/// What the zip's central directory, found from its end, lists.
-fn members<R: Read + Seek>(file: &mut R, name: &str) -> Result<Vec<Member>> {
-    const END: &[u8] = b"PK\x05\x06";
-    const END_SIZE: usize = 22;
-    let size = seek(file, SeekFrom::End(0), name)?;
-    let tail_at = size.saturating_sub(END_SIZE as u64 + u64::from(u16::MAX));
-    seek(file, SeekFrom::Start(tail_at), name)?;
-    let tail = read_up_to(file, MOST, name)?;
-    let last = tail.windows(END_SIZE).rposition(|w| w.starts_with(END));
-    let Some(end) = last.map(|at| &tail[at..]) else {
-        bail!("{name} is not a .npz file or is cut short; write it again with np.savez");
-    };
-    let (count, bytes, at) = (u16_at(end, 10), u32_at(end, 12), u32_at(end, 16));
-    seek(file, SeekFrom::Start(at), name)?;
-    let directory = read_up_to(file, bytes, name)?;
-    let mut rest = &directory[..];
-    let mut members = vec![];
-    for _ in 0..count {
-        if rest.len() < 46 || !rest.starts_with(b"PK\x01\x02") {
-            bail!("{name} is damaged: its list of arrays is cut short; write it again with np.savez");
-        }
-        let method = u16_at(rest, 10);
-        let (long, extra, comment) = (u16_at(rest, 28), u16_at(rest, 30), u16_at(rest, 32));
-        let text = rest.get(46..46 + long).unwrap_or_default();
-        if method != 0 && method != 8 {
-            bail!("{name}: its arrays are packed by method {method}; write it with np.savez or np.savez_compressed");
-        }
-        members.push(Member {
-            name: String::from_utf8_lossy(text).into_owned(),
-            deflated: method == 8,
-            packed: u32_at(rest, 20),
-            offset: u32_at(rest, 42),
-        });
-        rest = rest.get(46 + long + extra + comment..).unwrap_or_default();
-    }
-    Ok(members)
+/// A .npz file.
+struct Archive<'a> {
+    zip: ZipArchive<BufReader<File>>,
+    /// Bytes of the file.
+    length: u64,
+    name: &'a str,
 }
 
-/// dtype, shape and bytes of a .npy member.
-fn array<R: Read + Seek>(file: &mut R, member: &Member, name: &str) -> Result<(String, Vec<usize>, Vec<u8>)> {
-    let what = format!("{name}: {}", member.name);
-    seek(file, SeekFrom::Start(member.offset), name)?;
-    let local = read_up_to(file, 30, name)?;
-    if local.len() < 30 || !local.starts_with(b"PK\x03\x04") || member.packed == MOST {
-        bail!("{what} is damaged, or above 4 GiB; write the file again with np.savez");
+impl Archive<'_> {
+    /// The names of some arrays, for messages.
+    fn names(&self) -> Vec<String> {
+        let names = self.zip.file_names().filter_map(std::result::Result::ok);
+        names.take(8).map(|name| name.trim_end_matches(".npy").to_string()).collect()
     }
-    let skip = (u16_at(&local, 26) + u16_at(&local, 28)) as i64;
-    seek(file, SeekFrom::Current(skip), name)?;
-    let packed = file.take(member.packed);
-    let mut bytes: Box<dyn Read> =
-        if member.deflated { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
 
-    let head = read_up_to(&mut bytes, 10, &what)?;
+    /// The array `key`, its checksum found right; `None` if it is not there.
+    fn array(&mut self, key: &str) -> Result<Option<Array>> {
+        let what = format!("{}: {key}.npy", self.name);
+        let Some(index) = self.zip.index_for_name(&format!("{key}.npy")) else { return Ok(None) };
+        let member = match self.zip.by_index_raw(index) {
+            Ok(member) if !member.encrypted() => member,
+            Ok(_) => bail!("{what} is encrypted; write the file again with np.savez"),
+            Err(e) => bail!("{what} cannot be read: {e}; write the file again with np.savez"),
+        };
+        let (packed, crc) = (member.compressed_size().min(self.length), member.crc32());
+        // unpacked here: the zip crate would do it too, but only with a feature that candle would be built anew for
+        let bytes: Box<dyn Read> = match member.compression() {
+            CompressionMethod::Stored => Box::new(member),
+            CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(member)),
+            other => bail!("{what} is packed by {other}; write the file with np.savez or np.savez_compressed"),
+        };
+        let mut bytes = CrcReader::new(unpacked(bytes, packed));
+        let array = npy(&mut bytes, &what)?;
+        if bytes.crc().sum() != crc {
+            bail!("{what} is damaged: its checksum is not that of its contents; fetch or write the file again");
+        }
+        Ok(Some(array))
+    }
+}
+
+/// The array of a .npy file, which is read to its end.
+fn npy(bytes: &mut dyn Read, what: &str) -> Result<Array> {
+    let head = read_up_to(bytes, 10, what)?;
     if head.len() < 10 || !head.starts_with(b"\x93NUMPY") {
         bail!("{what} is not an array; write the file again with np.savez");
     }
     // Version 1 counts the header in 2 bytes, 2 and 3 in 4.
     let long = match head[6] {
-        1 => u16_at(&head, 8) as u64,
-        _ => {
-            let high = read_up_to(&mut bytes, 2, &what)?;
-            u32_at(&[&head[8..], &high, &[0, 0]].concat(), 0)
-        }
+        1 => u64::from(u16::from_le_bytes([head[8], head[9]])),
+        _ => match read_up_to(bytes, 2, what)?[..] {
+            [low, high] => u64::from(u32::from_le_bytes([head[8], head[9], low, high])),
+            _ => bail!("{what} is cut short; write the file again with np.savez"),
+        },
     };
-    let header = read_up_to(&mut bytes, long.min(1 << 16), &what)?;
+    let header = read_up_to(bytes, long.min(1 << 16), what)?;
     let header = String::from_utf8_lossy(&header);
     let Some((dtype, dims)) = described(&header) else {
         bail!("{what} has a header that cannot be read, {:?}", header.chars().take(80).collect::<String>());
     };
-    if header.contains("'fortran_order': True") {
-        bail!("{what} is in Fortran order; save np.ascontiguousarray(array)");
-    }
     let item: u64 = dtype.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(1);
-    let size = dims.iter().try_fold(item, |n, &d| n.checked_mul(d as u64)).filter(|&n| n <= MOST);
+    let item = if dtype.contains('U') { item.saturating_mul(4) } else { item };
+    let size = dims.iter().try_fold(item, |n, &d| n.checked_mul(d as u64)).filter(|&n| n <= files::MOST_BYTES);
     let Some(size) = size else { bail!("{what} claims the impossible shape {dims:?} of {dtype}") };
-    let data = read_up_to(&mut bytes, size, &what)?;
-    if (data.len() as u64) < size {
-        bail!("{what} is cut short: its shape {dims:?} needs {size} bytes, {} are there; write it again", data.len());
+    // one byte more, to see that there is none
+    let data = read_up_to(bytes, size + 1, what)?;
+    match (data.len() as u64).cmp(&size) {
+        std::cmp::Ordering::Less => bail!(
+            "{what} is cut short: its shape {dims:?} needs {size} bytes, {} are there; write it again",
+            data.len()
+        ),
+        std::cmp::Ordering::Greater => {
+            bail!("{what} has more bytes than the {size} of its shape {dims:?}; it is damaged, write it again")
+        }
+        std::cmp::Ordering::Equal => {}
     }
-    Ok((dtype, dims, data))
+    let data = match header.contains("'fortran_order': True") {
+        true => last_fastest(&data, &dims, item as usize),
+        false => data,
+    };
+    Ok(Array { dtype, dims, data })
+}
+
+/// An array in Fortran's order, the first dimension running fastest, in C's.
+fn last_fastest(data: &[u8], dims: &[usize], item: usize) -> Vec<u8> {
+    let strides = dims.iter().scan(item, |stride, &d| Some(std::mem::replace(stride, *stride * d)));
+    let strides: Vec<usize> = strides.collect();
+    let mut out = Vec::with_capacity(data.len());
+    let (mut index, mut at) = (vec![0; dims.len()], 0);
+    while out.len() < data.len() {
+        out.extend_from_slice(&data[at..at + item]);
+        for d in (0..dims.len()).rev() {
+            index[d] += 1;
+            at += strides[d];
+            if index[d] < dims[d] {
+                break;
+            }
+            at -= strides[d] * dims[d];
+            index[d] = 0;
+        }
+    }
+    out
 }
 
 /// dtype and shape from the Python dict that is a .npy header: {'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }
@@ -187,20 +242,4 @@ fn described(header: &str) -> Option<(String, Vec<usize>)> {
     let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
     let dims = sides.map(|side| side.parse().ok()).collect::<Option<Vec<usize>>>()?;
     Some((dtype.to_string(), dims))
-}
-
-fn seek<R: Seek>(file: &mut R, to: SeekFrom, name: &str) -> Result<u64> {
-    match file.seek(to) {
-        Ok(at) => Ok(at),
-        Err(e) => bail!("{name} cannot be read: {e}"),
-    }
-}
-
-/// Little-endian numbers; 0 beyond the end.
-fn u16_at(bytes: &[u8], at: usize) -> usize {
-    bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]) as usize)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 4).map_or(0, |b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
 }

@@ -1,7 +1,7 @@
 //! The images of another dataset, turned by quarters: `rotate:90=SPEC`.
 
 use crate::{Batch, Dataset, Kind};
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 /// Images turned clockwise; labels stay.
 pub(crate) struct Rotated {
@@ -59,6 +59,10 @@ impl Dataset for Rotated {
             _ => x.transpose(2, 3)?.contiguous()?.flip(&[2])?,
         };
         Ok(Batch { x, labels })
+    }
+
+    fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {
+        self.of.labels(idx)
     }
 
     fn notes(&self) -> Vec<String> {

@@ -1,12 +1,10 @@
 //! The images of another dataset, brought to the shape that a model takes.
 //!
-//! Colours become grey as in a folder of images, and grey is repeated in every channel; the shorter side is scaled to fit,
-//! and the rest cropped to the centre.
+//! They are cropped, scaled and made grey as the images of a folder are, and grey is repeated in every channel.
 
-use crate::npz::channels_first;
+use crate::picture::pixels;
 use crate::{Batch, Dataset, Kind};
 use candle_core::{Device, Result, Tensor};
-use image::imageops::FilterType;
 use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 
@@ -32,22 +30,14 @@ impl Shaped {
 
     /// One image `[C, H, W]` in [-1, 1].
     fn image(&self, x: &[f32]) -> Option<Vec<f32>> {
-        let ([c, h, w], [channels, height, width]) = (self.from, self.to);
+        let [c, h, w] = self.from;
         let byte = |p: usize| ((x.get(p).copied().unwrap_or(-1.) + 1.) * 127.5).round() as u8;
-        let pixels: Vec<u8> = (0..c * h * w).map(|i| byte(i % c * h * w + i / c)).collect(); // [H, W, C]
+        let bytes: Vec<u8> = (0..c * h * w).map(|i| byte(i % c * h * w + i / c)).collect(); // [H, W, C]
         let image = match c {
-            1 => DynamicImage::ImageLuma8(GrayImage::from_raw(w as u32, h as u32, pixels)?),
-            _ => DynamicImage::ImageRgb8(RgbImage::from_raw(w as u32, h as u32, pixels)?),
+            1 => DynamicImage::ImageLuma8(GrayImage::from_raw(w as u32, h as u32, bytes)?),
+            _ => DynamicImage::ImageRgb8(RgbImage::from_raw(w as u32, h as u32, bytes)?),
         };
-        let image = match (h, w) == (height, width) {
-            true => image,
-            false => image.resize_to_fill(width as u32, height as u32, FilterType::Lanczos3),
-        };
-        let bytes = match channels {
-            1 => image.into_luma8().into_raw(),
-            _ => channels_first(image.into_rgb8().as_raw(), height * width, 3),
-        };
-        Some(bytes.into_iter().map(|v| f32::from(v) / 127.5 - 1.).collect())
+        Some(pixels(image, self.to).into_iter().map(|v| f32::from(v) / 127.5 - 1.).collect())
     }
 }
 
@@ -79,6 +69,10 @@ impl Dataset for Shaped {
         let Some(images) = images else { bail!("images of shape {:?} are not what they say", self.from) };
         let [c, h, w] = self.to;
         Ok(Batch { x: Tensor::from_vec(images.concat(), (idx.len(), c, h, w), &Device::Cpu)?, labels })
+    }
+
+    fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {
+        self.of.labels(idx)
     }
 
     fn notes(&self) -> Vec<String> {

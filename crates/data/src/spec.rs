@@ -45,6 +45,9 @@ pub struct Options {
     pub scaling: Scaling,
     /// Whether the first line of a table is names; decided by what stands in it if `None`. Nothing else has one.
     pub header: Option<bool>,
+    /// Decode the images of a folder when they are asked for. Without it all are decoded at once, and those that cannot be
+    /// are left out; with it getting one of those is an error that names the file.
+    pub on_demand: bool,
 }
 
 /// A part of a dataset: `:train` (the default) or `:test`.
@@ -57,7 +60,7 @@ pub(crate) enum Split {
 /// The dataset that `spec` names.
 ///
 /// `NAME[:train|:test]`, with `=DIR` to read the files of that dataset from a folder; a folder of images; `FILE.npz`
-/// (`arr_0` uint8 [N, H, W, C], `arr_1` labels); `FILE.csv`; `toy:NAME[:train|:test]`; `noise:NAME[:train|:test]`; the images of any of these turned
+/// (`arr_0` uint8 [N, H, W, C], `arr_1` labels; or `arr_0` float [N, D], rows of a table); `FILE.csv`; `toy:NAME[:train|:test]`; `noise:NAME[:train|:test]`; the images of any of these turned
 /// clockwise, `rotate:90=SPEC`. See [`ALL`] for the names.
 pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     let data = open_as_is(spec, options)?;
@@ -70,7 +73,11 @@ pub fn open(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
 /// The same in the shape that it has.
 fn open_as_is(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     if let Some((degrees, of)) = spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')) {
-        return Ok(Box::new(Rotated::new(open_as_is(of, options)?, degrees)?));
+        let mut options = options.clone();
+        if let (Some([_, h, w]), "90" | "270") = (options.shape.as_deref_mut(), degrees) {
+            std::mem::swap(h, w);
+        }
+        return Ok(Box::new(Rotated::new(open_as_is(of, &options)?, degrees)?));
     }
     let Some((name, split, dir)) = named(spec) else { return open_path(spec, options) };
     let split = split?;
@@ -178,14 +185,10 @@ fn open_path(spec: &str, options: &Options) -> Result<Box<dyn Dataset>> {
     let path = Path::new(spec);
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
     if path.is_dir() {
-        let side = match options.shape.as_deref() {
-            Some(&[_, h, w]) if h == w => Some(h),
-            _ => None,
-        };
-        return Ok(Box::new(folder::open(path, options.size.or(side))?));
+        return Ok(Box::new(folder::open(path, options)?));
     }
     match ending.as_str() {
-        "npz" => return Ok(Box::new(npz::open(path)?)),
+        "npz" => return npz::open(path, &options.scaling),
         "csv" => return Ok(Box::new(table::open(path, &options.scaling, options.header)?)),
         "png" | "jpg" | "jpeg" | "gif" | "bmp" | "webp" if path.exists() => {
             bail!("{spec} is one image; give the folder that it is in")

@@ -277,6 +277,14 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The same table with something more to tell the user.
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+}
+
 impl Dataset for Table {
     fn kind(&self) -> Kind {
         Kind::Table

@@ -85,7 +85,9 @@ proptest! {
 fn savez(header: &str, data: &[u8]) -> Vec<u8> {
     let npy = [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), data].concat();
     let size = (npy.len() as u32).to_le_bytes();
-    let common = [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size, &size, &[9, 0, 0, 0]].concat();
+    let mut crc = flate2::Crc::new();
+    crc.update(&npy);
+    let common = [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &crc.sum().to_le_bytes(), &size, &size, &[9, 0, 0, 0]].concat();
     let mut out = [&b"PK\x03\x04"[..], &common, b"arr_0.npy", &npy].concat();
     let at = (out.len() as u32).to_le_bytes();
     let directory = [&b"PK\x01\x02\x14\x00"[..], &common, &[0; 14], b"arr_0.npy"].concat();

@@ -219,6 +219,12 @@ fn npy(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
+fn crc(data: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(data);
+    crc.sum()
+}
+
 /// A zip of uncompressed or deflated members, as np.savez and np.savez_compressed write.
 fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
     let (mut out, mut directory) = (vec![], vec![]);
@@ -231,7 +237,8 @@ fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
             data.clone()
         };
         let offset = out.len() as u32;
-        let mut common = vec![20, 0, 0, 0, if deflate { 8 } else { 0 }, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut common = vec![20, 0, 0, 0, if deflate { 8 } else { 0 }, 0, 0, 0, 0, 0];
+        common.extend(crc(data).to_le_bytes());
         common.extend((packed.len() as u32).to_le_bytes());
         common.extend((data.len() as u32).to_le_bytes());
         common.extend([name.len() as u8, 0, 0, 0]);

@@ -148,6 +148,15 @@ fn transfer(http: &Http, meta: &Meta, part: &Path, have: u64, told: &dyn Fn(u64)
             let why = if page { PAGE } else { "the server sends more bytes than it announced" };
             return Err(Error::new(Kind::Damaged, why).into());
         }
+        if meta.size.is_none() && done > http.most_unannounced {
+            drop_file(part)?;
+            let why = format!(
+                "the server does not say how long the file is, and has sent more than {} bytes; download it by \
+                 other means",
+                http.most_unannounced
+            );
+            return Err(Error::new(Kind::Answer, why).into());
+        }
         file.write_all(&piece[..n]).map_err(local)?;
     }
     if !page && meta.size.is_some_and(|size| done < size) {

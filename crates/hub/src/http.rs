@@ -59,6 +59,7 @@ pub(crate) struct Http {
     token: Option<HeaderValue>,
     patience: Duration,
     pause: Duration,
+    pub(crate) most_unannounced: u64,
 }
 
 impl Http {
@@ -76,7 +77,8 @@ impl Http {
             .timeout(settings.patience) // of a blocking client: for the answer, and for each piece of it
             .build()
             .map_err(|e| Error::new(Kind::Local, format!("no connection can be set up: {}", root(&e))))?;
-        Ok(Self { client, hub, token, patience: settings.patience, pause: settings.pause })
+        let Settings { patience, pause, most_unannounced, .. } = *settings;
+        Ok(Self { client, hub, token, patience, pause, most_unannounced })
     }
 
     /// `ENDPOINT/parts.../path`: a part is one segment whatever is in it, a path one for each of its names.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub patience: Duration,
     /// The pause before the second try; it doubles for each later one.
     pub pause: Duration,
+    /// The most bytes of a file whose length the server does not announce, as the Hub does of every file (1 GiB).
+    pub most_unannounced: u64,
 }
 
 impl Settings {
@@ -58,6 +60,7 @@ impl Settings {
             offline: yes("HF_HUB_OFFLINE"),
             patience: Duration::from_secs_f64(patience),
             pause: Duration::from_millis(500),
+            most_unannounced: 1 << 30,
         })
     }
 }

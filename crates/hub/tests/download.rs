@@ -35,6 +35,7 @@ impl Place {
             offline: false,
             patience: Duration::from_secs(1),
             pause: Duration::from_millis(1),
+            most_unannounced: 1 << 20,
         };
         Self { hub, home, settings }
     }
@@ -250,6 +251,21 @@ fn wrong_contents_are_refused() {
     assert!(fs::read_dir(p.blob("")).unwrap().next().is_none(), "and not kept");
     p.hub.faults(Faults::default());
     p.repo("a/m").file("big.txt").unwrap();
+}
+
+#[test]
+fn a_file_of_no_announced_length_has_a_bound() {
+    let mut p = Place::new();
+    p.hub.faults(Faults { unannounced: true, ..Default::default() });
+    for (most, file) in [(WEIGHTS as u64, "unet/w.safetensors"), (WEIGHTS as u64, "big.txt")] {
+        p.settings.most_unannounced = most - 1;
+        let words = ["does not say how long", &(most - 1).to_string(), "by other means"];
+        p.fails(p.repo("a/m").file(file), Kind::Answer, &words);
+        assert!(fs::read_dir(p.blob("")).unwrap().next().is_none(), "nothing is left of it");
+        p.settings.most_unannounced = most;
+        assert_eq!(fs::read(p.repo("a/m").file(file).unwrap()).unwrap(), bytes(WEIGHTS));
+        fs::remove_dir_all(&p.settings.cache).unwrap();
+    }
 }
 
 #[test]

@@ -9,6 +9,11 @@ use std::collections::HashMap;
 /// A value's number in its [`Pickle`].
 pub(crate) type Id = usize;
 
+/// Opcodes that any pickle may have, some ten thousands of tensors; and bytes of a file for each that it may have beyond.
+/// An opcode of one byte can take a hundred bytes of memory, and weights have few for their length.
+const ALWAYS_READ: usize = 1 << 21;
+const BYTES_AN_OPCODE: usize = 128;
+
 /// What a pickle is made of.
 #[derive(Debug)]
 pub(crate) enum Value {
@@ -40,12 +45,18 @@ impl Pickle {
         &self.values[id]
     }
 
-    /// Reads a pickle up to its STOP; what follows is ignored.
+    /// Reads a pickle of a file of `length` bytes, up to its STOP; what follows is ignored.
     ///
     /// Errors in a few words, without the name of the file.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
+    pub fn parse(bytes: &[u8], length: usize) -> Result<Self> {
         let mut machine = Machine { rest: bytes, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
-        while machine.step()? {}
+        let mut left = ALWAYS_READ.max(length / BYTES_AN_OPCODE);
+        while machine.step()? {
+            left -= 1;
+            if left == 0 {
+                bail!("the pickle has more parts than weights of that size need; save the weights alone");
+            }
+        }
         let top = machine.pop()?;
         Ok(Self { values: machine.values, top })
     }
@@ -247,7 +258,7 @@ mod tests {
     fn a_dict_of_numbers_and_texts_is_read() -> Result<()> {
         // pickle.dumps({"a": -2, "b": (300, [1, "x"])}, 2), its memo's puts left out but one
         let p =
-            Pickle::parse(b"\x80\x02}q\x00(X\x01\0\0\0aJ\xfe\xff\xff\xffX\x01\0\0\0bM\x2c\x01](K\x01U\x01xe\x86u.")?;
+            Pickle::parse(b"\x80\x02}q\x00(X\x01\0\0\0aJ\xfe\xff\xff\xffX\x01\0\0\0bM\x2c\x01](K\x01U\x01xe\x86u.", 0)?;
         let Value::Dict(pairs) = p.get(p.top) else { panic!() };
         assert_eq!(pairs.len(), 2);
         assert!(matches!(p.get(pairs[0].1), Value::Int(-2)));
@@ -263,17 +274,30 @@ mod tests {
         for bytes in
             [b"" as &[u8], b".", b"\x80", b"(", b"t.", b"e.", b"h\0.", b"X\xff\xff\xff\xff", b"K", b"Q.", b"(a."]
         {
-            assert!(Pickle::parse(bytes).is_err(), "{bytes:?}");
+            assert!(Pickle::parse(bytes, 0).is_err(), "{bytes:?}");
         }
-        assert!(Pickle::parse(b"(K\x01e.").is_err()); // below the mark there is nothing
+        assert!(Pickle::parse(b"(K\x01e.", 0).is_err()); // below the mark there is nothing
         let mut nested = vec![b'N'; 1];
         nested.extend(std::iter::repeat_n(0x85, 1_000_000)); // tuples of tuples, and so on
         nested.push(b'.');
-        assert_eq!(Pickle::parse(&nested)?.values.len(), 1_000_001);
+        assert_eq!(Pickle::parse(&nested, 0)?.values.len(), 1_000_001);
         let mut doubled = b"N".to_vec();
         doubled.extend(b"q\0h\0\x86".repeat(100)); // 2^100 values, were they copied
         doubled.push(b'.');
-        assert_eq!(Pickle::parse(&doubled)?.values.len(), 101);
+        assert_eq!(Pickle::parse(&doubled, 0)?.values.len(), 101);
         Ok(())
+    }
+
+    /// Each opcode of one byte takes many bytes of memory: there may be as many as weights of the file's size need.
+    #[test]
+    fn more_opcodes_than_weights_need_are_refused() {
+        for one in [&b"N"[..], b"(", b"]", b")", b"N\x94", b"K\x01\x85"] {
+            let mut many = b"N".to_vec();
+            many.extend(one.repeat(ALWAYS_READ));
+            let why = |length| Pickle::parse(&many, length).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(why(many.len()).contains("more parts than weights"), "{}", why(many.len()));
+            // a file of many more tensors has room for them: it ends without STOP
+            assert!(why(4 * ALWAYS_READ * BYTES_AN_OPCODE).contains("cut short"));
+        }
     }
 }

@@ -110,8 +110,17 @@ pub fn parse(bytes: &[u8]) -> Result<Contents> {
     Ok(contents)
 }
 
+/// A header up to this length is read in any case; a longer one must not be longer than the numbers. Reading one takes about
+/// ten times its length.
+const HEADER: u64 = 16 << 20;
+
 /// As [`parse`], but numbers that are not finite are taken as they are.
 pub fn parse_any(bytes: &[u8]) -> Result<Contents> {
+    let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    let numbers = (bytes.len() as u64).saturating_sub(8).checked_sub(header);
+    if header > HEADER && numbers.is_some_and(|numbers| header > numbers) {
+        bail!("is no file of weights, or damaged: its header is longer than its numbers");
+    }
     let file = SafeTensors::deserialize(bytes).or_else(|e| bail!("{}", what_is_wrong(bytes, &e)))?;
     let (length, header) = SafeTensors::read_metadata(bytes).or_else(|e| bail!("{}", what_is_wrong(bytes, &e)))?;
     if let Some(name) = bytes.get(8..8 + length).and_then(twice) {

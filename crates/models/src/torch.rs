@@ -28,7 +28,7 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     }
     let mut archive = Archive::open(bytes)?;
     let damaged = |e: Error| Error::Msg(format!("is damaged: {}", plain(&e)));
-    let pickle = Pickle::parse(archive.member("data.pkl")?).map_err(damaged)?;
+    let pickle = Pickle::parse(archive.member("data.pkl")?, bytes.len()).map_err(damaged)?;
     Reader { archive, pickle: &pickle, storages: BTreeMap::new(), left: 2 * bytes.len() }.tensors()
 }
 

@@ -116,6 +116,9 @@ fn damaged_files_are_one_sentence_each() -> Result<()> {
         assert!(text.contains(from) && from.len() == to.len(), "{from}");
         check(&[&good[..8], text.replacen(from, to, 1).as_bytes(), &good[8 + header..]].concat(), says);
     };
+    // a header that would take hundreds of MB, with next to no numbers
+    let long = [text.as_bytes(), &b" ".repeat(17 << 20)].concat();
+    check(&[&(long.len() as u64).to_le_bytes()[..], &long, &good[8 + header..]].concat(), "longer than its numbers");
     edit("langevin.model", "langevin.modem", "not written by this program");
     edit("{\"__meta", "[\"__meta", "is not a safetensors file");
     edit("\"data_offsets\":[0,", "\"data_offsets\":[9,", "damaged");

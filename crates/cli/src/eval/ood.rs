@@ -85,7 +85,7 @@ struct Set {
 impl Set {
     /// The places of the samples of each class.
     fn classes(&self) -> Result<Vec<(String, Vec<usize>)>> {
-        let Some(labels) = self.data.get(&self.idx)?.labels else { return Ok(vec![]) };
+        let Some(labels) = self.data.labels(&self.idx)? else { return Ok(vec![]) };
         let labels = to_host(&labels)?;
         let of = |class: usize| -> Vec<usize> {
             labels.iter().enumerate().filter(|(_, label)| **label == class as f64).map(|(i, _)| i).collect()

@@ -10,6 +10,7 @@ use crate::open::{self, Opened};
 use crate::output::{self, Grid};
 use crate::progress::Progress;
 use crate::run::{Usage, usage};
+use crate::scoring;
 use crate::stop;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -18,7 +19,6 @@ use langevin_data::Kind;
 use langevin_dynamics::inverse::{AnyMethod, AnyTask, Mask, MaskName, Measured, Operator};
 use langevin_models::ModelSpec;
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,13 @@ use std::sync::Arc;
 /// Fill in the hidden part of pictures; enlarge, sharpen or colour them
 #[derive(Parser)]
 #[command(after_long_help = "\
-MASK is wide, narrow, super-resolve, lines, half, expand, or an image file: white where the picture is to be filled \
-in, black where it is known. Methods, best for exact samples first: mcmc (on the posterior energy), repaint, dps, \
-replace; see langevin list methods, and change their options with METHOD.KEY=VALUE.
+MASK is wide, narrow, super-resolve, lines, half, expand, or an image file: white (a grey level of 128 or more) where \
+the picture is to be filled in; black or transparent where it is known. In a file whose visible part has one colour, \
+such as a layer with strokes of a brush, alpha is the mask: opaque (128 or more) is filled in. A mask of another size is \
+cropped and scaled like the picture, and a pixel is filled in if half of what it covers is.
+
+Methods, best for exact samples first: mcmc (on the posterior energy), repaint, dps, replace; see langevin list methods, \
+and change their options with METHOD.KEY=VALUE.
 
 The picture has a row for each method (with --data, for each image, and a column for each method): the input, what was \
 measured of it, the samples. With --table it is PSNR and SSIM of the samples, with standard errors, for every mask and \
@@ -53,16 +57,16 @@ pub struct Inpaint {
     /// Changes: sampler.steps (noise levels, 100), sampler.grid, METHOD.KEY such as repaint.jump=10
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// The picture
+    /// The picture, read as the images of a folder are: turned upright, transparency over white, cropped and scaled
     #[arg(long, value_name = "IMAGE")]
     pub input: Option<PathBuf>,
     /// Turn dark and light of the picture over: ink on white paper for a model of white on black
     #[arg(long, requires = "input")]
     pub invert: bool,
-    /// Pictures of a data set in its place: the first N of it
+    /// Pictures of a data set in its place: the first N of it, cropped and scaled if they have another size
     #[arg(long, value_name = "SPEC", conflicts_with = "measured")]
     pub data: Option<String>,
-    /// What is hidden: a mask's name, or an image that is white there
+    /// What is hidden: a mask's name, or an image that is white there (see below)
     #[arg(long, value_name = "MASK", conflicts_with = "task")]
     pub mask: Option<String>,
     /// Another measurement: superres=FACTOR, deblur=PIXELS, colour (see langevin list tasks)
@@ -351,7 +355,7 @@ fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
     Ok(task.get().operator(&spec.shape).map_err(|why| wrong(why.to_string()))?.into())
 }
 
-/// The mask in an image file: hidden where it is white.
+/// The mask in an image file.
 fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
     if !path.is_file() {
         let names: Vec<_> = MaskName::ALL.iter().map(|name| name.name()).collect();
@@ -362,23 +366,20 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
         ));
     }
     let [c, h, w] = spec.shape[..] else { return usage("--mask: this model is not one of images") };
-    let white = to_host(&image(path, &[1, h, w])?)?;
-    let known = Tensor::from_iter(white.iter().map(|v| f64::from(u8::from(*v <= 0.))), &Device::Cpu)?;
+    let mask = match langevin_data::mask(path, h, w) {
+        Ok(mask) => mask,
+        Err(why) => return usage(format!("--mask {why}")),
+    };
+    mask.notes.iter().for_each(|note| crate::talk!("{note}"));
+    let known = Tensor::from_iter(mask.hidden.iter().map(|hidden| f64::from(u8::from(!hidden))), &Device::Cpu)?;
     let known = known.reshape((1, 1, h, w))?.broadcast_as((1, c, h, w))?.contiguous()?;
     Ok(Arc::new(Mask::new(&known)?))
 }
 
-/// The first images of a data set, which must be as the model's are.
+/// The first images of a data set in the shape that the model takes.
 fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
-    let (shape, n) = (&opened.model.spec.shape, args.number);
-    let reading = Progress::named(&format!("reading {name}"));
-    let data =
-        langevin_data::open(name, &langevin_data::Options { size: shape.last().copied(), ..Default::default() })?;
-    reading.done();
-    if data.shape() != shape {
-        return usage(format!("--data {name}: its samples are {:?}, those of the model {shape:?}", data.shape()));
-    }
-    let idx: Vec<usize> = (0..n.min(data.len())).collect();
+    let data = scoring::open_some(opened, name, "--data")?;
+    let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
     let labels = match &args.guiding.class {
         None => classes::labels(opened, data.as_ref(), &idx, &format!("--data {name}"))?,
         Some(_) => None,

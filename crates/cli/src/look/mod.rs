@@ -102,7 +102,7 @@ impl Subject {
         if n == 0 {
             return usage("-n 0: give at least 1");
         }
-        let data = scoring::open(opened, spec, "--data")?;
+        let data = scoring::open_some(opened, spec, "--data")?;
         let idx = scoring::choose(&scoring::members(opened, label, data.as_ref())?, n, SHOWN);
         Ok((data, idx))
     }

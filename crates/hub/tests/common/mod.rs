@@ -43,6 +43,8 @@ pub struct Faults {
     pub listing: Option<String>,
     /// So many pages of the listing say that there is another one, the same again.
     pub pages: usize,
+    /// No answer says how long it is.
+    pub unannounced: bool,
     /// Pause after each KiB of a file.
     pub slow: Option<Duration>,
 }
@@ -161,10 +163,16 @@ impl Hub {
             reply = Reply { file: true, ..Reply::new(200, "<html>log in</html>") };
             head += "Content-Type: text/html\r\n";
         }
+        if faults.unannounced {
+            reply.headers.remove("X-Linked-Size");
+        } else {
+            let length = reply.body.len().to_string();
+            reply = reply.with("Content-Length", &length);
+        }
         for (name, value) in &reply.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        head += &format!("Content-Length: {}\r\n\r\n", reply.body.len());
+        head += "\r\n";
         stream.write_all(head.as_bytes()).ok()?;
         if method == "HEAD" {
             return Some(());

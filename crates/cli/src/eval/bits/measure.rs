@@ -5,7 +5,6 @@ use crate::classes;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
 use crate::open::Opened;
-use crate::progress::Progress;
 use crate::run::usage;
 use crate::scoring;
 use anyhow::{Result, bail};
@@ -56,25 +55,7 @@ impl<'a> Task<'a> {
     pub fn of(args: &'a Bits, opened: &'a Opened) -> Result<Self> {
         let model = &opened.model;
         let spec = &model.spec;
-        let size = match spec.shape.as_slice() {
-            [_, h, w] if h == w => Some(*h),
-            _ => None,
-        };
-        let reading = Progress::named(&format!("reading {}", args.data));
-        let data: Arc<dyn Dataset> = langevin_data::open(
-            &args.data,
-            &langevin_data::Options { size, scaling: opened.scaling()?, ..Default::default() },
-        )?
-        .into();
-        reading.done();
-        if data.shape() != spec.shape {
-            return usage(format!(
-                "--data {}: samples of shape {:?}, and the model has {:?}",
-                args.data,
-                data.shape(),
-                spec.shape
-            ));
-        }
+        let data: Arc<dyn Dataset> = scoring::open_some(opened, &args.data, "--data")?.into();
         let t = args.t_min.unwrap_or(spec.process.get().span().0);
         let (low, high) = spec.process.get().span();
         if !(t >= low && t < high) {
@@ -104,9 +85,6 @@ impl<'a> Task<'a> {
                 places[i] + 1,
                 constant.join(", ")
             ));
-        }
-        for note in data.notes() {
-            crate::talk!("{}: {note}", args.data);
         }
         let labels = match (spec.classes, &args.class) {
             (None, None) => None,
