@@ -159,7 +159,7 @@ impl Dataset for Folder {
     fn get(&self, idx: &[usize]) -> Result<Batch> {
         check_indices(idx, self.len())?;
         let images = idx.par_iter().map(|&i| self.pixels(i)).collect::<Result<Vec<_>>>()?;
-        batch(self.shape, images.iter().map(AsRef::as_ref), self.labels(idx)?)
+        batch(self.shape, images.iter().map(|image| &**image), self.labels(idx)?)
     }
 
     fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {

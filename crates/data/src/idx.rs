@@ -1,7 +1,7 @@
 //! IDX, the format of MNIST: a magic number (0, 0, type, dimensions), the sizes as big-endian u32, then the bytes.
 
 use crate::files::{self, MOST_BYTES};
-use crate::images::{MAX_SIDE, check_sides};
+use crate::images::MAX_SIDE;
 use crate::{Images, spec::Split};
 use candle_core::Result;
 use std::io::Read;
@@ -53,10 +53,9 @@ fn payload(from: &mut dyn Read, name: &str, rank: usize) -> Result<(Vec<usize>, 
     if dims.len() != rank {
         bail!("{name} is cut short in its header; fetch it again");
     }
-    if let [_, h, w] = dims[..]
-        && h.max(w) > MAX_SIDE
-    {
-        check_sides(name, h, w)?; // before anything is read
+    // before anything is read
+    if let Some(side) = dims[1..].iter().find(|&&side| side > MAX_SIDE) {
+        bail!("{name} claims images with a side of {side} pixels, and {MAX_SIDE} are the most; fetch it again");
     }
     let size = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).filter(|&n| n <= MOST_BYTES);
     let Some(size) = size else { bail!("{name} claims impossible sizes {dims:?}; it is damaged, fetch it again") };

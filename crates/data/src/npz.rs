@@ -69,19 +69,11 @@ fn images(samples: Array, labels: Option<Array>, name: &str) -> Result<Images> {
 fn table(samples: Array, d: usize, name: &str, scaling: &Scaling) -> Result<Table> {
     let Array { dtype, data, .. } = samples;
     let big = dtype.starts_with('>');
+    let single = |&b: &[u8; 4]| f64::from(if big { f32::from_be_bytes(b) } else { f32::from_le_bytes(b) });
+    let double = |&b: &[u8; 8]| if big { f64::from_be_bytes(b) } else { f64::from_le_bytes(b) };
     let values: Vec<f64> = match dtype.ends_with("f4") {
-        true => data
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&b| f64::from(if big { f32::from_be_bytes(b) } else { f32::from_le_bytes(b) }))
-            .collect(),
-        false => data
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&b| if big { f64::from_be_bytes(b) } else { f64::from_le_bytes(b) })
-            .collect(),
+        true => data.as_chunks().0.iter().map(single).collect(),
+        false => data.as_chunks().0.iter().map(double).collect(),
     };
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
         bail!("{name}: row {}, column {} of arr_0 is {}, not a finite number", at / d, at % d, values[at]);
@@ -164,6 +156,10 @@ impl Archive<'_> {
         };
         let mut bytes = CrcReader::new(unpacked(bytes, packed));
         let array = npy(&mut bytes, &what)?;
+        // the checksum is that of all of it
+        if let Err(e) = std::io::copy(&mut bytes, &mut std::io::sink()) {
+            bail!("{what} is damaged or cut short ({e}); fetch or write the file again");
+        }
         if bytes.crc().sum() != crc {
             bail!("{what} is damaged: its checksum is not that of its contents; fetch or write the file again");
         }
@@ -171,7 +167,7 @@ impl Archive<'_> {
     }
 }
 
-/// The array of a .npy file, which is read to its end.
+/// The array of a .npy file.
 fn npy(bytes: &mut dyn Read, what: &str) -> Result<Array> {
     let head = read_up_to(bytes, 10, what)?;
     if head.len() < 10 || !head.starts_with(b"\x93NUMPY") {
@@ -194,17 +190,9 @@ fn npy(bytes: &mut dyn Read, what: &str) -> Result<Array> {
     let item = if dtype.contains('U') { item.saturating_mul(4) } else { item };
     let size = dims.iter().try_fold(item, |n, &d| n.checked_mul(d as u64)).filter(|&n| n <= files::MOST_BYTES);
     let Some(size) = size else { bail!("{what} claims the impossible shape {dims:?} of {dtype}") };
-    // one byte more, to see that there is none
-    let data = read_up_to(bytes, size + 1, what)?;
-    match (data.len() as u64).cmp(&size) {
-        std::cmp::Ordering::Less => bail!(
-            "{what} is cut short: its shape {dims:?} needs {size} bytes, {} are there; write it again",
-            data.len()
-        ),
-        std::cmp::Ordering::Greater => {
-            bail!("{what} has more bytes than the {size} of its shape {dims:?}; it is damaged, write it again")
-        }
-        std::cmp::Ordering::Equal => {}
+    let data = read_up_to(bytes, size, what)?;
+    if (data.len() as u64) < size {
+        bail!("{what} is cut short: its shape {dims:?} needs {size} bytes, {} are there; write it again", data.len());
     }
     let data = match header.contains("'fortran_order': True") {
         true => last_fastest(&data, &dims, item as usize),

@@ -264,7 +264,7 @@ pub(crate) fn channels_first(data: &[u8], area: usize, c: usize) -> Vec<u8> {
 pub struct Picture {
     /// f32 `[1, C, H, W]`, v / 127.5 - 1.
     pub x: Tensor,
-    /// What the user should know: that it was scaled or cropped, or is nearly black.
+    /// What the user should know: that it is nearly black.
     pub notes: Vec<String>,
 }
 
@@ -275,7 +275,7 @@ pub fn picture(path: &Path, shape: &[usize]) -> Result<Picture> {
         bail!("{}: samples of shape {shape:?} are made of no image file", path.display())
     };
     let read = with_image(path, |image| {
-        let notes = notes(path, &image, height, width);
+        let notes = notes(path, &image);
         let bytes = match c {
             4 => {
                 let image = DynamicImage::ImageRgba8(crop(image, height, width).into_rgba8());
@@ -297,16 +297,10 @@ fn or_bail<T>(read: std::result::Result<T, Unreadable>) -> Result<T> {
     }
 }
 
-/// What to say of an image that is brought to `height` x `width`.
-fn notes(path: &Path, image: &DynamicImage, height: usize, width: usize) -> Vec<String> {
-    let (h, w) = (image.height() as usize, image.width() as usize);
-    let size = match (h, w) == (height, width) {
-        true => None,
-        false if h * width == w * height => Some(format!("scaled from {h}x{w} to {height}x{width}")),
-        false => Some(format!("scaled and cropped from {h}x{w} to {height}x{width}")),
-    };
+/// What to say of an image that is taken alone.
+fn notes(path: &Path, image: &DynamicImage) -> Vec<String> {
     let dark = is_deep(image.color()).then(|| too_dark(1, largest_value(image))).flatten();
-    size.into_iter().chain(dark).map(|note| format!("{}: {note}", path.display())).collect()
+    dark.into_iter().map(|note| format!("{}: {note}", path.display())).collect()
 }
 
 /// A mask that an image file holds.
@@ -324,7 +318,7 @@ pub struct MaskFile {
 /// transparent has one colour, alpha is the mask, and what is opaque is hidden. An error where nothing is.
 pub fn mask(path: &Path, height: usize, width: usize) -> Result<MaskFile> {
     let read = with_image(path, |image| {
-        let mut notes = notes(path, &image, height, width);
+        let mut notes = notes(path, &image);
         let by_alpha = image.color().has_alpha() && is_one_colour(&image);
         if by_alpha {
             notes.push(format!("{}: all of it has one colour, so what is opaque is hidden", path.display()));

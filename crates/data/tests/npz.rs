@@ -151,7 +151,8 @@ fn rows_of_numbers_are_a_table() {
         assert_eq!((table.kind(), table.len(), table.shape()), (Kind::Table, 3, &[3][..]));
         assert_eq!(numbers(&*table), flat().map(|v| v as f32).collect::<Vec<_>>(), "{dtype}");
         let own = opened(&file, Scaling::Own).unwrap();
-        assert_eq!(own.columns().unwrap().mean, [3., 20., -2.5 / 3.]);
+        let means = &own.columns().unwrap().mean;
+        assert!(means[..2] == [3., 20.] && (means[2] + 2.5 / 3.).abs() < 1e-12, "{means:?}");
         assert!(numbers(&*own).iter().sum::<f32>().abs() < 1e-5);
         // in the order of the model's columns
         let names = ["a", "b", "c"].map(String::from).to_vec();
@@ -180,7 +181,6 @@ fn what_is_no_image_is_refused() {
         ("<f4", "(16,)", 64, "[16]"),
         ("|b1", "(1, 4, 4)", 16, "not uint8"),
         ("<U4", "(1,)", 16, "not uint8"),
-        ("|u1", "(1, 4, 4)", 17, "more bytes"),
     ] {
         let file = savez(&[("arr_0", npy(dtype, false, shape, &vec![0; bytes]))], By::Stored);
         let why = opened(&file, Scaling::Own).err().unwrap();
@@ -217,11 +217,11 @@ fn packed_data_are_bounded_by_their_size() {
     let header = |n: u32, h: u32, w: u32| [0x803, n, h, w].map(u32::to_be_bytes).concat();
     fs::write(dir.path().join("train-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 7]).unwrap();
     for (header, words) in [
-        (header(1, 60_000, 60_000), "60000x60000 pixels are too large"),
-        (header(1, 4, 5_000), "4x5000 pixels are too large"),
+        (header(1, 60_000, 60_000), "a side of 60000 pixels"),
+        (header(1, 4, 5_000), "a side of 5000 pixels"),
         (header(72 << 20, 4, 4), "unpack it yourself"),
     ] {
-        let zeros = if words.contains("large") { vec![] } else { vec![0; 72 << 20] };
+        let zeros = if words.contains("side") { vec![] } else { vec![0; 72 << 20] };
         fs::write(dir.path().join("train-images-idx3-ubyte"), gz(&[header, zeros].concat())).unwrap();
         let why = open(&spec, &Options::default()).err().unwrap().to_string();
         assert!(why.contains(words) && why.contains("train-images"), "{why}");
