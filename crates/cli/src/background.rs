@@ -39,7 +39,8 @@ pub fn fitting(opened: &Opened, (option, path): (&str, &Path), x: Tensor, invert
 /// The background of the data that a model learnt, and their name; none if they are not there, or have no one background.
 fn of_data(opened: &Opened) -> Option<(String, f64)> {
     let spec = opened.learnt()?;
-    let options = Options { size: opened.model.spec.shape.last().copied(), ..Options::default() };
+    let shape = Some(opened.model.spec.shape.clone());
+    let options = Options { shape, on_demand: true, ..Options::default() };
     let data = langevin_data::open(&spec, &options).ok()?;
     let x = data.get(&langevin_data::spread(data.len(), SOME, SEED)).ok()?.x;
     let mut all =
