@@ -166,7 +166,7 @@ impl Plan {
 /// A data set in the shape that `model` takes, its notes told, and that it changed if it is what the model learnt; `option`
 /// names it.
 pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
-    let data = read(opened, spec, option, false)?;
+    let data = load(opened, spec, option, false)?;
     tell(spec, data.as_ref());
     if is_learnt(opened, spec)
         && let Some(what) = facts::changed(opened, data.as_ref())?
@@ -181,7 +181,7 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
 /// As [`open`], where few samples are wanted: images are decoded when they are asked for, and one that cannot be is an error
 /// then. Whether contents changed is not looked at.
 pub fn open_some(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
-    let data = read(opened, spec, option, true)?;
+    let data = load(opened, spec, option, true)?;
     let learnt = opened.facts.as_ref().filter(|_| is_learnt(opened, spec));
     if learnt.is_some_and(|facts| facts.samples != data.len()) {
         return open(opened, spec, option); // without the images that could not be decoded when the model learnt the others
@@ -195,7 +195,7 @@ fn is_learnt(opened: &Opened, spec: &str) -> bool {
     opened.learnt().is_some_and(|own| whole(&own) == whole(spec))
 }
 
-fn read(opened: &Opened, spec: &str, option: &str, on_demand: bool) -> Result<Box<dyn Dataset>> {
+fn load(opened: &Opened, spec: &str, option: &str, on_demand: bool) -> Result<Box<dyn Dataset>> {
     let options = Options {
         size: opened.run.as_ref().filter(|_| is_learnt(opened, spec)).and_then(|run| run.data.size),
         shape: Some(opened.model.spec.shape.clone()),
