@@ -202,7 +202,7 @@ pub fn of_run(dir: &Path) -> Result<Option<Facts>> {
 
 /// The facts in `text`; `what` is what an error calls it.
 pub fn parse(text: &str, what: &str) -> Result<Facts> {
-    serde_json::from_str(text).with_context(|| format!("{what}: what it says of the data cannot be read"))
+    serde_json::from_str(text).with_context(|| format!("{what}: what it keeps of the data is damaged"))
 }
 
 /// How the columns of a table were scaled, as weights of an earlier version say it.

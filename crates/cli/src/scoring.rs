@@ -126,9 +126,13 @@ pub fn learnt(opened: &Opened, spec: &str, apart: bool) -> Option<&'static str> 
     }
 }
 
-/// `spec` with an absolute path, as runs keep it.
+/// `spec` in the one way to write it: with the path that leads there without `..` and links.
 fn whole(spec: &str) -> String {
-    langevin_data::absolute(spec).unwrap_or(spec.into())
+    let path = langevin_data::path(spec);
+    match path.and_then(|path| Some((path, std::fs::canonicalize(path).ok()?))) {
+        Some((path, whole)) => format!("{}{}", &spec[..spec.len() - path.len()], whole.display()),
+        None => spec.into(),
+    }
 }
 
 /// Detectors, the data that they are fitted to, and what the model is told of every sample.

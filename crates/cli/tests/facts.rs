@@ -207,6 +207,10 @@ fn the_data_are_found_from_every_folder_and_where_they_moved() {
     at("x", &format!("train digits --data imgs --out ../run model.conditional=true {TINY}")).ok();
     assert!(config(&dir, "run").contains("/x/imgs\""), "{}", config(&dir, "run"));
     at("y", "train --resume ../run train.steps=3").ok();
+    // another way to write the path is the same data
+    let ood =
+        "eval ood ../run --data ../y/../x/imgs --ood imgs --class a --scores score-norms --levels 0.5 --fit-samples 2";
+    assert!(at("y", ood).stderr.contains("the model has learnt"), "{}", at("y", ood).stderr);
     // what lies there is no longer the same
     images(&dir.path("x/imgs"), "a", &[1]);
     let fit = "detect ../run imgs --scores score-norms --levels 0.5 --fit-samples 2 --alpha 0.6 --class a";
