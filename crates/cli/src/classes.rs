@@ -82,7 +82,8 @@ pub fn labels(opened: &Opened, data: &dyn Dataset, idx: &[usize], what: &str) ->
     Ok(labels.into_iter().map(|label| to.get(label as usize).copied()).collect())
 }
 
-/// The label that the class `label` of the model has in `data`; `None` where the data have no classes.
+/// The label that the class `label` of the model has in `data`; `None` where the data have no classes, or others that nobody
+/// can match, which is told.
 pub fn in_data(opened: &Opened, label: u32, data: &dyn Dataset) -> Result<Option<u32>> {
     let (Some(n), Some(theirs)) = (opened.model.spec.classes, data.classes()) else { return Ok(None) };
     let class = |names: &[String]| names.get(label as usize).cloned().unwrap_or(label.to_string());
@@ -96,11 +97,14 @@ pub fn in_data(opened: &Opened, label: u32, data: &dyn Dataset) -> Result<Option
                 list(names)
             )),
         },
-        (None, Some(names)) if theirs != n => usage(format!(
-            "--class {label}: the model does not name its {n} classes, and the data have the classes {}, so that they cannot \
-             be matched",
-            list(names)
-        )),
+        (None, Some(names)) if theirs != n => {
+            crate::talk!(
+                "--class {label}: the model does not name its {n} classes, which cannot be matched with those of the data, {}: \
+                 samples of all of these are taken",
+                list(names)
+            );
+            Ok(None)
+        }
         _ if (label as usize) < theirs => Ok(Some(label)),
         _ => usage(format!("--class {label}: the data have the classes 0 to {} alone", theirs.saturating_sub(1))),
     }

@@ -5,7 +5,7 @@ use crate::open::{self, Opened};
 use crate::run::{Usage, usage};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use langevin_data::Columns;
+use langevin_data::{Columns, list};
 use langevin_dynamics::likelihood::Constants;
 use langevin_dynamics::{Cond, Expression, Preconditioned};
 use langevin_models::ModelSpec;
@@ -33,10 +33,11 @@ impl Part {
             Some((model, class)) => (model, Some(class.trim().to_string())),
         };
         let opened = open::open(model, device)?;
-        if let (Some(_), None) = (opened.model.spec.classes, &class) {
+        if let (Some(n), None) = (opened.model.spec.classes, &class) {
             return usage(format!(
-                "--let {text}: this model has classes; add one of them as ,class=CLASS: {}",
-                classes::known(&opened)
+                "--let {text}: this model has classes; add one of them, ,class=0 to ,class={}{}",
+                n - 1,
+                opened.class_names().map(|names| format!(", or by name: {}", list(names))).unwrap_or_default()
             ));
         }
         let label = class.map(|class| classes::number(&opened, &class)).transpose();
