@@ -32,6 +32,11 @@ pub fn run(args: &Apply) -> Result<()> {
             return usage(format!("--what {what}: use {}", WHAT.join(", ")));
         }
     }
+    if args.energy.is_some() && !args.what.iter().any(|what| what == "energy" || what == "score") {
+        return usage(
+            "--energy: it makes an energy and its score, and --what asks for neither; add one of them, or leave it out",
+        );
+    }
     let form = args.energy.as_deref().map(form).transpose()?;
     output::writable(&args.output)?;
     let input = Input::read(&args.input, &device)?;

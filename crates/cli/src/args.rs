@@ -15,6 +15,7 @@ use std::path::PathBuf;
     name = "langevin",
     version,
     arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
     after_long_help = "\
 Examples:
   langevin train digits                     an energy of the digits inside this program, and samples
@@ -110,7 +111,7 @@ pub struct Train {
     /// A preset (see `langevin list presets`), toy:NAME, or a configuration FILE.toml
     #[arg(required_unless_present = "resume")]
     pub preset: Option<String>,
-    /// Changes of the configuration, such as train.steps=2000
+    /// Changes of the configuration, such as train.steps=2000, in any order
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
     /// Data to train on: NAME[:SPLIT], NAME=DIR, a folder of images, FILE.csv, FILE.npz, toy:NAME; a folder of the preset's data set
@@ -140,7 +141,8 @@ pub struct Train {
 #[command(after_long_help = "\
 MODEL is a run folder, RUN@STEP for its snapshot at that step, a weights file, a folder of diffusers, or \
 OWNER/NAME[@REVISION] of the Hugging Face Hub, or exact:8-gaussians and the like (`langevin list models`). A model of \
-diffusers is sampled by its own scheduler, unless sampler.name says otherwise.
+diffusers is sampled by its own scheduler, whose sampler.steps, sampler.clip and options can be changed, unless \
+sampler.name names a sampler of ours.
 
 A sample depends on its seed alone, not on the other samples. The exceptions are sampler.name=smc, whose samples are a \
 population, sampler.norms=batch of pc, and a ScoreSdeVeScheduler with noise=torch: there the samples of a batch share the \
@@ -179,7 +181,7 @@ pub struct Sample {
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     #[arg(required_unless_present_any = ["compose", "models"])]
     pub model: Option<String>,
-    /// Changes of the sampler, such as sampler.steps=50
+    /// Changes of the sampler, such as sampler.steps=50, in any order
     #[arg(value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
     /// Number of samples, with the seeds 0 to N-1 [default: 64]
@@ -324,7 +326,8 @@ pub struct Ema {
 /// Write a model as a folder that diffusers opens in Python
 #[derive(Parser)]
 #[command(after_long_help = "\
-A denoiser under process.name=table becomes a DDPMPipeline. What has no scheduler in diffusers, energies among it, \
+A denoiser trained with process.name=table, model.sigma_data=1, model.predict=eps (or v, or x0) and no classes becomes \
+a DDPMPipeline; where it does not, the keys that would have to be others are told. What has no scheduler in diffusers, energies among it, \
 comes with a short pipeline.py of its own and the noise levels of the run's sampler (heun or euler).
 
 Examples:

@@ -4,6 +4,7 @@ mod part;
 mod ratios;
 
 use crate::args::Sample;
+use crate::changes::Changes;
 use crate::draw::{self, Batch, Drawn, One};
 use crate::output::{self, Files, View};
 use crate::progress::Progress;
@@ -240,11 +241,17 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     };
     let particles = ratios::particles(args.estimate_ratios.flatten())?;
     let mut composition = Composition::of(args, text, device)?;
+    if let (Some(n), true) = (args.estimate_ratios.flatten(), composition.plan.is_empty()) {
+        return usage(format!(
+            "--estimate-ratios={n}: every part of \"{}\" is normalised, and nothing is left to estimate; leave it out",
+            composition.asked
+        ));
+    }
     let kind = composition.first()?.opened.kind();
     crate::sample::suits(args, kind)?;
     let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
     let usual: &[&str] = if has_energy && kind != Kind::Image { &BY_WEIGHTS } else { &CORRECTED };
-    let drawing = Drawing::of(None, &usual.iter().map(|s| s.to_string()).chain(own).collect::<Vec<_>>())?;
+    let drawing = Drawing::of(None).changed(&Changes::parse(usual)?)?.changed(&Changes::parse(&own)?)?;
     let sampler = drawing.sampler.sampler.get();
     if sampler.wants_consistency() {
         return usage("--compose: consistency functions cannot be composed; leave sampler.name out, or use smc");

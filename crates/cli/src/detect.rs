@@ -2,6 +2,7 @@
 
 use crate::args::Machine;
 use crate::guide;
+use crate::idle;
 use crate::open::{self, Opened};
 use crate::output;
 use crate::progress::Progress;
@@ -104,6 +105,8 @@ pub fn run(args: &Detect) -> Result<()> {
         }
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
+    args.held_out.iter().try_for_each(|spec| idle::ambiguous("--held-out", spec))?;
+    idle::ambiguous("DATA", &args.data)?;
     let mut plan = args.scoring.plan(&opened, &args.changes)?;
     let label = plan.label;
     let data = scoring::open(&opened, &args.data, "DATA")?;

@@ -4,11 +4,12 @@
 //! the same: it comes with a short one of its own, and the levels of noise of the run's sampler.
 
 use crate::args::Export;
+use crate::changes::Changes;
 use crate::open::{EXPORTED, Opened, RUN, STEP, open};
 use crate::run::{Drawing, usage};
 use anyhow::{Context, Result, bail};
 use langevin_dynamics::{Cond, Denoiser};
-use langevin_models::{Form, Head, ModelSpec, checkpoint, export};
+use langevin_models::{Form, Head, checkpoint, export};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -54,7 +55,7 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
     let mut index = json!({ "unet": ["diffusers", "UNet2DModel"] });
     let mut scheduler = export::scheduler(&model.spec);
     match &mut scheduler {
-        Some(config) => {
+        Ok(config) => {
             if !changes.is_empty() {
                 return usage(
                     "sampler.KEY=value: this model has a scheduler of diffusers, whose steps are chosen there",
@@ -66,9 +67,13 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
             index["_class_name"] = json!("DDPMPipeline");
             index["scheduler"] = json!(["diffusers", "DDPMScheduler"]);
         }
-        None => {
+        Err(lacks) => {
             index["_class_name"] = json!(["pipeline", "LangevinPipeline"]);
-            let drawing = Drawing::of(opened.run.as_ref(), changes)?;
+            let changes = Changes::parse(changes)?;
+            if let Some(change) = changes.first(|key| key == "noise") {
+                return usage(format!("`{change}`: the noise of an exported model is that of its user; leave it out"));
+            }
+            let drawing = Drawing::of(opened.run.as_ref()).changed(&changes)?;
             index["levels"] = levels(opened, &drawing)?;
             index["clip"] = json!(drawing.sampler.clip);
             index["from_zero"] = json!(model.spec.from_zero);
@@ -88,10 +93,15 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
                 }
             }
             save(&dir.join("pipeline.py"), PIPELINE)?;
+            crate::talk!(
+                "no DDPMPipeline means the same, so that samples come from a pipeline.py beside the network; a model trained \
+                 with {} as well becomes one",
+                lacks.join(", ")
+            );
         }
     }
     save(&dir.join("model_index.json"), &pretty(&index)?)?;
-    save(&dir.join("README.md"), &card(opened, scheduler.is_some())?)
+    save(&dir.join("README.md"), &card(opened, &scheduler.err().unwrap_or_default())?)
 }
 
 /// The levels of noise that the sampler visits, with what the network is told at each.
@@ -118,8 +128,9 @@ fn levels(opened: &Opened, drawing: &Drawing) -> Result<Value> {
     Ok(Value::Array(levels))
 }
 
-/// The model card.
-fn card(opened: &Opened, plain: bool) -> Result<String> {
+/// The model card; it `lacks` so many keys of what a `DDPMPipeline` draws from.
+fn card(opened: &Opened, lacks: &[&str]) -> Result<String> {
+    let plain = lacks.is_empty();
     let spec = &opened.model.spec;
     let what = match spec.head {
         Head::Energy => "an energy: the score is the negative gradient of a scalar made of the network's output",
@@ -146,7 +157,7 @@ fn card(opened: &Opened, plain: bool) -> Result<String> {
     };
     let why = if plain {
         ""
-    } else if export::scheduler(&ModelSpec { classes: None, ..spec.clone() }).is_some() {
+    } else if lacks == ["model.conditional=false"] {
         "\nThe pipeline of diffusers that means the same process tells its network no class, so samples come from \
          `pipeline.py`, which is in this folder: read it before you trust it.\n"
     } else {

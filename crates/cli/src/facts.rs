@@ -5,6 +5,7 @@
 
 use crate::args::Train;
 use crate::folder::Folder;
+use crate::idle;
 use crate::open::{COLUMNS, DATA, Opened};
 use crate::progress::Progress;
 use crate::run::{Run, usage};
@@ -40,6 +41,7 @@ pub fn begin(run: &mut Run, from: Option<&Opened>) -> Result<Data> {
         }
     }
     check(run, data.as_ref())?;
+    idle::of_data(run, data.as_ref())?;
     if let (true, Some(from)) = (run.model.conditional, from) {
         data = numbered_as(data, from)?;
     }

@@ -1,5 +1,8 @@
 //! The whole configuration of a run: a preset or a file, changed by dotted `key=value`s, read strictly.
 
+use crate::changes::{COMMON, Changes, apply};
+use crate::explain::explain;
+use crate::idle;
 use anyhow::{Context, Result, bail};
 use langevin_data::Facts;
 use langevin_dynamics::grid::{AnyGrid, Karras};
@@ -11,7 +14,7 @@ use langevin_ops::noise::Noise;
 use langevin_train::{AnyEma, AnyOptimiser, Denoising, TrainOptions, Trainer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
-use toml::{Table, Value};
+use toml::Table;
 
 /// The mistake is in what the user typed, not in what the program met: exit status 2.
 #[derive(Debug)]
@@ -180,21 +183,24 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// As `run` says, changed by `overrides` (`sampler.KEY=value` and `noise=value`).
-    pub fn of(run: Option<&Run>, overrides: &[String]) -> Result<Self> {
-        let own = run.map(|run| Self { noise: run.noise, sampler: run.sampler.clone() }).unwrap_or_default();
-        let mut table = Table::try_from(own)?;
-        for change in overrides {
-            let key = change.split(['.', '=']).next().unwrap_or_default().trim();
-            if !["sampler", "noise"].contains(&key) {
-                return usage(format!(
-                    "`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"
-                ));
-            }
-            apply(&mut table, change)?;
+    /// As `run` says, or as all samplers do by default.
+    pub fn of(run: Option<&Run>) -> Self {
+        run.map(|run| Self { noise: run.noise, sampler: run.sampler.clone() }).unwrap_or_default()
+    }
+
+    /// The same with `changes` made (`sampler.KEY=value` and `noise=value`).
+    pub fn changed(&self, changes: &Changes) -> Result<Self> {
+        if let Some(change) = changes.first(|key| !["sampler", "noise"].contains(&key.split('.').next().unwrap_or(key)))
+        {
+            return usage(format!(
+                "`{change}`: sampling changes sampler.KEY=value and noise=value only, such as sampler.steps=50"
+            ));
         }
+        let mut table = Table::try_from(self)?;
+        changes.apply(&mut table)?;
         let drawing: Self = read(table)?;
         drawing.sampler.check()?;
+        idle::of_sampler(&drawing.sampler.sampler, changes)?;
         Ok(drawing)
     }
 }
@@ -204,8 +210,8 @@ pub fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
     serde_path_to_error::deserialize(table).map_err(|e| {
         let path = e.path().to_string();
         let why = e.into_inner();
-        let why = why.message().trim();
-        Usage(if path == "." { why.to_string() } else { format!("{path}: {why}") }).into()
+        let why = explain(why.message().trim());
+        Usage(if path == "." { why } else { format!("{path}: {why}") }).into()
     })
 }
 
@@ -259,7 +265,6 @@ struct Common {
     #[serde(default)]
     clip: bool,
 }
-const COMMON: [&str; 3] = ["steps", "grid", "clip"];
 fn steps() -> usize {
     Sampler::default().steps
 }
@@ -309,10 +314,12 @@ impl Run {
     }
 
     /// The configuration in `table`, changed by `overrides`.
-    pub fn of(mut table: Table, overrides: &[String]) -> Result<Self> {
-        for change in overrides {
-            apply(&mut table, change)?;
-        }
+    pub fn of(table: Table, overrides: &[String]) -> Result<Self> {
+        // with all defaults in their places, so that their options can be changed; what is missing without a default may be
+        // among the changes
+        let whole = read::<Self>(table.clone()).and_then(|run| Ok(Table::try_from(&run)?));
+        let mut table = whole.unwrap_or(table);
+        apply(&mut table, overrides)?;
         let run: Self = read(table)?;
         run.check()?;
         Ok(run)
@@ -398,7 +405,7 @@ pub fn source(name: &str) -> Result<(String, String)> {
     }
     if name.starts_with("toy:") {
         let mut table: Table = preset("toy")?.parse()?;
-        apply(&mut table, &format!("data.spec={name}"))?;
+        apply(&mut table, &[format!("data.spec={name}")])?;
         return Ok(("preset toy".into(), table.to_string()));
     }
     if Path::new(name).extension().is_none_or(|e| e != "toml") {
@@ -415,54 +422,4 @@ fn preset(name: &str) -> Result<&'static str> {
         Some((_, text)) => Ok(text),
         None => bail!("no preset {name}"),
     }
-}
-
-/// Sets one dotted `key=value`. A new `name` drops the options of the thing it replaces.
-pub fn apply(table: &mut Table, change: &str) -> Result<()> {
-    let Some((key, text)) = change.split_once('=') else {
-        return usage(format!("`{change}` is no key=value, such as train.steps=2000"));
-    };
-    let path: Vec<&str> = key.trim().split('.').collect();
-    let Some((last, parents)) = path.split_last().filter(|_| path.iter().all(|part| !part.is_empty())) else {
-        return usage(format!("`{key}` is no key, such as train.steps"));
-    };
-    let mut at = table;
-    for part in parents {
-        let entry = at.entry(*part).or_insert_with(|| Value::Table(Table::new()));
-        if let Value::String(name) = entry {
-            // `process = "vp"` is short for a table with that name
-            *entry = Value::Table(Table::from_iter([("name".to_string(), Value::String(name.clone()))]));
-        }
-        at = match entry {
-            Value::Table(inner) => inner,
-            _ => return usage(format!("`{key}`: {part} is not a section")),
-        };
-    }
-    let value = value(text);
-    if *last == "name" && at.get("name") != Some(&value) {
-        at.retain(|key, _| COMMON.contains(&key));
-    }
-    if !finite(&value) {
-        return usage(format!("`{change}`: give a finite number"));
-    }
-    at.insert(last.to_string(), value);
-    Ok(())
-}
-
-/// Whether all numbers in it are.
-fn finite(value: &Value) -> bool {
-    match value {
-        Value::Float(v) => v.is_finite(),
-        Value::Array(all) => all.iter().all(finite),
-        Value::Table(all) => all.values().all(finite),
-        _ => true,
-    }
-}
-
-/// A TOML value, or text that need not be quoted.
-fn value(text: &str) -> Value {
-    let text = text.trim();
-    let parsed =
-        format!("v = {text}").parse::<Table>().ok().and_then(|mut t| if t.len() == 1 { t.remove("v") } else { None });
-    parsed.unwrap_or_else(|| Value::String(text.into()))
 }

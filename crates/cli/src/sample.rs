@@ -9,7 +9,7 @@ use crate::guide::by_seed;
 use crate::levels;
 use crate::open;
 use crate::output::{self, Files, Grid, View};
-use crate::run::{Drawing, NoiseSource, usage};
+use crate::run::{NoiseSource, usage};
 use crate::stop;
 use crate::way::Way;
 use anyhow::{Context, Result};
@@ -52,14 +52,17 @@ pub fn run(args: &Sample) -> Result<()> {
     let Some(name) = &args.model else { return usage("give a MODEL; see langevin sample --help") };
     let opened = open::open_as(name, args.scheduler.as_deref(), DType::F32, &device)?;
     suits(args, opened.kind())?;
-    let drawing = Drawing::of(opened.run.as_ref(), &args.changes)?;
+    let (drawing, way) = Way::of(&opened, args.scheduler.as_deref(), &args.changes)?;
     let start = Start::of(args, &opened, &seeds)?;
+    if let (Some(_), Some(n), None) = (&args.interpolate, opened.model.spec.classes, &args.guiding.class) {
+        let none = if opened.model.spec.null_class { ", or none" } else { "" };
+        return usage(format!(
+            "--interpolate: the samples between two seeds are of one class; give --class 0 to {}{none}",
+            n - 1
+        ));
+    }
     let labels = args.guiding.labels(&opened, &seeds)?;
     let guide = args.guiding.open(&opened, &device)?;
-    let way = match &opened.scheduler {
-        Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &args.changes)?,
-        None => Way::of_sampler(&opened.model, &drawing.sampler)?,
-    };
     reports(args, &way.sampler)?;
     let consistency = matches!(opened.model.spec.predict, AnyParametrisation::Consistency(_));
     if consistency && !way.sampler.get().wants_consistency() {

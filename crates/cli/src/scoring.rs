@@ -1,11 +1,13 @@
 //! Scores of what does not belong: detectors fitted to training data under a model, then asked about other data.
 
+use crate::changes::Changes;
 use crate::classes;
 use crate::facts;
 use crate::guide;
+use crate::idle;
 use crate::open::Opened;
 use crate::progress::Progress;
-use crate::run::{apply, read, usage};
+use crate::run::usage;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use clap::Args;
@@ -14,7 +16,6 @@ use langevin_dynamics::Denoiser;
 use langevin_eval::score::times;
 use langevin_eval::{AnyDetector, Rule};
 use langevin_ops::noise::Noise;
-use toml::{Table, Value};
 
 /// Of the choice of samples that scores are fitted to.
 pub const FITTED: u64 = 1;
@@ -59,6 +60,7 @@ impl Scoring {
         if let Some(level) = self.levels.iter().find(|level| !(level.is_finite() && **level > 0.)) {
             return usage(format!("--levels {level}: give finite numbers above 0"));
         }
+        self.fit.iter().try_for_each(|spec| idle::ambiguous("--fit", spec))?;
         let Some(spec) = self.fit.clone().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name it with --fit SPEC");
         };
@@ -77,14 +79,19 @@ impl Scoring {
         let quick = AnyDetector::defaults().into_iter().filter(|detector| !detector.get().slow());
         let all: Vec<String> = quick.map(|detector| detector.name().to_string()).collect();
         let names = if self.scores.is_empty() { &all } else { &self.scores };
-        if let Some(change) = changes.iter().find(|c| !names.iter().any(|name| c.starts_with(&format!("{name}.")))) {
+        let changes = Changes::parse(changes)?;
+        let of_used = |key: &str| names.iter().any(|name| key.split('.').next() == Some(name.as_str()));
+        if let Some(change) = changes.first(|key| !of_used(key)) {
             let example = names.first().map_or("energy", String::as_str);
             return usage(format!(
                 "`{change}`: changes are of the scores that are used, such as {example}.levels=[0.5]"
             ));
         }
         let mut chosen = vec![];
-        for name in names {
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                return usage(format!("--scores {name}: it is named twice; leave one out"));
+            }
             let mut detector = match AnyDetector::named(name) {
                 Ok(detector) => detector,
                 Err(why) => return usage(format!("--scores: {why}")),
@@ -92,12 +99,11 @@ impl Scoring {
             if !self.levels.is_empty() {
                 detector.get_mut().levels().clone_from(&self.levels);
             }
-            let mut table = Table::from_iter([(name.clone(), Value::Table(Table::try_from(&detector)?))]);
-            for change in changes.iter().filter(|change| change.starts_with(&format!("{name}."))) {
-                apply(&mut table, change)?;
+            let own = changes.clone().split(name).0;
+            if let Some(change) = own.first(|key| key.ends_with(".levels")).filter(|_| !self.levels.is_empty()) {
+                return usage(format!("--levels and `{change}`: both are the noise levels of {name}; leave one out"));
             }
-            let Some(Value::Table(options)) = table.remove(name) else { bail!("{name} has no options") };
-            let detector: AnyDetector = read(options)?;
+            let detector = own.of(name, &detector)?;
             match (detector.get().needs_energy() && !has_energy, self.scores.is_empty()) {
                 (false, _) => chosen.push(detector),
                 (true, true) => crate::talk!("{name} is left out: this model has a score but no energy"),

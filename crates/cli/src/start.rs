@@ -3,8 +3,9 @@
 //! The loaded model brings its network, process, prediction and loss: they take the place of the preset's. A file that
 //! names `from` itself, and changes on the command line, come after it and have the last word.
 
+use crate::changes::apply;
 use crate::open::{self, Opened};
-use crate::run::{Run, apply, source, usage};
+use crate::run::{Run, source, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use langevin_dynamics::predict::AnyParametrisation;
@@ -26,7 +27,7 @@ pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<
     let file = without_facts(Run::table(&text).with_context(labelled)?, &label);
     let named = |table: &Table| Some(table.get("model")?.get("from")?.as_str()?.to_string());
     let mut changed = Table::new();
-    changes.iter().filter(|change| change.starts_with("model.from")).try_for_each(|c| apply(&mut changed, c))?;
+    apply(&mut changed, changes)?;
     let (from, table) = match (named(&changed), named(&file)) {
         (Some(from), _) => {
             let opened = opened(&from, device)?;

@@ -1,11 +1,12 @@
 //! `langevin train`: a run folder, the loop, and what people see of it.
 
 use crate::args::Train;
+use crate::changes::Changes;
 use crate::folder::{Folder, Log};
 use crate::progress::{self, PAUSE, rate};
 use crate::run::{Run, Stopped, usage};
 use crate::tensorboard::Events;
-use crate::{facts, open, output, sample, start};
+use crate::{facts, idle, open, output, sample, start};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
@@ -89,27 +90,41 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
         let path = Folder::config_of(dir)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut run = Run::parse(&text, &changes).with_context(|| path.display().to_string())?;
-        named_data(&mut run, args.data.as_deref());
+        named_data(&mut run, args.data.as_deref())?;
         let at = Trainer::last_checkpoint(&Folder::state_of(dir));
         let from = run.model.from.as_ref().filter(|_| at.is_none_or(|step| step < run.train.distil()));
         let from = from.map(|from| start::opened(from, device)).transpose()?;
         return Ok((run, from));
+    }
+    let typed = Changes::parse(&changes)?;
+    for (option, is, key) in
+        [("--seed", args.seed.is_some(), "train.seed"), ("--data", args.data.is_some(), "data.spec")]
+    {
+        if let Some(change) = typed.first(|typed| is && typed == key) {
+            return usage(format!("{option} and `{change}`: both say the same thing; leave one out"));
+        }
     }
     if let Some(seed) = args.seed {
         changes.push(format!("train.seed={seed}"));
     }
     let preset = args.preset.as_deref().unwrap_or_default();
     let (mut run, from) = start::configuration(preset, &changes, device)?;
-    named_data(&mut run, args.data.as_deref());
+    if typed.first(|key| key == "data.spec").is_some() {
+        idle::ambiguous("data.spec", &run.data.spec)?;
+    }
+    named_data(&mut run, args.data.as_deref())?;
+    idle::of_run(&run, &typed)?;
     Ok((run, from))
 }
 
 /// Takes the data of --data: a bare folder is the run's data set in that folder, where that data set has files.
-fn named_data(run: &mut Run, asked: Option<&str>) {
-    let Some(spec) = asked else { return };
+fn named_data(run: &mut Run, asked: Option<&str>) -> Result<()> {
+    let Some(spec) = asked else { return Ok(()) };
+    idle::ambiguous("--data", spec)?;
     let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
     let of_run = Path::new(spec).is_dir() && langevin_data::has_files(named);
     run.data.spec = if of_run { format!("{named}={spec}") } else { spec.into() };
+    Ok(())
 }
 
 /// The name of a new run: its preset or file without its folder and ending.

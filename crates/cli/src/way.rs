@@ -1,5 +1,7 @@
 //! The way from noise to data: the steps of a run's sampler, or those of a scheduler of diffusers.
 
+use crate::changes::Changes;
+use crate::open::Opened;
 use crate::run::{Drawing, NoiseSource, Sampler, usage};
 use anyhow::Result;
 use langevin_dynamics::diffusers::Scheduler;
@@ -22,6 +24,26 @@ pub struct Way {
 }
 
 impl Way {
+    /// How samples of a model are drawn with `changes`: by the scheduler that it came with, or that was `chosen` for it; by a
+    /// sampler of ours where it came with none, or where `changes` name one.
+    pub fn of(opened: &Opened, chosen: Option<&str>, changes: &[String]) -> Result<(Drawing, Self)> {
+        let changes = Changes::parse(changes)?;
+        if let Some(scheduler) = &opened.scheduler {
+            match (changes.find("sampler.name"), chosen) {
+                (Some(change), Some(chosen)) => {
+                    return usage(format!(
+                        "--scheduler {chosen} and `{change}`: both say how samples are drawn; leave one out"
+                    ));
+                }
+                (None, _) => return Self::of_scheduler(scheduler, chosen, &changes),
+                (Some(_), None) => {}
+            }
+        }
+        let drawing = Drawing::of(opened.run.as_ref()).changed(&changes)?;
+        let way = Self::of_sampler(&opened.model, &drawing.sampler)?;
+        Ok((drawing, way))
+    }
+
     /// The steps of a sampler on its grid.
     pub fn of_sampler(model: &Model, sampler: &Sampler) -> Result<Self> {
         sampler.suits(&model.spec.predict)?;
@@ -37,34 +59,48 @@ impl Way {
         })
     }
 
-    /// The steps of diffusers' scheduler, of which `changes` may choose the number; those of a sampler of ours if `changes`
-    /// name anything else of it. Where a scheduler has one step size for the whole batch, each sample has its own, but with
-    /// noise = "torch".
-    pub fn of_scheduler(scheduler: &Scheduler, model: &Model, drawing: &Drawing, changes: &[String]) -> Result<Self> {
-        let key = |change: &String| change.split('=').next().unwrap_or_default().trim().to_string();
-        let keys: Vec<String> = changes.iter().map(key).filter(|key| key.starts_with("sampler")).collect();
-        if keys.iter().any(|key| key != "sampler.steps") {
-            return Self::of_sampler(model, &drawing.sampler);
+    /// The steps of diffusers' scheduler, whose number, clipping and options `changes` may change. Where a scheduler has one
+    /// step size for the whole batch, each sample has its own, but with noise = "torch".
+    fn of_scheduler(scheduler: &Scheduler, chosen: Option<&str>, changes: &Changes) -> Result<(Drawing, Self)> {
+        let class = scheduler.class;
+        if let Some(change) = changes.find("sampler.grid") {
+            let instead = if chosen.is_some() { ", in place of --scheduler" } else { "" };
+            return usage(format!(
+                "`{change}`: {class} of diffusers has noise levels of its own; name a sampler, too, such as \
+                 sampler.name=heun{instead}"
+            ));
         }
-        let count = if keys.is_empty() { scheduler.steps } else { drawing.sampler.steps };
-        let plan = match scheduler.plan(count) {
+        let own = Sampler {
+            sampler: scheduler.sampler.clone(),
+            steps: scheduler.steps,
+            clip: scheduler.clip.is_some(),
+            ..Sampler::default()
+        };
+        let mut drawing = Drawing { sampler: own, ..Drawing::default() };
+        if changes.first(|_| true).is_some() {
+            drawing = drawing.changed(changes)?;
+        }
+        let plan = match scheduler.plan(drawing.sampler.steps) {
             Ok(plan) => plan,
             Err(e) => return usage(e.to_string()),
         };
-        let mut sampler = scheduler.sampler.clone();
-        if let (AnySampler::Pc(pc), NoiseSource::Counter) = (&mut sampler, drawing.noise)
+        if let (AnySampler::Pc(pc), NoiseSource::Counter) = (&mut drawing.sampler.sampler, drawing.noise)
             && pc.norms == Norms::Batch
+            && changes.find("sampler.norms").is_none()
         {
             pc.norms = Norms::Sample; // so that a sample depends on its seed alone
         }
-        Ok(Self {
-            sampler,
+        let also: Vec<_> = changes.texts(|key| key.starts_with("sampler.") && key != "sampler.steps").collect();
+        let also = if also.is_empty() { String::new() } else { format!(", {}", also.join(" ")) };
+        let way = Self {
+            sampler: drawing.sampler.sampler.clone(),
             steps: plan.steps,
             told: plan.told,
             start: plan.start,
-            clip: scheduler.clip.clone(),
-            whose: Some(format!("{} of diffusers, {count} steps", scheduler.class)),
-        })
+            clip: drawing.sampler.clip.then(|| scheduler.clip.clone().unwrap_or_default()),
+            whose: Some(format!("{class} of diffusers, {} steps{also}", drawing.sampler.steps)),
+        };
+        Ok((drawing, way))
     }
 
     /// Where the steps begin, and where the last ends.

@@ -192,6 +192,16 @@ fn an_export_is_a_folder_of_diffusers() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["clip_sample"].clone()
     };
     assert_eq!((clips("b"), clips("g")), (json!(false), json!(true)));
+    // which keys would have made a DDPMPipeline of it
+    let scaled = ModelSpec { sigma_data: 0.5, ..ddpm(&[1, 8, 8]) };
+    dir.model("scaled.safetensors", &scaled, &[]);
+    let ran = dir.run("export scaled.safetensors j sampler.steps=3");
+    assert!(ran.ok() == "j\n" && ran.stderr.contains("trained with model.sigma_data=1 as well"), "{}", ran.stderr);
+    assert!(
+        dir.run("export energy.safetensors k")
+            .stderr
+            .contains("model.head=denoiser, process.name=table, model.predict=eps")
+    );
     // no pipeline of diffusers tells a class, and a form in the noise level is told it
     dir.model("told.safetensors", &ModelSpec { classes: Some(3), ..ddpm(&[1, 8, 8]) }, &[]);
     dir.run("export told.safetensors h").ok();

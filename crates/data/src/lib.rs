@@ -38,7 +38,7 @@ pub use facts::{Facts, list};
 pub use images::Images;
 pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
 pub use picture::{MaskFile, Picture, mask, picture};
-pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, open, path};
+pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, is_also_folder, open, path, takes_size};
 pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
 
 use candle_core::{Result, Tensor};

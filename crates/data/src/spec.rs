@@ -144,6 +144,23 @@ pub fn absolute(spec: &str) -> Result<String> {
     }
 }
 
+/// Whether `size` of [`Options`] means something for `spec`: it is a folder of images, or there is nothing of that name.
+pub fn takes_size(spec: &str) -> bool {
+    let of = unturned(spec);
+    named(of).is_none() && (Path::new(of).is_dir() || !Path::new(of).exists())
+}
+
+/// The name of a dataset that `spec` is of, if a folder is called so, too.
+pub fn is_also_folder(spec: &str) -> Option<&str> {
+    let of = unturned(spec);
+    (is_named(of) && Path::new(of).is_dir()).then_some(of)
+}
+
+/// SPEC of `rotate:90=SPEC`.
+fn unturned(spec: &str) -> &str {
+    spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')).map_or(spec, |(_, of)| of)
+}
+
 /// NAME, the split and DIR of `NAME[:SPLIT][=DIR]`, if that is what `spec` is.
 fn named(spec: &str) -> Option<(&str, Result<Split>, Option<&str>)> {
     let of = |named, dir| {

@@ -2,6 +2,7 @@
 
 use crate::model::{Model, ModelSpec, plain};
 use crate::params::Params;
+use crate::prefix;
 use crate::tensors;
 pub use crate::tensors::write_atomic;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
@@ -52,9 +53,11 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
         let why = e.lines().next().unwrap_or_default();
         Error::Msg(format!("`{file}` describes its model in a way that this version cannot read: {why}"))
     })?;
+    let within = |e: Error| Error::Msg(format!("`{file}`: {}", plain(&e)));
+    let names = spec.names().map_err(within)?;
+    let tensors = prefix::strip(tensors, &names).map_err(|e| Error::Msg(format!("`{file}` {}", plain(&e))))?;
     let params = Params::loaded(tensors);
-    let model = Model::from_params(spec, &params, dtype, device);
-    let model = model.map_err(|e| Error::Msg(format!("`{file}`: {}", plain(&e))))?;
+    let model = Model::from_params(spec, &params, dtype, device).map_err(within)?;
     refuse_unused(&file.to_string(), &params)?;
     Ok((model, metadata))
 }

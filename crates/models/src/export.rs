@@ -104,31 +104,43 @@ fn resampling(kinds: &[Kind], attention: &[usize], alike: Kind) -> Result<&'stat
     Ok(if residual || with.is_empty() && alike == Kind::Residual { "resnet" } else { "conv" })
 }
 
-/// The configuration of the `DDPMScheduler` with which a `DDPMPipeline` draws from the model, if there is one.
-pub fn scheduler(spec: &ModelSpec) -> Option<Value> {
-    let (AnyProcess::Table(table), Head::Denoiser) = (&spec.process, spec.head) else { return None };
+/// The configuration of the `DDPMScheduler` with which a `DDPMPipeline` draws from the model; or else every key of a run that
+/// would have to be another for there to be one, with the value that it would have.
+pub fn scheduler(spec: &ModelSpec) -> std::result::Result<Value, Vec<&'static str>> {
+    let table = match &spec.process {
+        AnyProcess::Table(table) => Some(table.options()),
+        _ => None,
+    };
     let prediction = match spec.predict {
-        AnyParametrisation::Eps(_) => "epsilon",
-        AnyParametrisation::V(_) => "v_prediction",
-        AnyParametrisation::X0(_) => "sample",
-        _ => return None,
+        AnyParametrisation::Eps(_) => Some("epsilon"),
+        AnyParametrisation::V(_) => Some("v_prediction"),
+        AnyParametrisation::X0(_) => Some("sample"),
+        _ => None,
     };
-    let options = table.options();
-    if spec.sigma_data != 1. || options.last_alpha_bar != 0. {
-        return None; // the network is then given x at another scale, or the table is one of another class
-    }
-    if spec.classes.is_some() || spec.from_zero {
-        return None; // its pipeline tells no class, and takes the data to lie in [-1, 1]
-    }
-    let schedule = match options.beta_schedule {
-        Betas::Linear => "linear",
-        Betas::ScaledLinear => "scaled_linear",
-        Betas::Cosine => "squaredcos_cap_v2",
-        Betas::Sigmoid => "sigmoid",
-        Betas::Laplace => "laplace",
-        Betas::Exp => return None,
+    let schedule = match table.map_or(Betas::Linear, |table| table.beta_schedule) {
+        Betas::Linear => Some("linear"),
+        Betas::ScaledLinear => Some("scaled_linear"),
+        Betas::Cosine => Some("squaredcos_cap_v2"),
+        Betas::Sigmoid => Some("sigmoid"),
+        Betas::Laplace => Some("laplace"),
+        Betas::Exp => None,
     };
-    Some(json!({
+    let lacks = [
+        (spec.head != Head::Denoiser, "model.head=denoiser"),
+        (table.is_none(), "process.name=table"),
+        (prediction.is_none(), "model.predict=eps (or v, or x0)"),
+        // or the network is given x at another scale
+        (spec.sigma_data != 1., "model.sigma_data=1"),
+        // or the table is one of another class
+        (table.is_some_and(|table| table.last_alpha_bar != 0.), "process.last_alpha_bar=0"),
+        (schedule.is_none(), "process.beta_schedule=linear (or any but exp)"),
+        // its pipeline tells no class, and takes the data to lie in [-1, 1]
+        (spec.classes.is_some(), "model.conditional=false"),
+        (spec.from_zero, "model.from_zero=false"),
+    ];
+    let lacks: Vec<_> = lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, key)| key).collect();
+    let Some(options) = table.filter(|_| lacks.is_empty()) else { return Err(lacks) };
+    Ok(json!({
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": options.num_train_timesteps,
         "beta_schedule": schedule,

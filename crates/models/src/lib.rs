@@ -17,6 +17,7 @@ pub mod net;
 pub mod params;
 mod pickle;
 pub mod pipeline;
+mod prefix;
 pub mod tensors;
 pub mod torch;
 pub mod unet;

@@ -8,7 +8,7 @@ use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the network is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,9 +133,18 @@ impl ModelSpec {
 
     /// The number of parameters, without making them. Finds what is wrong with the options, too.
     pub fn parameters(&self) -> Result<u64> {
+        Ok(self.counted()?.count())
+    }
+
+    /// The names of the parameters, without making them.
+    pub(crate) fn names(&self) -> Result<BTreeSet<String>> {
+        Ok(self.counted()?.names())
+    }
+
+    fn counted(&self) -> Result<Params> {
         let params = Params::counting();
         self.build(&params, DType::F32, &Device::Cpu)?;
-        Ok(params.count())
+        Ok(params)
     }
 }
 

@@ -12,7 +12,7 @@ use langevin_ops::conv::{Geometry, conv2d, conv2d_add};
 use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
 use langevin_ops::tape::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// More parameters than this are a mistake in a configuration.
@@ -27,6 +27,7 @@ enum Source {
 #[derive(Default)]
 struct Made {
     vars: BTreeMap<String, Var>,
+    names: BTreeSet<String>,
     count: u64,
 }
 
@@ -73,6 +74,11 @@ impl Params {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
+    /// The names that were asked for so far.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+    }
+
     /// Names that were given and that no layer asked for.
     pub fn unused(&self) -> Vec<String> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +103,7 @@ impl SimpleBackend for Params {
         if made.count > MOST {
             bail!("the network has more than {MOST} parameters (at `{name}` {shape:?}); make it smaller");
         }
+        made.names.insert(name.into());
         let value = match &*self.source {
             Source::Count => {
                 return Tensor::zeros(1, dtype, device)?.reshape(vec![1; shape.rank()])?.broadcast_as(shape);

@@ -15,7 +15,7 @@ pub fn recognises(bytes: &[u8]) -> bool {
 }
 
 /// The tensors of a file that `torch.save` wrote of a state dict, or of a dict that has it as `state_dict`, by name, on
-/// the CPU; types as they are in the file. A `module.` before every name is left out.
+/// the CPU; types and names as they are in the file.
 ///
 /// What is not that, or damaged, is an error of one sentence that begins after the name of the file. No more memory is
 /// taken than a few times the length of `bytes`.
@@ -86,12 +86,10 @@ impl<'a, 'p> Reader<'a, 'p> {
         if let Some(&(_, inner)) = dict.iter().find(|(key, _)| *key == "state_dict") {
             dict = self.dict(inner)?;
         }
-        let prefixed = !dict.is_empty() && dict.iter().all(|(name, _)| name.starts_with("module."));
         let mut tensors = BTreeMap::new();
         for (name, value) in dict {
             let called = |e: Error| Error::Msg(format!("holds `{name}`, {}", plain(&e)));
             let tensor = self.tensor(value).map_err(called)?;
-            let name = if prefixed { &name["module.".len()..] } else { name };
             if tensors.insert(name.to_string(), tensor).is_some() {
                 bail!("is damaged: it has two tensors named `{name}`");
             }

@@ -189,6 +189,24 @@ fn tensors_that_do_not_belong_are_refused() -> Result<()> {
 }
 
 #[test]
+fn a_prefix_of_every_name_is_left_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("m.safetensors");
+    let model = model(3)?;
+    let prefixed = |prefix: &str| -> Vec<(String, Tensor)> {
+        checkpoint::weights(&model).into_iter().map(|(name, t)| (format!("{prefix}{name}"), t)).collect()
+    };
+    for prefix in ["_orig_mod.", "module.model."] {
+        checkpoint::save(&path, &model.spec, &prefixed(prefix), &BTreeMap::new())?;
+        let names: Vec<String> = saved(&path)?.vars().iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(names, model.vars().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    }
+    checkpoint::save(&path, &model.spec, &prefixed("module.")[1..], &BTreeMap::new())?;
+    assert!(refusal(&path).contains("begin with `module.`"), "{}", refusal(&path));
+    Ok(())
+}
+
+#[test]
 fn a_failed_write_leaves_the_old_file() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("m.safetensors");

@@ -120,6 +120,11 @@ fn attention_names_of_old_files_are_read() -> Result<()> {
         assert_eq!((var.as_tensor() - t)?.abs()?.sum_all()?.to_scalar::<f32>()?, 0.);
     }
 
+    // and so they are behind a prefix
+    let wrapped: Vec<_> = renamed.iter().map(|(name, t)| (format!("_orig_mod.{name}"), t.clone())).collect();
+    tensors::save(&file, &wrapped, &BTreeMap::new())?;
+    assert_eq!(diffusers::open(folder.path(), DType::F32, &Device::Cpu)?.vars.len(), weights.len());
+
     // wrong shape, missing, surplus
     let refusal = |tensors: &[(String, Tensor)]| {
         tensors::save(&file, tensors, &BTreeMap::new()).unwrap();

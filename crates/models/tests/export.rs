@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::process::{AnyProcess, Betas, Table, TableOptions};
 use langevin_models::diffusers::Config;
 use langevin_models::mlp::MlpConfig;
 use langevin_models::unet::UNetConfig;
@@ -99,11 +99,11 @@ fn only_the_same_process_has_a_scheduler() {
     assert_eq!(config["beta_schedule"], "linear");
     assert_eq!(config["num_train_timesteps"], 1000);
     assert!(config.get("single_precision").is_none(), "what diffusers does not know");
-    assert!(export::scheduler(&ModelSpec { head: Head::Energy, ..denoiser.clone() }).is_none());
+    assert!(export::scheduler(&ModelSpec { head: Head::Energy, ..denoiser.clone() }).is_err());
     let told = ModelSpec { classes: Some(5), ..denoiser.clone() };
-    assert!(export::scheduler(&told).is_none(), "its pipeline tells no class");
+    assert!(export::scheduler(&told).is_err(), "its pipeline tells no class");
     let from_zero = ModelSpec { from_zero: true, ..denoiser.clone() };
-    assert!(export::scheduler(&from_zero).is_none(), "its pipeline takes the data from -1 to 1");
+    assert!(export::scheduler(&from_zero).is_err(), "its pipeline takes the data from -1 to 1");
     for (process, predict, sigma_data) in [("vp", "eps", 1.), ("table", "edm", 1.), ("table", "eps", 0.5)] {
         let other = ModelSpec {
             process: AnyProcess::named(process).unwrap(),
@@ -111,6 +111,32 @@ fn only_the_same_process_has_a_scheduler() {
             sigma_data,
             ..denoiser.clone()
         };
-        assert!(export::scheduler(&other).is_none(), "{process} {predict} {sigma_data}");
+        assert!(export::scheduler(&other).is_err(), "{process} {predict} {sigma_data}");
     }
+    // every key that would have to be another is named
+    let edm = |process: AnyProcess| ModelSpec {
+        process,
+        predict: AnyParametrisation::named("edm").unwrap(),
+        ..denoiser.clone()
+    };
+    let far =
+        ModelSpec { head: Head::Energy, sigma_data: 0.5, classes: Some(2), ..edm(AnyProcess::named("edm").unwrap()) };
+    let keys = [
+        "model.head=denoiser",
+        "process.name=table",
+        "model.predict=",
+        "model.sigma_data=1",
+        "model.conditional=false",
+    ];
+    let lacks = export::scheduler(&far).unwrap_err();
+    assert!(
+        lacks.len() == keys.len() && lacks.iter().zip(keys).all(|(lacks, key)| lacks.starts_with(key)),
+        "{lacks:?}"
+    );
+    let exp = Table::new(TableOptions { beta_schedule: Betas::Exp, ..TableOptions::default() }).unwrap();
+    let lacks = export::scheduler(&ModelSpec { predict: AnyParametrisation::named("x0").unwrap(), ..edm(exp.into()) });
+    assert!(
+        lacks.clone().is_err_and(|keys| keys.len() == 1 && keys[0].starts_with("process.beta_schedule")),
+        "{lacks:?}"
+    );
 }

@@ -8,6 +8,7 @@ use langevin_models::{plain, tensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -146,6 +147,76 @@ fn what_the_network_cannot_be_is_said_in_the_words_of_the_file() -> Result<()> {
         let refused = message(open(folder.path()));
         assert!(refused.contains(says), "{refused}");
     }
+    Ok(())
+}
+
+/// The bytes of a file that `torch.save` wrote, with `prefix` before every name of `tensors` for which `which` holds.
+fn renamed(bytes: &[u8], tensors: &Tensors, prefix: &str, which: impl Fn(usize) -> bool) -> Vec<u8> {
+    let mut old = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+    let mut new = zip::ZipWriter::new(Cursor::new(vec![]));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for i in 0..old.len() {
+        let mut member = old.by_index(i).unwrap();
+        let mut data = vec![];
+        member.read_to_end(&mut data).unwrap();
+        if member.name().unwrap().ends_with("data.pkl") {
+            for name in tensors.keys().enumerate().filter(|(i, _)| which(*i)).map(|(_, name)| name) {
+                // a text is X, its length in four bytes, and its letters
+                let text = |text: String| {
+                    [b"X".to_vec(), (text.len() as u32).to_le_bytes().to_vec(), text.into_bytes()].concat()
+                };
+                let (from, to) = (text(name.clone()), text(format!("{prefix}{name}")));
+                let at = data.windows(from.len()).position(|window| window == from).unwrap();
+                data.splice(at..at + from.len(), to);
+            }
+        }
+        new.start_file(member.name().unwrap().to_string(), options).unwrap();
+        new.write_all(&data).unwrap();
+    }
+    new.finish().unwrap().into_inner()
+}
+
+#[test]
+fn what_a_wrapper_put_before_every_name_is_left_out() -> Result<()> {
+    let (folder, weights) = folder();
+    let bin = fs::read(reference("unet/one-level/diffusion_pytorch_model.bin")).unwrap();
+    let (safetensors, torch) =
+        (folder.path().join("diffusion_pytorch_model.safetensors"), folder.path().join("diffusion_pytorch_model.bin"));
+    save(&safetensors, &weights);
+    let expected = vars(&open(folder.path())?);
+    fs::remove_file(&safetensors).unwrap();
+    for prefix in ["module.", "_orig_mod.", "module._orig_mod.", "model.", "ema_model.", "unet.", "net.unet.model."] {
+        // all names, or every second: as of a dict that was put together from two
+        for which in [|_| true, |i| i % 2 == 0] as [fn(usize) -> bool; 2] {
+            fs::write(&torch, renamed(&bin, &weights, prefix, which)).unwrap();
+            same(&vars(&open(folder.path())?), &expected)?;
+            fs::remove_file(&torch).unwrap();
+            let named = weights.iter().enumerate();
+            let name = |(i, (name, t)): (usize, (&String, &Tensor))| {
+                (if which(i) { format!("{prefix}{name}") } else { name.clone() }, t.clone())
+            };
+            save(&safetensors, &named.map(name).collect());
+            same(&vars(&open(folder.path())?), &expected)?;
+            fs::remove_file(&safetensors).unwrap();
+        }
+    }
+    // what is no part of the network is told by the name that it has
+    let mut more: Tensors = weights.iter().map(|(name, t)| (format!("module.{name}"), t.clone())).collect();
+    let spare = more.values().next().unwrap().clone();
+    more.insert("module.spare".into(), spare.clone());
+    save(&safetensors, &more);
+    assert!(message(open(folder.path())).contains("holds `module.spare`"));
+    // half of it, or twice: the prefix is named
+    more.remove("module.spare");
+    more.remove("module.conv_in.weight");
+    save(&safetensors, &more);
+    let why = message(open(folder.path()));
+    assert!(why.contains("begin with `module.`") && why.contains("lack `conv_in.weight`"), "{why}");
+    more.extend(weights.iter().map(|(name, t)| (format!("ema_model.{name}"), t.clone())));
+    more.insert("module.conv_in.weight".into(), weights["conv_in.weight"].clone());
+    save(&safetensors, &more);
+    let why = message(open(folder.path()));
+    assert!(why.contains("twice") && why.contains("`ema_model.`") && why.contains("`module.`"), "{why}");
     Ok(())
 }
 

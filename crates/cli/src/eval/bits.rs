@@ -8,6 +8,7 @@ use crate::open;
 use crate::output;
 use crate::run::{Stopped, usage};
 use crate::stop;
+use crate::typed::Typed;
 use anyhow::Result;
 use candle_core::DType;
 use clap::Parser;
@@ -19,6 +20,9 @@ use measure::{Found, Task};
 use std::path::PathBuf;
 
 const METHODS: [&str; 3] = ["ode", "energy", "ais"];
+/// The options that a method alone has.
+const OF_ODE: [&str; 6] = ["--divergence", "--probes", "--probe", "--rtol", "--atol", "--max-steps"];
+const OF_AIS: [&str; 5] = ["--levels", "--particles", "--runs", "--moves", "--kernel"];
 
 /// Measure the likelihood of data under a model: bits per dimension of images, nats of points and tables
 #[derive(Parser)]
@@ -49,6 +53,8 @@ Examples:
   langevin eval bits runs/table --data rows.csv --method ode,ais --json bits.json
   langevin eval bits google/ddpm-cifar10-32 --data cifar10:test -n 64 --method ode")]
 pub struct Bits {
+    #[command(flatten)]
+    pub typed: Typed,
     /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
     pub model: String,
     /// Data to evaluate on, as `train --data` takes them: digits:test, a folder, FILE.csv, toy:NAME:test
@@ -233,6 +239,7 @@ impl Bits {
 
     /// The methods asked for; without any, those that the model allows, and on stderr why not the others.
     fn methods(&self, model: &Model) -> Result<Vec<String>> {
+        let mut left_out = vec![];
         let allowed = |method: &str| match method {
             "ode" => Ok(()),
             method => density::needs_energy(model, method == "energy"),
@@ -243,14 +250,37 @@ impl Bits {
                 Err(why) if self.method.iter().any(|asked| asked == method) => {
                     return usage(format!("--method {method}: {why}"));
                 }
-                Err(why) if self.method.is_empty() => crate::talk!("not by {method}: {why}"),
+                Err(why) if self.method.is_empty() => left_out.push(format!("not by {method}: {why}")),
                 Ok(()) if self.method.is_empty() || self.method.iter().any(|asked| asked == method) => {
                     chosen.push(method.into());
                 }
                 _ => {}
             }
         }
+        self.refuse_idle(&chosen, model.spec.shape.iter().product())?;
+        left_out.iter().for_each(|line| crate::talk!("{line}"));
         Ok(chosen)
+    }
+
+    /// Errors if an option was typed that is of a method which is not among `chosen`, or that another one makes meaningless,
+    /// for samples of `d` numbers.
+    fn refuse_idle(&self, chosen: &[String], d: usize) -> Result<()> {
+        let used = |method: &str| chosen.iter().any(|one| one == method);
+        if !used("ode") {
+            self.typed.refuse(&OF_ODE, "it is of --method ode, which is not used here; add that, or leave it out")?;
+        }
+        if !used("ais") {
+            self.typed.refuse(&OF_AIS, "it is of --method ais, which is not used here; add that, or leave it out")?;
+        }
+        if matches!(self.flow(d).divergence, Divergence::Exact) {
+            let why = "the divergence is exact here, without probes; add --divergence hutchinson, or leave it out";
+            self.typed.refuse(&["--probes", "--probe"], why)?;
+        }
+        if self.moves == 0 {
+            self.typed
+                .refuse(&["--kernel"], "it takes the steps of --moves, of which there are none; add --moves 1")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `langevin eval ood`: how well the scores of a model tell its data from others.
 
 use crate::args::Machine;
+use crate::idle;
 use crate::output::{self, chart};
 use crate::progress::Progress;
 use crate::run::usage;
@@ -109,6 +110,7 @@ pub fn run(args: &Ood) -> Result<()> {
     let opened = crate::open::open(&args.model, &device)?;
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
+        idle::ambiguous(what, spec)?;
         let data = scoring::open(&opened, spec, what)?;
         let all = scoring::members(&opened, label, data.as_ref())?;
         Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
@@ -122,6 +124,9 @@ pub fn run(args: &Ood) -> Result<()> {
         );
     }
     let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
+    if args.by_class && others.iter().all(|set| set.data.classes().is_none()) {
+        return usage("--by-class: none of the data of --ood has classes; leave it out");
+    }
     let fit = scoring::open(&opened, &plan.spec, "--fit")?;
     let members = scoring::members(&opened, plan.label, fit.as_ref())?;
     let fitted = scoring::choose(&members, args.scoring.fit_samples.unwrap_or(scoring::USUAL), scoring::FITTED);

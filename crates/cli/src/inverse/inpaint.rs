@@ -6,6 +6,7 @@ use crate::background::fitting;
 use crate::classes;
 use crate::draw::{Drawn, One, image};
 use crate::guide::{Guiding, told};
+use crate::idle;
 use crate::open::{self, Opened};
 use crate::output::{self, Grid};
 use crate::progress::Progress;
@@ -114,6 +115,9 @@ pub fn run(args: &Inpaint) -> Result<()> {
         return usage("-n and --batch: give at least 1, and -n at most 10000");
     }
     let out = args.out.clone().unwrap_or("inpaint.png".into());
+    if args.table && args.out.is_some() {
+        return usage("--out: --table prints figures and makes no picture; leave out one of them");
+    }
     if !args.table {
         output::writable_as(&out, &["png"])?;
     }
@@ -347,7 +351,7 @@ fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
     let task = AnyTask::named(name).map_err(&wrong)?;
     let mut table = toml::Table::try_from(&task)?;
     match (value, task.get().key()) {
-        (Some(value), Some(key)) => crate::run::apply(&mut table, &format!("{key}={value}"))?,
+        (Some(value), Some(key)) => crate::changes::apply(&mut table, &[format!("{key}={value}")])?,
         (Some(_), None) => return usage(format!("--task {text}: {name} takes no value")),
         (None, _) => {}
     }
@@ -378,6 +382,7 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
 
 /// The first images of a data set in the shape that the model takes.
 fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
+    idle::ambiguous("--data", name)?;
     let data = scoring::open_some(opened, name, "--data")?;
     let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
     let labels = match &args.guiding.class {

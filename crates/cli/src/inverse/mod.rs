@@ -4,10 +4,11 @@ pub mod impute;
 pub mod inpaint;
 mod table;
 
+use crate::changes::Changes;
 use crate::draw::go_on;
 use crate::guide::{Guide, denoising};
 use crate::progress::Progress;
-use crate::run::{Drawing, NoiseSource, Usage, apply, usage};
+use crate::run::{Drawing, NoiseSource, Usage, usage};
 use crate::way::Way;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
@@ -15,34 +16,35 @@ use langevin_dynamics::inverse::{AnyMethod, Measured, Method};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::sampler::prior;
 use langevin_models::Model;
-use serde::Deserialize;
-use toml::Table;
 
 /// Noise levels unless sampler.steps says otherwise: ancestral steps are many.
-const STEPS: &str = "sampler.steps=100";
+const USUAL: [&str; 2] = ["sampler.name=ddpm", "sampler.steps=100"];
+
+/// The keys of the sampler that mean something for a method, whose steps are its own.
+const OURS: [&str; 4] = ["noise", "sampler.steps", "sampler.clip", "sampler.grid"];
 
 /// The methods called `names`, as `changes` such as `repaint.jump=10` have them, and the changes that are left.
-fn methods(names: &[String], changes: &[String]) -> Result<(Vec<AnyMethod>, Vec<String>)> {
-    let mut left = changes.to_vec();
+fn methods(names: &[String], changes: &[String]) -> Result<(Vec<AnyMethod>, Changes)> {
+    let mut left = Changes::parse(changes)?;
     let mut found = Vec::new();
-    for name in names {
-        let method = AnyMethod::named(name).map_err(|why| Usage(format!("--method {name}: {why}")))?;
-        let mut table = Table::try_from(&method)?;
-        let own = format!("{name}.");
-        for change in changes.iter().filter(|change| change.starts_with(&own)) {
-            apply(&mut table, &change[own.len()..])?;
-            left.retain(|other| other != change);
+    for (i, name) in names.iter().enumerate() {
+        if names[..i].contains(name) {
+            return usage(format!("--method {name}: it is named twice; leave one out"));
         }
-        found.push(AnyMethod::deserialize(table).map_err(|why| Usage(why.message().trim().to_string()))?);
+        let method = AnyMethod::named(name).map_err(|why| Usage(format!("--method {name}: {why}")))?;
+        let own;
+        (own, left) = left.split(name);
+        found.push(own.of(name, &method)?);
     }
-    if let Some(name) = left.iter().find(|change| change.starts_with("sampler.name")) {
+    let of_another = |key: &str| AnyMethod::ALL.iter().any(|(name, _)| key.split('.').next() == Some(*name));
+    if let Some(change) = left.first(of_another) {
+        return usage(format!("`{change}`: that method is not among those of --method"));
+    }
+    let ours = |key: &str| OURS.iter().any(|own| key == *own || key.starts_with(&format!("{own}.")));
+    if let Some(change) = left.first(|key| key.starts_with("sampler") && !ours(key)) {
         return usage(format!(
-            "`{name}`: the steps are those of --method; sampler.steps and sampler.grid can be changed"
+            "`{change}`: the steps are those of --method; sampler.steps, sampler.grid and sampler.clip can be changed"
         ));
-    }
-    if let Some(other) = AnyMethod::ALL.iter().find(|(name, _)| left.iter().any(|l| l.starts_with(&format!("{name}."))))
-    {
-        return usage(format!("`{}.`: that method is not among those of --method", other.0));
     }
     Ok((found, left))
 }
@@ -57,13 +59,11 @@ struct Given<'a> {
 
 impl<'a> Given<'a> {
     /// As a run says, changed by `changes`.
-    fn new(model: &'a Model, run: Option<&crate::run::Run>, guide: Option<Guide>, changes: &[String]) -> Result<Self> {
+    fn new(model: &'a Model, run: Option<&crate::run::Run>, guide: Option<Guide>, changes: &Changes) -> Result<Self> {
         if matches!(model.spec.predict, AnyParametrisation::Consistency(_)) {
             return usage("a consistency model has no E[x_0 | x_t] that a measurement could be weighed against");
         }
-        let changes: Vec<String> =
-            [STEPS.to_string(), "sampler.name=ddpm".to_string()].into_iter().chain(changes.to_vec()).collect();
-        let drawing = Drawing::of(run, &changes)?;
+        let drawing = Drawing::of(run).changed(&Changes::parse(&USUAL)?)?.changed(changes)?;
         Ok(Self { model, guide, way: Way::of_sampler(model, &drawing.sampler)?, noise: drawing.noise })
     }
 

@@ -56,6 +56,11 @@ pub fn run(args: &Landscape) -> Result<()> {
     let denoiser = denoiser(&opened, label.as_slice())?;
     let t = at(&denoiser, "--level", args.level)?;
     energy(&denoiser)?;
+    if opened.kind() != Kind::Points && args.data.is_some() {
+        return usage(
+            "--data: it is shown over an energy of points, and this model is not one of points; leave it out",
+        );
+    }
     let (alpha, batch) = (denoiser.process().marginal(t).alpha, args.subject.batch);
     let (plane, shown) = match (opened.kind(), args.through.as_slice()) {
         (Kind::Points, []) => (None, args.subject.data(&opened, args.data.as_ref(), POINTS, label)?),

@@ -9,8 +9,9 @@ mod spectrum;
 use crate::args::Machine;
 use crate::draw::{self, Job, Start};
 use crate::guide;
+use crate::idle;
 use crate::open::{self, Opened};
-use crate::run::{Drawing, usage};
+use crate::run::usage;
 use crate::scoring;
 use crate::way::Way;
 use anyhow::Result;
@@ -96,6 +97,7 @@ impl Subject {
         n: usize,
         label: Option<u32>,
     ) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
+        spec.into_iter().try_for_each(|spec| idle::ambiguous("--data", spec))?;
         let Some(spec) = &spec.cloned().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name data with --data SPEC");
         };
@@ -109,11 +111,7 @@ impl Subject {
 
     /// Samples of the model by its own sampler, as it takes them, `[N, ...]`; told `labels`, one for all or one each.
     fn drawn(&self, opened: &Opened, seeds: &[u64], labels: &[u32], start: Start) -> Result<Tensor> {
-        let drawing = Drawing::of(opened.run.as_ref(), &[])?;
-        let way = match &opened.scheduler {
-            Some(scheduler) => Way::of_scheduler(scheduler, &opened.model, &drawing, &[])?,
-            None => Way::of_sampler(&opened.model, &drawing.sampler)?,
-        };
+        let (drawing, way) = Way::of(opened, None, &[])?;
         start.suits(&way.sampler)?;
         let job = Job { model: &opened.model, guide: None, noise: drawing.noise, way, start, batch: self.batch };
         let labels = match labels {

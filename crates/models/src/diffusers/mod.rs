@@ -70,10 +70,11 @@ impl Files {
             UNet::new(&config.unet, config.inputs, config.outputs, config.classes, params.builder(dtype, device))
         };
         // what does not fit together is found before weights are read
-        build(&Params::counting(), dtype, &Device::Cpu)
+        let counted = Params::counting();
+        build(&counted, dtype, &Device::Cpu)
             .map_err(|e| Error::Msg(format!("`{}`: {}", self.config.display(), config::their_names(&plain(&e)))))?;
         let tensors = weights::read(&self.weights.file, self.any_number)?;
-        let tensors = weights::prepare(tensors, dtype, self.any_number)
+        let tensors = weights::prepare(tensors, &counted.names(), dtype, self.any_number)
             .map_err(|e| Error::Msg(format!("`{file}` {}", plain(&e))))?;
         let params = Params::loaded(tensors);
         let net = build(&params, dtype, device).map_err(within(file.to_string()))?;

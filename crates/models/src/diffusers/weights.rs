@@ -3,7 +3,7 @@
 //! safetensors before PyTorch's own format, whole before sharded, the plain file before a variant such as fp16.
 
 use crate::model::plain;
-use crate::{tensors, torch};
+use crate::{prefix, tensors, torch};
 use candle_core::{DType, Error, Result, Tensor, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,11 +129,13 @@ fn shards(index: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(all)
 }
 
-/// `tensors` as `dtype`, with the names that they have today.
+/// `tensors` as `dtype`, with the names that they have today, of which a network `needs` some: without what a wrapper put
+/// before them.
 ///
 /// An error if a number is too large for `dtype`, unless `any_number`.
 pub(super) fn prepare(
     tensors: BTreeMap<String, Tensor>,
+    needs: &BTreeSet<String>,
     dtype: DType,
     any_number: bool,
 ) -> Result<BTreeMap<String, Tensor>> {
@@ -151,10 +153,13 @@ pub(super) fn prepare(
         }
     }
     // written beside `weight`, and the same, by the first versions
-    if let Some(old) = out.remove("time_proj.W") {
-        out.entry("time_proj.weight".into()).or_insert(old);
+    let first: Vec<String> = out.keys().filter(|name| name.ends_with("time_proj.W")).cloned().collect();
+    for name in first {
+        if let Some(t) = out.remove(&name) {
+            out.entry(name.trim_end_matches('W').to_string() + "weight").or_insert(t);
+        }
     }
-    Ok(out)
+    prefix::strip(out, needs)
 }
 
 /// Attention had other names before diffusers 0.18.

@@ -4,6 +4,7 @@ use super::{Bits, Effort};
 use crate::classes;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
+use crate::idle;
 use crate::open::Opened;
 use crate::run::usage;
 use crate::scoring;
@@ -55,6 +56,7 @@ impl<'a> Task<'a> {
     pub fn of(args: &'a Bits, opened: &'a Opened) -> Result<Self> {
         let model = &opened.model;
         let spec = &model.spec;
+        idle::ambiguous("--data", &args.data)?;
         let data: Arc<dyn Dataset> = scoring::open_some(opened, &args.data, "--data")?.into();
         let t = args.t_min.unwrap_or(spec.process.get().span().0);
         let (low, high) = spec.process.get().span();
