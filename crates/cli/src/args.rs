@@ -105,6 +105,7 @@ Examples:
   # start from a model of the Hub: an energy first learns its score
   langevin train cifar10 model.from=google/ddpm-cifar10-32
   langevin train --resume runs/digits        go on exactly where it stopped
+  langevin train --resume runs/digits train.steps=20000 train.sample_every=500
   langevin train --resume runs/cats --data /new/place/of/cats
   langevin train digits --dry-run            show the whole configuration, do nothing")]
 pub struct Train {
@@ -120,7 +121,9 @@ pub struct Train {
     /// Folder of the run [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with the run in this folder; only train.steps may change, and --data where the same data have moved
+    /// Go on with the run in this folder. train.steps may change, and what changes no weights: train.log_every,
+    /// train.sample_every, train.checkpoint_every, train.snapshot_every and sampler.KEY; and --data where the same data have
+    /// moved
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
     /// Go on with other data than the run began with: columns and classes are matched by name, and scaled as before

@@ -9,7 +9,7 @@ use crate::open::{EXPORTED, Opened, RUN, STEP, open};
 use crate::run::{Drawing, usage};
 use anyhow::{Context, Result, bail};
 use langevin_dynamics::{Cond, Denoiser};
-use langevin_models::{Form, Head, checkpoint, export};
+use langevin_models::{Form, Head, atomic, checkpoint, export};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -27,18 +27,10 @@ pub fn run(args: &Export) -> Result<()> {
     if dir.exists() && fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_some()) {
         return usage(format!("{} is there already; name a new folder", dir.display()));
     }
-    // beside it, then renamed: what is there is whole
-    let name = dir.file_name().with_context(|| format!("{} is not the name of a folder", dir.display()))?;
-    let beside = dir.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-    let _ = fs::remove_dir_all(&beside);
-    let written = write(&opened, &args.changes, &network, &beside).and_then(|()| {
-        let _ = fs::remove_dir(dir); // an empty one
-        fs::rename(&beside, dir).with_context(|| format!("cannot make {}", dir.display()))
-    });
-    if written.is_err() {
-        let _ = fs::remove_dir_all(&beside);
+    if dir.file_name().is_none() {
+        return usage(format!("{} is not the name of a folder", dir.display()));
     }
-    written?;
+    atomic::make_folder(dir, |beside| write(&opened, &args.changes, &network, beside))?;
     crate::say!("{}", dir.display())
 }
 

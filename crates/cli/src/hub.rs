@@ -5,6 +5,7 @@ use crate::progress::Progress;
 use crate::run::usage;
 use anyhow::{Context, Result};
 use langevin_hub::{Error, Event, Id, Kind, Push, Repo, Settings};
+use langevin_models::atomic;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -79,21 +80,19 @@ fn get(name: &str, files: &[String], out: Option<&Path>) -> Result<()> {
     for path in &wanted {
         let cached = repo.file(path).or_else(wrong)?;
         match out.map(|out| out.join(path)) {
-            Some(to) => copy(&cached, &to).with_context(|| format!("cannot write {}", to.display()))?,
+            Some(to) => copy(&cached, &to)?,
             None => crate::say!("{}", cached.display())?,
         }
     }
     out.map_or(Ok(()), |out| crate::say!("{}", out.display()))
 }
 
-/// Beside its place and renamed, so that no half of it is taken for whole.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    let folder = to.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let beside = tempfile::NamedTempFile::new_in(folder)?;
-    fs::copy(from, beside.path())?;
-    beside.persist(to)?;
-    Ok(())
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let mut cached = fs::File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+    Ok(atomic::write_atomic(to, |file| std::io::copy(&mut cached, file).map(drop))?)
 }
 
 fn push(dir: &Path, name: &str, private: bool, revision: Option<&str>) -> Result<()> {

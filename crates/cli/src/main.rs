@@ -1,6 +1,7 @@
 //! `langevin`: train, sample, score and evaluate energy-based and diffusion models.
 //!
-//! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+//! Results go to stdout, talk to stderr. Exit status: 0 done, 1 failed, 2 wrong usage; 130, 143 or 129: stopped
+//! by Ctrl-C, SIGTERM or SIGHUP.
 
 #![allow(rustdoc::broken_intra_doc_links)] // the texts of --help, not markdown
 
@@ -74,17 +75,21 @@ fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
 fn main() -> ExitCode {
     progress::said();
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
-    match langevin_ops::threads::main(|| args.run()).map_err(anyhow::Error::from).flatten() {
+    let program = || stop::listen().and_then(|()| args.run());
+    match langevin_ops::threads::main(program).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.is::<run::Stopped>() => {
-            crate::talk!("{e}");
-            ExitCode::from(130)
-        }
-        Err(e) => {
-            crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));
-            ExitCode::from(if e.is::<run::Usage>() { 2 } else { 1 })
-        }
+        Err(e) => ExitCode::from(report(&e)),
     }
+}
+
+/// Says why the program ends, and with which exit status.
+fn report(e: &anyhow::Error) -> u8 {
+    if e.is::<run::Stopped>() {
+        crate::talk!("{e}");
+        return stop::status();
+    }
+    crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));
+    if e.is::<run::Usage>() { 2 } else { 1 }
 }
 
 /// candle puts a backtrace into the text of an error where RUST_BACKTRACE is set; a sentence needs none.

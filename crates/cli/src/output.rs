@@ -101,9 +101,7 @@ pub fn writable(path: &Path) -> Result<()> {
     if is_special(path) {
         return Ok(());
     }
-    tempfile::Builder::new()
-        .prefix(".langevin-")
-        .tempfile_in(folder)
+    tempfile::tempfile_in(folder) // without a name, so that nothing can be left of it
         .map(drop)
         .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -28,7 +28,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// The user stopped it: exit status 130, as of programs that Ctrl-C ends; the text says how to go on.
+/// A signal stopped it: exit status 128 + signal; the text says how to go on.
 #[derive(Debug)]
 pub struct Stopped(pub String);
 

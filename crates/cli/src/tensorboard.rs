@@ -3,10 +3,14 @@
 //! Written here, since the crate for it ends the process when a disk is full; a scalar is three nested fields.
 
 use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How the names of event files begin, before the time.
+const NAME: &str = "events.out.tfevents.";
 
 /// An event file in a folder, open for writing.
 pub struct Events {
@@ -15,16 +19,24 @@ pub struct Events {
 }
 
 impl Events {
-    /// A new event file: TensorBoard reads all files of a folder, so each start of a run has its own.
-    pub fn create(folder: &Path) -> Result<Self> {
+    /// A new event file of a run that has made `done` steps. TensorBoard reads all files of a folder in the order of their
+    /// names. At the start of a session, other than the first, it forgets the steps from there on, which a killed run had
+    /// not saved.
+    pub fn create(folder: &Path, done: u64) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let name = format!("events.out.tfevents.{}.{}", now() as u64, std::process::id());
+        let last = last(folder);
+        let name = format!("{NAME}{}.{}", (now() as u64).max(last.map_or(0, |last| last + 1)), std::process::id());
         let path = folder.join(name);
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut events = Self { file: BufWriter::new(file), path };
         let mut version = event(0);
         field(&mut version, 3, b"brain.Event:2");
         events.record(&version)?;
+        let mut start = event(if done == 0 { 0 } else { done + 1 }); // the first step that comes again
+        field(&mut start, 7, &[1 << 3, 1]); // session_log { status: START }
+        // once more where the files before may be of a version that wrote none
+        (0..=usize::from(last.is_some())).try_for_each(|_| events.record(&start))?;
+        events.flush()?;
         Ok(events)
     }
 
@@ -51,6 +63,13 @@ impl Events {
         let parts = [&length[..], &masked_crc(&length), data, &masked_crc(data)].concat();
         self.file.write_all(&parts).with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+/// The greatest time in the names of the event files in `folder`.
+fn last(folder: &Path) -> Option<u64> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let number = |name: OsString| name.to_str()?.strip_prefix(NAME)?.split('.').next()?.parse().ok();
+    names.filter_map(number).max()
 }
 
 fn now() -> f64 {
@@ -92,7 +111,7 @@ mod tests {
     #[test]
     fn a_record_is_framed_as_tensorflow_frames_it() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        let mut events = Events::create(folder.path())?;
+        let mut events = Events::create(folder.path(), 299)?;
         events.scalar("loss", 300, 0.5)?;
         events.flush()?;
         let bytes = fs::read(&events.path)?;
@@ -106,10 +125,12 @@ mod tests {
             records.push(data);
             at += 16 + length;
         }
-        assert_eq!(records.len(), 2);
+        assert_eq!(records.len(), 3);
         assert_eq!(records[0][11..], *b"\x1a\x0dbrain.Event:2");
+        // step 300, then session_log { status: START }
+        assert_eq!(records[1][9..], *b"\x10\xac\x02\x3a\x02\x08\x01");
         // step 300 as a varint, then summary { value { tag: "loss", simple_value: 0.5 } }
-        assert_eq!(records[1][9..], *b"\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f");
+        assert_eq!(records[2][9..], *b"\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f");
         // the check value of CRC-32C, and its mask in TensorFlow's crc32c.h
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
         Ok(())

@@ -1,27 +1,34 @@
 //! `langevin train`: a run folder, the loop, and what people see of it.
 
+mod shown;
+
 use crate::args::Train;
 use crate::changes::Changes;
 use crate::folder::{Folder, Log};
-use crate::progress::{self, PAUSE, rate};
 use crate::run::{Run, Stopped, usage};
+use crate::stop::{self, Hold};
 use crate::tensorboard::Events;
 use crate::{facts, idle, open, output, sample, start};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use langevin_data::{Batch, Dataset, Facts, Loader, LoaderOptions};
+use langevin_data::{Batch, Dataset, Facts, Loader, LoaderOptions, Prefetch};
 use langevin_models::{Model, checkpoint};
-use langevin_train::{Report, Trainer};
+use langevin_train::{TrainOptions, Trainer};
+use shown::{Beside, Line, Shown};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Samples in the pictures of a run.
 const PICTURE: usize = 64;
+
+/// A batch that takes longer is waited for in a way that a signal can end.
+const LONG: Duration = Duration::from_millis(100);
+
+/// The options that may change when a run goes on, beside those of the sampler: none of them changes a bit of the weights.
+const MAY_CHANGE: [&str; 5] =
+    ["train.steps", "train.log_every", "train.sample_every", "train.checkpoint_every", "train.snapshot_every"];
 
 /// Carries out `langevin train`.
 pub fn run(args: Train) -> Result<()> {
@@ -34,16 +41,21 @@ pub fn run(args: Train) -> Result<()> {
     if cfg!(debug_assertions) {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
+    // before the data are read: another process may be training there
+    let going_on = args.resume.as_deref().map(Folder::open).transpose()?;
     let (data, facts) = match &args.resume {
         Some(dir) => facts::go_on(&mut run, dir, &args)?,
         None => facts::begin(&mut run, from.as_ref())?,
     };
     let (run, trainer) = prepare(run, from, &facts, &device)?; // before there is a folder: a mistake leaves none
-    let folder = match &args.resume {
-        Some(dir) => Folder::open(dir)?,
+    let folder = match going_on {
+        Some(folder) => folder,
         None => Folder::create(args.out.as_deref(), &name(&args), &run.to_toml()?)?,
     };
-    Session::start(run, (data.into(), facts), folder, trainer)?.train()
+    match Session::start(run, (data.into(), facts), folder, trainer)? {
+        Some(session) => session.train(),
+        None => Ok(()),
+    }
 }
 
 /// The run with the steps of its distillation filled in, and its trainer at step 0.
@@ -79,9 +91,10 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
             }
             preset => changes.extend(preset.clone()), // the first word is a change too
         }
-        if let Some(other) = changes.iter().find(|c| !c.starts_with("train.steps=")) {
+        if let Some(other) = changes.iter().find(|change| !may_change(change)) {
             return usage(format!(
-                "`{other}`: only train.steps can change when a run goes on; start a new run for the rest"
+                "`{other}`: when a run goes on, only {} and sampler.KEY may change; start a new run for the rest",
+                MAY_CHANGE.join(", ")
             ));
         }
         if args.seed.is_some() {
@@ -127,6 +140,12 @@ fn named_data(run: &mut Run, asked: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Whether a run that goes on may take the change `key=value`.
+fn may_change(change: &str) -> bool {
+    let key = change.split('=').next().unwrap_or_default().trim();
+    MAY_CHANGE.contains(&key) || key.starts_with("sampler.")
+}
+
 /// The name of a new run: its preset or file without its folder and ending.
 fn name(args: &Train) -> String {
     let preset = args.preset.as_deref().unwrap_or("run");
@@ -146,13 +165,18 @@ struct Session {
     trainer: Trainer,
     log: Log,
     events: Events,
-    /// Set by Ctrl-C.
-    stop: Arc<AtomicBool>,
+    /// A signal ends the run when its state is saved.
+    _hold: Hold,
 }
 
 impl Session {
-    /// Takes the state of the folder, if there is one, and opens its log.
-    fn start(run: Run, (data, facts): (Arc<dyn Dataset>, Facts), folder: Folder, mut trainer: Trainer) -> Result<Self> {
+    /// Takes the state of the folder, if there is one, and opens its log; `None` if nothing is left to do.
+    fn start(
+        run: Run,
+        (data, facts): (Arc<dyn Dataset>, Facts),
+        folder: Folder,
+        mut trainer: Trainer,
+    ) -> Result<Option<Self>> {
         for refused in trainer.resume(&folder.state())? {
             crate::talk!("warning: {refused}");
         }
@@ -160,6 +184,7 @@ impl Session {
         if steps < done {
             return usage(format!("train.steps = {steps}: the run is at step {done} already; give at least that"));
         }
+        let before = folder.run()?.train;
         output::save(&folder.config(), run.to_toml()?.as_bytes())?;
         output::save(&folder.data(), &serde_json::to_vec_pretty(&facts)?)?;
         crate::talk!(
@@ -173,17 +198,17 @@ impl Session {
         );
         if done > 0 {
             crate::say!("resumed at step {done}")?;
+            warn_of_lr(&before, &run.train, done);
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        ctrlc::set_handler(move || {
-            if flag.swap(true, SeqCst) {
-                std::process::exit(130);
-            }
-        })
-        .context("cannot listen for Ctrl-C")?;
-        let (log, events) = (folder.log(done)?, Events::create(&folder.tensorboard())?);
-        Ok(Self { run, data, facts, folder, trainer, log, events, stop })
+        if done == steps && folder.model().is_file() && folder.has_samples(done) {
+            crate::say!(
+                "this run is finished; to train it further give more steps, such as train.steps={}",
+                2 * steps
+            )?;
+            return Ok(None);
+        }
+        let (log, events) = (folder.log(done)?, Events::create(&folder.tensorboard(), done)?);
+        Ok(Some(Self { run, data, facts, folder, trainer, log, events, _hold: stop::hold() }))
     }
 
     fn train(mut self) -> Result<()> {
@@ -198,40 +223,33 @@ impl Session {
         let per_step = options.accumulate as u64;
         let mut batches = loader.clone().prefetch(self.trainer.step_number() * per_step);
         self.errors(&loader)?;
-        let mut seen = Seen::new(self.trainer.step_number(), options.steps, options.batch * options.accumulate);
-        while self.trainer.step_number() < options.steps && !self.stop.load(SeqCst) {
-            let mut group = Vec::with_capacity(options.accumulate);
-            for _ in 0..options.accumulate {
-                group.push(batches.next().context("the data ended")??);
-            }
+        let mut shown = Shown::new(self.trainer.step_number(), &options);
+        while self.trainer.step_number() < options.steps && stop::asked().is_none() {
+            let begun = Instant::now();
+            let group = (0..options.accumulate).map(|_| self.batch(&mut batches)).collect::<Result<Vec<_>>>()?;
             let report = self.trainer.step(&group).map_err(|e| self.diverged(e))?;
             let step = report.step;
             let last = step == options.steps;
-            if let Some(line) = seen.add(report, last || step.is_multiple_of(options.log_every)) {
+            if let Some(line) = shown.add(report, begun.elapsed(), last || step.is_multiple_of(options.log_every)) {
                 self.record(&line)?;
             }
             if options.snapshot_every > 0 && (last || step.is_multiple_of(options.snapshot_every)) {
-                self.snapshot()?;
+                shown.pause(Beside::Snapshot, || self.snapshot())?;
             }
             if step == options.distil() {
-                seen.bar.suspend(|| self.errors(&loader))?;
+                shown.suspend(|| self.errors(&loader))?;
             }
             if !last && options.sample_every > 0 && step.is_multiple_of(options.sample_every) {
-                self.picture()?;
+                shown.pause(Beside::Picture, || self.picture())?;
             }
             // the state comes last: a run killed before it makes this step again, with its snapshot and its picture
             if last || step.is_multiple_of(options.checkpoint_every) {
-                self.checkpoint()?;
+                shown.pause(Beside::Checkpoint, || self.checkpoint())?;
             }
         }
-        seen.bar.finish_and_clear();
-        let step = self.trainer.step_number();
-        let dir = self.folder.path().display().to_string();
-        if step < options.steps {
-            self.checkpoint()?;
-            let all = options.steps;
-            let why = format!("stopped at step {step} of {all}; go on with: langevin train --resume {dir}");
-            return Err(anyhow::Error::new(Stopped(why)));
+        shown.done();
+        if self.trainer.step_number() < options.steps {
+            return Err(self.stopped());
         }
         self.save(&self.folder.model(), 0)?; // a run that is only resumed to be finished may lack them
         let picture = self.picture()?;
@@ -240,14 +258,35 @@ impl Session {
         Ok(())
     }
 
+    /// Saves the state; the error says how to go on.
+    fn stopped(&self) -> anyhow::Error {
+        if let Err(e) = self.checkpoint() {
+            return e;
+        }
+        let (step, all, dir) = (self.trainer.step_number(), self.run.train.steps, self.folder.path().display());
+        let why = format!("stopped at step {step} of {all}; go on with: langevin train --resume {dir}");
+        anyhow::Error::new(Stopped(why))
+    }
+
+    /// Does what leaves the state as it is between two steps: a signal saves that and ends the run, wherever `work` is.
+    fn between_steps<R>(&self, work: impl FnOnce() -> R) -> R {
+        stop::during(|| crate::report(&self.stopped()), work)
+    }
+
+    fn batch(&self, batches: &mut Prefetch) -> Result<Batch> {
+        let batch = batches.wait(LONG).or_else(|| self.between_steps(|| batches.next()));
+        Ok(batch.context("the data ended")??)
+    }
+
     /// Prints how far the score is from that of the model which the run starts from, while it learns that.
     fn errors(&mut self, loader: &Loader) -> Result<()> {
-        let batch = loader.batch(0)?;
-        let few = batch.x.dim(0)?.min(MEASURED);
-        let labels = batch.labels.map(|labels| labels.narrow(0, 0, few)).transpose()?;
-        let Some(errors) = self.trainer.score_errors(&Batch { x: batch.x.narrow(0, 0, few)?, labels })? else {
-            return Ok(());
+        let measure = || -> Result<_> {
+            let batch = loader.batch(0)?;
+            let few = batch.x.dim(0)?.min(MEASURED);
+            let labels = batch.labels.map(|labels| labels.narrow(0, 0, few)).transpose()?;
+            Ok(self.trainer.score_errors(&Batch { x: batch.x.narrow(0, 0, few)?, labels })?)
         };
+        let Some(errors) = self.between_steps(measure)? else { return Ok(()) };
         let step = self.trainer.step_number();
         let row = |of: fn(&(f64, f64)) -> f64| errors.iter().map(|e| format!("{:>8.3}", of(e))).collect::<String>();
         crate::say!("relative error of the score at step {step}, by sigma/alpha:")?;
@@ -258,7 +297,8 @@ impl Session {
         self.log.line(&serde_json::json!({ "step": step, "score_error_by_log_sigma": errors }))?;
         errors.iter().try_for_each(|(level, error)| {
             self.events.scalar(&format!("score_error_at_log_sigma/{level:+.1}"), step, *error)
-        })
+        })?;
+        self.events.flush()
     }
 
     /// The error of a step, with what to do about it.
@@ -271,10 +311,9 @@ impl Session {
     }
 
     /// The averaged weights that others read, then the state to go on from.
-    fn checkpoint(&mut self) -> Result<()> {
+    fn checkpoint(&self) -> Result<()> {
         self.save(&self.folder.model(), 0)?;
-        self.trainer.save_state(&self.folder.state())?;
-        self.events.flush()
+        Ok(self.trainer.save_state(&self.folder.state())?)
     }
 
     /// The averages at this step, from which those of other lengths can be rebuilt.
@@ -298,11 +337,14 @@ impl Session {
     }
 
     /// Samples of the averaged model, always from the same seeds; says where the picture is.
-    fn picture(&mut self) -> Result<String> {
+    fn picture(&self) -> Result<String> {
         let seeds: Vec<u64> = (0..PICTURE as u64).collect();
         let path = self.folder.samples(self.trainer.step_number());
-        let model = self.trainer.averaged_model()?;
-        Ok(sample::picture(&model, &self.run.sampler, &seeds, self.data.columns(), &path)?.display().to_string())
+        let draw = || -> Result<_> {
+            let model = self.trainer.averaged_model()?;
+            sample::picture(&model, &self.run.sampler, &seeds, self.data.columns(), &path)
+        };
+        Ok(self.between_steps(draw)?.display().to_string())
     }
 
     /// One line of the log, to the file and to TensorBoard.
@@ -324,114 +366,17 @@ impl Session {
     }
 }
 
-/// What one line of the log says of the steps since the last.
-struct Line {
-    step: u64,
-    loss: f64,
-    walkers: Option<f64>,
-    grad_norm: f64,
-    lr: f64,
-    rate: f64,
-    by_level: Vec<(f64, f64, usize)>,
-}
-
-impl Line {
-    fn json(&self) -> serde_json::Value {
-        let by_level: Vec<_> =
-            self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
-        let mut json = serde_json::json!({
-            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
-            "images_per_s": self.rate, "loss_by_log_sigma": by_level,
-        });
-        if let Some(walkers) = self.walkers {
-            json["walkers_loss"] = walkers.into();
-        }
-        json
+/// Says so where the run goes on with another learning rate than the one that its steps so far were planned with.
+fn warn_of_lr(before: &TrainOptions, now: &TrainOptions, done: u64) {
+    let (planned, next) = (before.lr_at(done), now.lr_at(done));
+    if done < now.steps && planned != next {
+        crate::talk!(
+            "train.steps was {} and is {}: the learning rate goes from {:.2e} at step {done} to {next:.2e} at step {}, since it \
+             follows a cosine over all steps",
+            before.steps,
+            now.steps,
+            before.lr_at(done.saturating_sub(1)),
+            done + 1
+        );
     }
-}
-
-/// What is shown while it trains: a bar on a terminal, a line now and then elsewhere; and the means between log lines.
-struct Seen {
-    bar: ProgressBar,
-    per_step: usize,
-    since: Instant,
-    told: Instant,
-    reports: Vec<Report>,
-}
-
-impl Seen {
-    fn new(done: u64, steps: u64, per_step: usize) -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
-        bar.set_length(steps);
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {rate}  {eta} left  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", progress::of_state));
-        bar.set_position(done);
-        bar.reset_eta();
-        Self { bar, per_step, since: Instant::now(), told: Instant::now(), reports: vec![] }
-    }
-
-    /// Takes one report; with `full`, gives the means since the last line.
-    fn add(&mut self, report: Report, full: bool) -> Option<Line> {
-        self.bar.set_position(report.step);
-        self.reports.push(report);
-        if !full {
-            self.between();
-            return None;
-        }
-        let reports = std::mem::take(&mut self.reports);
-        let last = reports.last()?;
-        let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
-        let seconds = std::mem::replace(&mut self.since, Instant::now()).elapsed().as_secs_f64();
-        let line = Line {
-            step: last.step,
-            loss: mean(|r| r.loss),
-            walkers: last.walkers.map(|_| mean(|r| r.walkers.unwrap_or(0.))),
-            grad_norm: mean(|r| r.grad_norm),
-            lr: last.lr,
-            rate: (reports.len() * self.per_step) as f64 / seconds,
-            by_level: by_level(&reports),
-        };
-        self.bar.set_message(format!("loss {:.4}", line.loss));
-        if self.bar.is_hidden() {
-            self.told = Instant::now();
-            let (left, walkers) = (self.left(line.step, seconds / reports.len() as f64), line.walkers);
-            crate::talk!(
-                "step {}  loss {:.4}{}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {left} left",
-                line.step,
-                line.loss,
-                walkers.map(|loss| format!("  of walkers {loss:.4}")).unwrap_or_default(),
-                line.grad_norm,
-                line.lr,
-                line.rate,
-            );
-        }
-        Some(line)
-    }
-
-    /// That something goes on, where a line of the log is long in coming.
-    fn between(&mut self) {
-        if let (true, Some(last)) = (self.bar.is_hidden() && self.told.elapsed() >= PAUSE, self.reports.last()) {
-            self.told = Instant::now();
-            let each = self.since.elapsed().as_secs_f64() / self.reports.len() as f64;
-            let all = self.bar.length().unwrap_or(0);
-            crate::talk!("step {} of {all}, {}, {} left", last.step, rate(1. / each), self.left(last.step, each));
-        }
-    }
-
-    /// How long the steps after `step` take.
-    fn left(&self, step: u64, each: f64) -> HumanDuration {
-        let steps = self.bar.length().unwrap_or(0).saturating_sub(step);
-        HumanDuration(std::time::Duration::from_secs_f64(steps as f64 * each))
-    }
-}
-
-/// The mean loss in each bin of log sigma/alpha over several reports: (centre, mean, number).
-fn by_level(reports: &[Report]) -> Vec<(f64, f64, usize)> {
-    let mut bins: BTreeMap<i64, (f64, f64, usize)> = BTreeMap::new();
-    for &(level, loss, n) in reports.iter().flat_map(|r| &r.by_level) {
-        let bin = bins.entry((level * 1e3).round() as i64).or_insert((level, 0., 0));
-        bin.1 += loss * n as f64;
-        bin.2 += n;
-    }
-    bins.into_values().map(|(level, sum, n)| (level, sum / n as f64, n)).collect()
 }

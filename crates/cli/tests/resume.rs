@@ -145,10 +145,256 @@ fn killed(start: impl Fn(&Path) -> Result<Command>) -> Result {
         Ok(values.iter().map(|v| format!("{} {} {}", v["step"], v["lr"], v["score_error_by_log_sigma"])).collect())
     };
     assert_eq!(log(&whole)?, log(&torn)?);
+    assert_eq!(points(&whole, "loss")?, (1..=STEPS / 5).map(|n| 5 * n).collect::<Vec<_>>());
+    for tag in ["loss", "lr", "score_error_at_log_sigma/+4.4"] {
+        assert_eq!(points(&whole, tag)?, points(&torn, tag)?, "{tag}");
+    }
 
-    // a finished run has nothing to do, and says so by its status
+    // a finished run has nothing to do, and says so
+    let (before, events) = (outcome(&whole)?, fs::read_dir(whole.join("tb"))?.count());
+    let picture = fs::metadata(whole.join(format!("samples/step-{STEPS}.png")))?.modified()?;
     let said = finish(resume(&whole))?;
-    assert!(said.contains(&format!("resumed at step {STEPS}")), "{said}");
+    assert!(said.contains(&format!("resumed at step {STEPS}")) && said.contains("train.steps=400"), "{said}");
+    assert!(!said.contains("samples:") && before == outcome(&whole)?, "{said}");
+    assert_eq!(fs::metadata(whole.join(format!("samples/step-{STEPS}.png")))?.modified()?, picture);
+    assert_eq!(fs::read_dir(whole.join("tb"))?.count(), events);
+    Ok(())
+}
+
+/// The steps of a curve as TensorBoard shows it: files in the order of their names, and from each start of a session but the
+/// first, the later steps before it are forgotten.
+fn points(out: &Path, tag: &str) -> Result<Vec<u64>> {
+    let mut files: Vec<_> = fs::read_dir(out.join("tb"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let (mut steps, mut started): (Vec<u64>, bool) = (vec![], false);
+    for file in files {
+        let bytes = fs::read(file)?;
+        let mut rest = &bytes[..];
+        // a killed run may leave half a record
+        while let Some(data) = rest.first_chunk().and_then(|n| rest.get(12..12 + u64::from_le_bytes(*n) as usize)) {
+            rest = rest.get(16 + data.len()..).unwrap_or_default();
+            let event = fields(data);
+            let step = event.iter().find_map(|(number, step, _)| (*number == 2).then_some(*step)).unwrap_or(0);
+            let inner = |number| event.iter().find(|field| field.0 == number).map(|field| fields(field.2));
+            if inner(7).is_some_and(|log| log[0].1 == 1) {
+                steps.retain(|&earlier| !started || earlier < step);
+                started = true;
+            }
+            let value = inner(5).and_then(|summary| fields(summary[0].2).first().map(|name| name.2.to_vec()));
+            steps.extend((value.as_deref() == Some(tag.as_bytes())).then_some(step));
+        }
+    }
+    Ok(steps)
+}
+
+/// The fields of a protocol buffer: number, value if it is an integer, bytes.
+fn fields(mut data: &[u8]) -> Vec<(u64, u64, &[u8])> {
+    fn varint(data: &mut &[u8]) -> u64 {
+        let length = 1 + data.iter().take_while(|byte| **byte >= 0x80).count();
+        let value = data[..length].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+        *data = &data[length..];
+        value
+    }
+    let mut all = vec![];
+    while !data.is_empty() {
+        let key = varint(&mut data);
+        let (value, length) = match key & 7 {
+            0 => (varint(&mut data), 0),
+            1 => (0, 8),
+            5 => (0, 4),
+            _ => (0, varint(&mut data) as usize),
+        };
+        all.push((key >> 3, value, &data[..length]));
+        data = &data[length..];
+    }
+    all
+}
+
+/// A run of points that takes no time.
+fn points_run(out: &Path) -> Command {
+    let mut command = langevin(&["train", "toy:two-moons", "--out"]);
+    command.arg(out).args([
+        "train.steps=40",
+        "train.batch=8",
+        "train.log_every=5",
+        "train.checkpoint_every=20",
+        "train.snapshot_every=20",
+        "train.sample_every=0",
+        "train.warmup=4",
+        "model.net.width=8",
+        "model.net.layers=1",
+        "sampler.steps=2",
+    ]);
+    command
+}
+
+#[test]
+fn a_run_without_a_state_begins_again_and_its_curves_too() -> Result {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    finish(points_run(&run))?;
+    fs::remove_dir_all(run.join("state"))?; // as if it had been killed before the first
+    finish(resume(&run))?;
+    let all: Vec<u64> = (1..=8).map(|n| 5 * n).collect();
+    assert_eq!(points(&run, "loss")?, all);
+    assert_eq!(fs::read_to_string(run.join("log.jsonl"))?.lines().count(), all.len());
+    // files of a version that wrote no starts of sessions
+    for file in fs::read_dir(run.join("tb"))? {
+        let path = file?.path();
+        let text = fs::read(&path)?;
+        let start = 16 + text.first_chunk().map_or(0, |n| u64::from_le_bytes(*n)) as usize; // after the version
+        let length = 16 + text[start..].first_chunk().map_or(0, |n| u64::from_le_bytes(*n)) as usize;
+        fs::write(&path, [&text[..start], &text[start + length..]].concat())?;
+    }
+    fs::remove_file(run.join("state/step-40.safetensors"))?;
+    finish(resume(&run))?;
+    assert_eq!(points(&run, "loss")?, all);
+    Ok(())
+}
+
+#[test]
+fn intervals_may_change_on_the_way_and_weights_do_not() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (whole, changed) = (folder.path().join("whole"), folder.path().join("changed"));
+    finish(points_run(&whole))?;
+    finish(points_run(&changed))?;
+    fs::remove_file(changed.join("state/step-40.safetensors"))?;
+    let mut command = resume(&changed);
+    command.args(["train.log_every=4", "train.checkpoint_every=9", "train.snapshot_every=10", "train.sample_every=16"]);
+    command.arg("sampler.steps=3");
+    let said = finish(command)?;
+    assert!(said.contains("resumed at step 20"), "{said}");
+    let weights = |out: &Path| -> Result<Vec<u8>> {
+        let bytes = fs::read(out.join("model.safetensors"))?;
+        let header = u64::from_le_bytes(*bytes.first_chunk().ok_or("short")?) as usize; // it holds the configuration
+        Ok(bytes[8 + header..].to_vec())
+    };
+    assert!(weights(&whole)? == weights(&changed)?);
+    assert_eq!(points(&changed, "loss")?, [5, 10, 15, 20, 24, 28, 32, 36, 40]);
+    for file in ["state/step-36.safetensors", "snapshots/step-30.safetensors", "samples/step-32.png"] {
+        assert!(changed.join(file).is_file(), "{file}");
+    }
+    let config = fs::read_to_string(changed.join("config.toml"))?;
+    for line in ["log_every = 4", "checkpoint_every = 9", "snapshot_every = 10", "sample_every = 16", "steps = 3"] {
+        assert!(config.contains(line), "{config}");
+    }
+    // what would change the weights may not
+    for change in ["train.lr=1", "train.batch=9", "optimiser.name=adam", "train.log_every_other=3", "sampler=heun"] {
+        let mut command = resume(&changed);
+        let output = command.arg(change).output()?;
+        let talk = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(2), "{change}: {talk}");
+        assert!(talk.contains(change) && talk.contains("train.log_every"), "{talk}");
+    }
+    Ok(())
+}
+
+#[test]
+fn another_length_of_a_cosine_is_said_to_move_the_learning_rate() -> Result {
+    let folder = tempfile::tempdir()?;
+    // of the step n from 0, after 4 of warming up
+    let cosine = |n: f64, steps: f64| 5e-4 * (1. + (std::f64::consts::PI * (n - 4.) / (steps - 4.)).cos());
+    for (decay, steps, told) in
+        [("cosine", 80, true), ("cosine", 30, true), ("cosine", 40, false), ("constant", 80, false)]
+    {
+        let run = folder.path().join(format!("{decay}-{steps}"));
+        let mut command = points_run(&run);
+        command.args([&format!("train.decay={decay}"), "train.lr=1e-3"]);
+        finish(command)?;
+        fs::remove_file(run.join("state/step-40.safetensors"))?;
+        let output = resume(&run).arg(format!("train.steps={steps}")).output()?;
+        let talk = String::from_utf8(output.stderr)?;
+        let lines: Vec<_> = talk.lines().filter(|line| line.contains("the learning rate goes")).collect();
+        assert_eq!(lines.len(), usize::from(told), "{decay} {steps}: {talk}");
+        if told {
+            let rates: Vec<f64> =
+                lines[0].split(' ').filter_map(|word| word.parse().ok()).filter(|v| *v < 1.).collect();
+            let expected = [cosine(19., 40.), cosine(20., f64::from(steps))];
+            assert!(rates.len() == 2 && rates.iter().zip(expected).all(|(a, b)| (a / b - 1.).abs() < 0.005), "{talk}");
+            assert!(lines[0].contains("at step 20 to") && lines[0].contains("at step 21"), "{talk}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn runs_that_start_at_once_take_a_name_each() -> Result {
+    let folder = tempfile::tempdir()?;
+    let start = || -> Result<std::process::Child> {
+        let model = points_run(Path::new("--out"));
+        let args = model.get_args().filter(|arg| *arg != "--out");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_langevin"));
+        Ok(command.args(args).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    };
+    fs::create_dir_all(folder.path().join("runs"))?;
+    fs::write(folder.path().join("runs/toy-two-moons-3"), "a file is in the way")?;
+    let children = (0..6).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    let mut taken = vec![];
+    for child in children {
+        let output = child.wait_with_output()?;
+        let (said, talk) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        assert!(output.status.success(), "{talk}");
+        let model = said.lines().find_map(|line| line.strip_prefix("model: ")).ok_or("no model")?;
+        assert!(talk.contains(&format!("{}: ", model.trim_end_matches("/model.safetensors"))), "{talk}");
+        taken.push(model.to_string());
+    }
+    taken.sort();
+    let names = ["", "-2", "-4", "-5", "-6", "-7"].map(|n| format!("runs/toy-two-moons{n}/model.safetensors"));
+    assert_eq!(taken, names);
+    Ok(())
+}
+
+#[test]
+fn one_process_at_a_time_trains_in_a_folder() -> Result {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let mut first = points_run(&run);
+    let mut first = first.arg("train.steps=100000000").spawn()?;
+    while !run.join("log.jsonl").is_file() {
+        assert!(first.try_wait()?.is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for (mut second, code, word) in
+        [(resume(&run), 1, "another process is training in"), (points_run(&run), 2, "--resume")]
+    {
+        let output = second.output()?;
+        let talk = String::from_utf8(output.stderr)?;
+        assert!(output.status.code() == Some(code) && talk.contains(word), "{talk}");
+    }
+    first.kill()?;
+    first.wait()?;
+    let mut last = resume(&run);
+    last.arg("train.steps=50");
+    finish(last)?;
+    Ok(())
+}
+
+/// A limit on the size of files stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn a_state_that_cannot_be_written_is_named_and_the_one_before_stays() -> Result {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let mut command = points_run(&run);
+    command.args(["model.net.width=64", "model.net.layers=2"]);
+    finish(command)?;
+    fs::remove_file(run.join("state/step-40.safetensors"))?;
+    let before = fs::read(run.join("state/step-20.safetensors"))?;
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" train --resume \"$1\""])
+        .args([Path::new(env!("CARGO_BIN_EXE_langevin")), &run])
+        .output()?;
+    let talk = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert!(talk.contains("could not write") && talk.contains("safetensors"), "{talk}");
+    assert!(fs::read(run.join("state/step-20.safetensors"))? == before);
+    let left =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name()).collect::<Vec<_>>();
+    for dir in [run.clone(), run.join("state"), run.join("snapshots")] {
+        assert!(left(&dir).iter().all(|name| !name.to_string_lossy().ends_with(".partial")), "{:?}", left(&dir));
+    }
+    finish(resume(&run))?; // with room again
+    assert!(run.join("state/step-40.safetensors").is_file());
     Ok(())
 }
 
@@ -176,26 +422,5 @@ fn a_damaged_state_is_refused_by_name_and_the_one_before_is_used() -> Result {
     assert!(talk.contains("step-6.safetensors"), "{talk}");
     assert!(said.contains("resumed at step 5"), "{said}");
     assert!(fs::read(run.join("model.safetensors"))? == weights, "the step that was lost is made again, to the bit");
-    Ok(())
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_saves_and_says_how_to_go_on() -> Result {
-    let folder = tempfile::tempdir()?;
-    let run = folder.path().join("run");
-    let mut command = start(&run);
-    command.args(["train.checkpoint_every=1000", "train.steps=100000"]);
-    let mut child = command.spawn()?;
-    while !fs::read_to_string(run.join("log.jsonl")).is_ok_and(|log| !log.is_empty()) {
-        assert!(child.try_wait()?.is_none(), "the run ended by itself");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("stopped at step") && said.contains("langevin train --resume"), "{said}");
-    assert!(reached(&run) >= 5);
     Ok(())
 }

@@ -6,9 +6,10 @@ use crate::{Batch, Dataset, Kind};
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_ops::noise::{Noise, generator};
 use rand::RngExt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 // The run's seed also drives the noise of the loss; these keep the loader's streams apart from it.
 const SHUFFLE: u64 = 0x5348_5546_464c_4531;
@@ -173,6 +174,24 @@ pub struct Prefetch {
     failed: Option<String>,
 }
 
+impl Prefetch {
+    /// The next batch if it is there within `time`; `None` if it is not yet, or if there is none.
+    pub fn wait(&mut self, time: Duration) -> Option<Result<Batch>> {
+        match self.ready.as_ref()?.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => self.next(),
+            Ok(batch) => Some(self.came(batch)),
+        }
+    }
+
+    fn came(&mut self, batch: Result<Batch>) -> Result<Batch> {
+        if batch.is_err() {
+            self.ready = None;
+        }
+        batch
+    }
+}
+
 impl Iterator for Prefetch {
     type Item = Result<Batch>;
 
@@ -181,12 +200,7 @@ impl Iterator for Prefetch {
             return Some(Err(candle_core::Error::Msg(format!("cannot start the loading thread: {why}"))));
         }
         match self.ready.as_ref()?.recv() {
-            Ok(batch) => {
-                if batch.is_err() {
-                    self.ready = None;
-                }
-                Some(batch)
-            }
+            Ok(batch) => Some(self.came(batch)),
             Err(_) => {
                 self.ready = None;
                 Some(Err(candle_core::Error::Msg("the loading thread stopped unexpectedly".into())))

@@ -6,10 +6,12 @@ use crate::check::contents;
 use crate::id::{Id, is_commit};
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 #[cfg(unix)]
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::Builder;
 
 /// Files below this are compared with their hash whenever they are found. Some clients keep the text of an error
 /// as the file, and such texts are small.
@@ -42,7 +44,7 @@ impl Cache {
             return Ok(());
         }
         let path = self.folder.join("refs").join(revision);
-        put(&path, |beside| fs::write(beside, commit))
+        put(&path, |beside| File::create_new(beside)?.write_all(commit.as_bytes()))
     }
 
     /// The folder of a commit's files.
@@ -138,15 +140,11 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|e| Error::local(folder, e))
 }
 
-/// Writes a file beside its place under a name of this process and thread, and renames it.
-fn put(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+/// Writes a file beside its place under a name that nobody else has, and renames it.
+fn put(path: &Path, write: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make(folder)?;
-    let mine = format!(".{}-{:?}.tmp", std::process::id(), std::thread::current().id());
-    let beside = folder.join(mine.replace(['(', ')'], ""));
-    let _ = fs::remove_file(&beside);
-    write(&beside).and_then(|()| fs::rename(&beside, path)).map_err(|e| {
-        let _ = fs::remove_file(&beside);
-        Error::local(path, e)
-    })
+    let beside = Builder::new().prefix(".").suffix(".tmp").make_in(folder, write);
+    let put = beside.and_then(|beside| Ok(beside.into_temp_path().persist(path)?));
+    put.map_err(|e| Error::local(path, e))
 }

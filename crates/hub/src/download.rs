@@ -10,6 +10,7 @@ use reqwest::{StatusCode, Url};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use tempfile::{Builder, TempPath};
 
 const PAGE: &str = "a web page came in place of the file";
 
@@ -61,27 +62,35 @@ pub(crate) fn fetch(http: &Http, cache: &Cache, meta: &Meta, told: &dyn Fn(u64),
     }
     // Only contents that can be compared in the end are gone on with, and only where nobody else writes there.
     let resumes = is_hash(&meta.etag) && lock.is_some();
-    let name = if resumes {
-        format!("{}.incomplete", meta.etag)
-    } else {
-        format!("{}.{}.incomplete", meta.etag, std::process::id())
-    };
-    let part = blob.with_file_name(name);
-    let old = resumes && fs::metadata(&part).is_ok_and(|meta| meta.len() > 0);
-    let page = complete(http, meta, &part, resumes, told)?;
-    if let Err(why) = contents(&part, &meta.etag, meta.size) {
-        drop_file(&part)?;
+    let own = if resumes { None } else { Some(unshared(&blob).map_err(|e| Error::local(&blob, e))?) };
+    let shared = blob.with_file_name(format!("{}.incomplete", meta.etag));
+    let part = own.as_deref().unwrap_or(&shared);
+    let old = resumes && fs::metadata(part).is_ok_and(|meta| meta.len() > 0);
+    let page = complete(http, meta, part, resumes, told)?;
+    if let Err(why) = contents(part, &meta.etag, meta.size) {
+        drop_file(part)?;
         if why.kind() != Kind::Damaged || !old {
             return Err(if page { Error::new(Kind::Damaged, PAGE) } else { why });
         }
         // What lay there from before may be to blame.
-        complete(http, meta, &part, resumes, told)?;
-        if let Err(why) = contents(&part, &meta.etag, meta.size) {
-            drop_file(&part)?;
+        complete(http, meta, part, resumes, told)?;
+        if let Err(why) = contents(part, &meta.etag, meta.size) {
+            drop_file(part)?;
             return Err(why);
         }
     }
-    fs::rename(&part, &blob).map_err(|e| Error::local(&blob, e))
+    fs::rename(part, &blob).map_err(|e| Error::local(&blob, e))
+}
+
+/// An empty file beside `blob` that nobody else knows of, and that goes away if it is not renamed.
+fn unshared(blob: &Path) -> std::io::Result<TempPath> {
+    let name = blob.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{name}.");
+    let mut builder = Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.prefix(&prefix).suffix(".incomplete").tempfile_in(blob.parent().unwrap_or(Path::new(".")))?;
+    Ok(file.into_temp_path())
 }
 
 /// Requests the rest until all is there. A try that brought something does not count as failed. Whether a web page came.

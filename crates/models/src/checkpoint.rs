@@ -1,10 +1,10 @@
 //! Weights files that need nothing beside them: the model's description is in the file's metadata.
 
+pub use crate::atomic::write_atomic;
 use crate::model::{Model, ModelSpec, plain};
 use crate::params::Params;
 use crate::prefix;
 use crate::tensors;
-pub use crate::tensors::write_atomic;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -3,6 +3,7 @@
 //! A [`Model`] is a network, the process that it denoises and what its output means; its [`ModelSpec`] is all that is
 //! needed to rebuild it from its weights.
 
+pub mod atomic;
 mod blocks;
 pub mod checkpoint;
 pub mod diffusers;

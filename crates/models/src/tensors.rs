@@ -3,6 +3,7 @@
 //! 8 bytes of header length, a JSON header (names, types, shapes, offsets, metadata), then the numbers, little-endian.
 //! The header is written in a fixed order: equal contents are equal bytes.
 
+use crate::atomic::write_atomic;
 use crate::model::plain;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -10,33 +11,9 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{BufWriter, Write};
 use std::path::Path;
-
-/// Writes a file beside `path`, syncs it to the disk and renames it to `path`: whatever happens, `path` holds the old
-/// contents or the new, never a part.
-///
-/// Errors in one sentence that names the file; what was there is then untouched.
-pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let Some(name) = path.file_name() else { bail!("`{}` is not the name of a file", path.display()) };
-    let beside = path.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-    let written = File::create(&beside).and_then(|mut file| {
-        write(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if let Err(e) = written {
-        let _ = fs::remove_file(&beside); // the first error is the one to tell
-        bail!("could not write `{}`: {e}", path.display());
-    }
-    // the rename itself is on the disk once the folder is; not every system can sync a folder
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
 
 fn bytes(t: &Tensor) -> Result<Vec<u8>> {
     let t = t.flatten_all()?.to_device(&Device::Cpu)?;

@@ -26,6 +26,7 @@ mod recompute;
 pub mod registry;
 pub mod resample;
 pub mod shape;
+pub mod signals;
 pub mod tape;
 pub mod threads;
 

@@ -7,13 +7,15 @@ use crate::inplace::{self, Float};
 use crate::trainer::Trainer;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use langevin_models::model::plain;
-use langevin_models::{checkpoint, tensors};
+use langevin_models::{atomic, checkpoint, tensors};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const KEPT: usize = 2;
+/// How the names of states begin.
+const STATE: &str = "step-";
 const SUM: &str = "langevin.sum";
 const STEP: &str = "langevin.step";
 /// Where the level's losses are.
@@ -39,7 +41,7 @@ impl Trainer {
         let sum = checksum(tensors.iter().map(|(name, t)| (name, t)), &metadata)?;
         metadata.insert(SUM.into(), sum);
         tensors::save(&path(dir, self.step), &tensors, &metadata)?;
-        clean(dir);
+        atomic::remove_stale(dir, &[STATE]);
         for (_, old) in states(dir)?.into_iter().filter(|(n, _)| *n <= self.step).skip(KEPT) {
             let _ = fs::remove_file(old); // one too many does no harm
         }
@@ -50,7 +52,7 @@ impl Trainer {
     ///
     /// Errors if there are states but none is good, one cannot be read, or one is of another run.
     pub fn resume(&mut self, dir: &Path) -> Result<Vec<String>> {
-        clean(dir);
+        atomic::remove_stale(dir, &[STATE]);
         let mut refused = Vec::new();
         for (step, path) in states(dir)? {
             let read = fs::read(&path);
@@ -130,7 +132,7 @@ impl Trainer {
         for (key, json) in self.identity()? {
             if metadata.get(&key) != Some(&json) {
                 let key = key.trim_start_matches("run.");
-                bail!("is of a run with another `{key}`; only train.steps can change when a run goes on");
+                bail!("is of a run with another `{key}`; that cannot change when a run goes on");
             }
         }
         for (name, var) in self.model.vars() {
@@ -157,7 +159,7 @@ pub(crate) fn moved(t: &Tensor, like: &Tensor) -> Result<Tensor> {
 }
 
 fn path(dir: &Path, step: u64) -> PathBuf {
-    dir.join(format!("step-{step}.safetensors"))
+    dir.join(format!("{STATE}{step}.safetensors"))
 }
 
 fn named(path: &Path, e: &Error) -> Error {
@@ -171,23 +173,12 @@ fn states(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         Err(e) => bail!("cannot read the folder `{}`: {e}", dir.display()),
     };
-    let step = |name: &str| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok();
+    let step = |name: &str| name.strip_prefix(STATE)?.strip_suffix(".safetensors")?.parse().ok();
     let paths = entries.flatten().map(|entry| entry.path());
     let mut found: Vec<(u64, PathBuf)> =
         paths.filter_map(|path| Some((step(path.file_name()?.to_str()?)?, path))).collect();
     found.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
     Ok(found)
-}
-
-/// Removes what a killed process left half written.
-fn clean(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with(".step-") && name.ends_with(".partial") {
-            let _ = fs::remove_file(path); // it is in nobody's way
-        }
-    }
 }
 
 type Whole = (BTreeMap<String, Tensor>, BTreeMap<String, String>);
