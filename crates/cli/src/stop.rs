@@ -34,8 +34,8 @@ pub fn listen() -> Result<()> {
                 None if HOLDS.load(SeqCst) > 0 => {
                     first = Some(Instant::now());
                     ASKED.store(signal, SeqCst);
-                    let line = if std::io::stderr().is_terminal() { "\n" } else { "" }; // after a bar
-                    crate::talk!("{line}saving; a second signal stops at once and saves nothing");
+                    // on a thread of its own: nobody may be reading stderr, and then it waits
+                    std::thread::spawn(say_so);
                 }
                 _ => end(128 + signal),
             }
@@ -43,6 +43,11 @@ pub fn listen() -> Result<()> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(listener).context("cannot listen for signals")?;
     Ok(())
+}
+
+fn say_so() {
+    let line = if std::io::stderr().is_terminal() { "\n" } else { "" }; // after a bar
+    crate::talk!("{line}saving; a second signal stops at once and saves nothing");
 }
 
 /// The signal that asked to stop, if one did.
@@ -98,7 +103,5 @@ pub fn during<R>(save: impl FnOnce() -> u8 + Send, work: impl FnOnce() -> R) -> 
 /// Ends the program without half files, whatever its threads do.
 fn end(status: i32) -> ! {
     atomic::abandon();
-    signal_hook::low_level::exit(status);
-    #[allow(unreachable_code)]
-    std::process::exit(status)
+    signal_hook::low_level::exit(status)
 }

@@ -224,6 +224,9 @@ impl Session {
         let mut batches = loader.clone().prefetch(self.trainer.step_number() * per_step);
         self.errors(&loader)?;
         let mut shown = Shown::new(self.trainer.step_number(), &options);
+        if self.lacks_picture() {
+            shown.pause(Beside::Picture, || self.picture())?;
+        }
         while self.trainer.step_number() < options.steps && stop::asked().is_none() {
             let begun = Instant::now();
             let group = (0..options.accumulate).map(|_| self.batch(&mut batches)).collect::<Result<Vec<_>>>()?;
@@ -271,6 +274,13 @@ impl Session {
     /// Does what leaves the state as it is between two steps: a signal saves that and ends the run, wherever `work` is.
     fn between_steps<R>(&self, work: impl FnOnce() -> R) -> R {
         stop::during(|| crate::report(&self.stopped()), work)
+    }
+
+    /// Whether the picture of this step is due, and a signal ended it.
+    fn lacks_picture(&self) -> bool {
+        let (step, options) = (self.trainer.step_number(), &self.run.train);
+        let due = options.sample_every > 0 && step > 0 && step.is_multiple_of(options.sample_every);
+        due && step < options.steps && !self.folder.has_samples(step)
     }
 
     fn batch(&self, batches: &mut Prefetch) -> Result<Batch> {
