@@ -89,7 +89,7 @@ fn get(name: &str, files: &[String], out: Option<&Path>) -> Result<()> {
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot write {}", to.display()))?;
     }
     let mut cached = fs::File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
     Ok(atomic::write_atomic(to, |file| std::io::copy(&mut cached, file).map(drop))?)
