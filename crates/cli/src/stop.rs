@@ -88,9 +88,13 @@ pub fn during<R>(save: impl FnOnce() -> u8 + Send, work: impl FnOnce() -> R) -> 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
-            while !done.load(SeqCst) {
+            loop {
+                let finished = done.load(SeqCst); // first: work that ended because of the signal is not missed
                 if asked().is_some() {
                     end(save().into());
+                }
+                if finished {
+                    return;
                 }
                 std::thread::park_timeout(LOOK);
             }

@@ -151,7 +151,11 @@ fn other_verbs_end_at_once_and_leave_no_file() -> Result {
     for (signal, status, args) in [
         ("INT", 130, "sample exact:8-gaussians -n 64 --out out/a.png --npz out/a.npz sampler.steps=100000"),
         ("TERM", 143, "sample exact:8-gaussians -n 64 --gif out/a.gif --npz out/a.npz sampler.steps=100000"),
-        ("HUP", 129, "eval bits exact:gaussian-2d toy:two-moons -n 64 --levels 100000 --runs 64 --out out/bits.json"),
+        (
+            "HUP",
+            129,
+            "eval bits exact:gaussian-2d --data toy:two-moons -n 64 --method ais --levels 100000 --json out/bits.json",
+        ),
     ] {
         let folder = tempfile::tempdir()?;
         let folder = folder.path();

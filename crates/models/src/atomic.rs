@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile};
 
 const SUFFIX: &str = ".partial";
 
@@ -21,11 +21,10 @@ static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 ///
 /// Errors in one sentence that names the file; what was there is then untouched.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let Some(name) = path.file_name() else { bail!("`{}` is not the name of a file", path.display()) };
-    let folder = folder_of(path);
-    let prefix = prefix(name);
-    let make = || builder(&prefix, 0o666).tempfile_in(folder);
-    let written = Unfinished::new(make, |file| file.path()).and_then(|(_listed, mut file)| {
+    if path.file_name().is_none() {
+        bail!("`{}` is not the name of a file", path.display());
+    }
+    let written = beside(path).and_then(|(_listed, mut file)| {
         write(file.as_file_mut())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)
@@ -34,10 +33,17 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
         bail!("could not write `{}`: {e}", path.display());
     }
     // the rename itself is on the disk once the folder is; not every system can sync a folder
-    if let Ok(folder) = File::open(folder) {
+    if let Ok(folder) = File::open(folder_of(path)) {
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// An empty file beside `path`, to be renamed to it; it goes away if it is not.
+pub fn beside(path: &Path) -> io::Result<(Unfinished, NamedTempFile)> {
+    let prefix = prefix(path.file_name().unwrap_or_default());
+    let make = || builder(&prefix, 0o666).tempfile_in(folder_of(path));
+    Unfinished::new(make, |file| file.path())
 }
 
 /// Makes a folder beside `path`, fills it and renames it to `path`, where nothing or an empty folder is; if that fails,
@@ -83,7 +89,7 @@ pub fn abandon() {
 }
 
 /// A temporary file or folder that [`abandon`] knows of, as long as this lives.
-struct Unfinished(PathBuf);
+pub struct Unfinished(PathBuf);
 
 impl Unfinished {
     /// What `make` makes, at the path that `path` says.

@@ -1,6 +1,7 @@
 //! A file that is written while work goes on: beside its place, and put there when it is finished.
 
 use anyhow::{Context, Result};
+use langevin_models::atomic::{self, Unfinished};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,25 +10,26 @@ use tempfile::NamedTempFile;
 /// A file on its way to `path`. Dropped before [`finish`](Self::finish) it goes away, and what was at `path` is untouched.
 pub struct Pending {
     file: NamedTempFile,
+    /// A program that ends at once removes it.
+    _listed: Option<Unfinished>,
     path: PathBuf,
 }
 
 impl Pending {
     /// An empty file for `path`; one for a pipe or a device lies in the folder of temporary files.
     pub fn create(path: &Path) -> Result<Self> {
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let (prefix, mut builder) = (format!(".{name}."), tempfile::Builder::new());
-        builder.prefix(&prefix).suffix(".partial");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
-        let file = if super::is_special(path) { builder.tempfile() } else { builder.tempfile_in(super::folder(path)) };
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { file, path: path.to_path_buf() })
+        let file = if super::is_special(path) {
+            NamedTempFile::new().map(|file| (file, None))
+        } else {
+            atomic::beside(path).map(|(listed, file)| (file, Some(listed)))
+        };
+        let (file, listed) = file.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { file, _listed: listed, path: path.to_path_buf() })
     }
 
     /// Puts the file in its place.
     pub fn finish(self) -> Result<()> {
-        let Self { mut file, path } = self;
+        let Self { mut file, _listed, path } = self;
         let put = |path: &Path| -> io::Result<()> {
             if super::is_special(path) {
                 file.rewind()?;
