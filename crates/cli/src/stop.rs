@@ -34,7 +34,7 @@ pub fn listen() -> Result<()> {
                 None if HOLDS.load(SeqCst) > 0 => {
                     first = Some(Instant::now());
                     ASKED.store(signal, SeqCst);
-                    // on a thread of its own: nobody may be reading stderr, and then it waits
+                    // on a thread of its own, which may wait: nobody may be reading stderr
                     std::thread::spawn(say_so);
                 }
                 _ => end(128 + signal),
@@ -45,7 +45,9 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
+/// Says that the program is about to stop, where it takes longer.
 fn say_so() {
+    std::thread::sleep(TOGETHER);
     let line = if std::io::stderr().is_terminal() { "\n" } else { "" }; // after a bar
     crate::talk!("{line}saving; a second signal stops at once and saves nothing");
 }
