@@ -16,6 +16,8 @@ struct Change {
     text: String,
     path: Vec<String>,
     value: Value,
+    /// `X=NAME` for `X.name=NAME`: X has no options but its defaults then, even if it had that name before.
+    short: bool,
 }
 
 /// All changes of a command.
@@ -81,29 +83,41 @@ impl Changes {
     }
 
     /// Makes all changes in `table`. The name of a thing comes first, an outer one before those in it, and drops the options of
-    /// another thing that was there; then come options. Two values of one key are an error.
+    /// another thing that was there; then come options. Of two values of one key the later one counts.
     pub fn apply(&self, table: &mut Table) -> Result<()> {
-        let mut all = self.0.clone();
-        let within = |outer: &[String], inner: &[String]| inner.len() > outer.len() && inner.starts_with(outer);
-        for change in &mut all {
-            // `X=NAME` is short for `X.name=NAME` where X has options
-            let section =
-                is_section(table, &change.path) || self.0.iter().any(|other| within(&change.path, &other.path));
-            if section && change.value.is_str() {
-                change.path.push("name".into());
-            }
-        }
+        let mut all = self.in_full(table);
         for (i, a) in all.iter().enumerate() {
-            for b in &all[i + 1..] {
-                let two = a.path == b.path && a.value != b.value && !a.replaces() && !b.replaces();
-                let both = |a: &Change, b: &Change| !a.replaces() && within(&a.path, &b.path);
-                if two || both(a, b) || both(b, a) {
-                    return usage(format!("`{}` and `{}` contradict each other; leave one out", a.text, b.text));
-                }
+            if let Some(b) = all[i + 1..].iter().find(|b| a.excludes(b) || b.excludes(a)) {
+                return usage(format!("`{}` and `{}` contradict each other; leave one out", a.text, b.text));
             }
         }
-        all.sort_by_key(Change::rank);
+        all.sort_by_key(Change::rank); // which keeps the order of changes of one key
         all.iter().try_for_each(|change| change.make(table))
+    }
+
+    /// The changes of `texts` as they were typed; says which of them later ones replace.
+    pub fn typed<S: AsRef<str>>(texts: &[S]) -> Result<Self> {
+        let all = Self::parse(texts)?;
+        let full = all.in_full(&Table::new());
+        for (i, a) in full.iter().enumerate() {
+            let same = |b: &&Change| a.path == b.path && a.value != b.value && !a.replaces() && !b.replaces();
+            if let Some(b) = full[i + 1..].iter().rfind(same) {
+                crate::talk!("warning: `{}` comes after `{}` and counts in its place", b.text, a.text);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The changes with `X=NAME` as `X.name=NAME`, where X has options in `table` or among the changes.
+    fn in_full(&self, table: &Table) -> Vec<Change> {
+        let mut all = self.0.clone();
+        for change in all.iter_mut().filter(|change| change.value.is_str()) {
+            if is_section(table, &change.path) || self.0.iter().any(|other| other.is_in(&change.path)) {
+                change.path.push("name".into());
+                change.short = true;
+            }
+        }
+        all
     }
 }
 
@@ -111,6 +125,15 @@ impl Change {
     /// Whether it replaces a whole section.
     fn replaces(&self) -> bool {
         self.value.is_table()
+    }
+
+    fn is_in(&self, section: &[String]) -> bool {
+        self.path.len() > section.len() && self.path.starts_with(section)
+    }
+
+    /// Whether it makes a value of what `other` changes something in.
+    fn excludes(&self, other: &Self) -> bool {
+        !self.replaces() && other.is_in(&self.path)
     }
 
     fn names(&self) -> bool {
@@ -140,7 +163,7 @@ impl Change {
                 _ => return usage(format!("`{}`: {part} is not a section", self.text)),
             };
         }
-        if self.names() && at.get("name") != Some(&self.value) {
+        if self.names() && (self.short || at.get("name") != Some(&self.value)) {
             at.retain(|key, _| *parents == ["sampler"] && COMMON.contains(&key));
         }
         at.insert(last.clone(), self.value.clone());
@@ -156,9 +179,9 @@ pub fn apply<S: AsRef<str>>(table: &mut Table, texts: &[S]) -> Result<()> {
 /// The change to `value` at `path`; of a table that one, emptied, and those of all that is in it.
 fn spread(text: &str, path: Vec<String>, value: Value, all: &mut Vec<Change>) {
     let Value::Table(inner) = value else {
-        return all.push(Change { text: text.into(), path, value });
+        return all.push(Change { text: text.into(), path, value, short: false });
     };
-    all.push(Change { text: text.into(), path: path.clone(), value: Value::Table(Table::new()) });
+    all.push(Change { text: text.into(), path: path.clone(), value: Value::Table(Table::new()), short: false });
     for (key, value) in inner {
         spread(text, path.iter().cloned().chain([key]).collect(), value, all);
     }

@@ -251,7 +251,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     crate::sample::suits(args, kind)?;
     let has_energy = composition.with(1, |composed| Ok(composed.noisy_energy().is_some()))?;
     let usual: &[&str] = if has_energy && kind != Kind::Image { &BY_WEIGHTS } else { &CORRECTED };
-    let drawing = Drawing::of(None).changed(&Changes::parse(usual)?)?.changed(&Changes::parse(&own)?)?;
+    let drawing = Drawing::of(None).changed(&Changes::parse(usual)?)?.changed(&Changes::typed(&own)?)?;
     let sampler = drawing.sampler.sampler.get();
     if sampler.wants_consistency() {
         return usage("--compose: consistency functions cannot be composed; leave sampler.name out, or use smc");

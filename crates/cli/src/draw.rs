@@ -226,6 +226,9 @@ impl Drawn {
             }
             Some(e) if done == 0 => Err(e),
             Some(e) => Err(e.context(format!("ended after {done} of {all} samples{kept}{also}"))),
+            None if lost.is_empty() && stop::asked().is_some() => {
+                Err(Stopped(format!("stopped when all {all} samples were drawn{kept}")).into())
+            }
             None if lost.is_empty() => Ok(()),
             None => bail!("{lacks}{kept}; {advice}"),
         }

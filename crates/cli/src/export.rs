@@ -61,7 +61,7 @@ fn write(opened: &Opened, changes: &[String], network: &Value, dir: &Path) -> Re
         }
         Err(lacks) => {
             index["_class_name"] = json!(["pipeline", "LangevinPipeline"]);
-            let changes = Changes::parse(changes)?;
+            let changes = Changes::typed(changes)?;
             if let Some(change) = changes.first(|key| key == "noise") {
                 return usage(format!("`{change}`: the noise of an exported model is that of its user; leave it out"));
             }

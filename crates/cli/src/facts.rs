@@ -171,7 +171,7 @@ fn renumbered(run: &Run, data: Box<dyn Dataset>, kept: &Facts, new: bool) -> Res
             }
             Ok(Box::new(Relabelled::by_name(data, names).with_context(wrong)?))
         }
-        (names, _, Some(n)) if must_fit && data.classes() != Some(n) => {
+        (names, _, Some(n)) if must_fit && (names.is_some() || data.classes() != Some(n)) => {
             Ok(Box::new(Relabelled::by_number(data, n, names.as_deref()).with_context(wrong)?))
         }
         _ => Ok(data),

@@ -21,8 +21,17 @@ fn refuse(typed: &Changes, idle: &[Idle]) -> Result<()> {
     Ok(())
 }
 
-/// Errors if a change that was `typed` means nothing for a new run.
-pub fn of_run(run: &Run, typed: &Changes) -> Result<()> {
+/// Errors if a change that was `typed` means nothing for a new run. What a file says and these data have no use for is left
+/// out, with a word.
+pub fn of_run(run: &mut Run, typed: &Changes) -> Result<()> {
+    if let Some(size) = run.data.size.filter(|_| !langevin_data::takes_size(&run.data.spec)) {
+        let why = format!("{} is not a folder of images, and its samples have the size that they have", run.data.spec);
+        if typed.first(|key| key == "data.size").is_some() {
+            return usage(format!("data.size = {size}: {why}; leave it out"));
+        }
+        crate::talk!("data.size = {size} of the configuration is left out: {why}");
+        run.data.size = None;
+    }
     let plain = run.model.head == Head::Denoiser;
     let table = match &run.process {
         AnyProcess::Table(table) => Some(table.options()),
@@ -30,8 +39,6 @@ pub fn of_run(run: &Run, typed: &Changes) -> Result<()> {
     };
     let given = table.is_some_and(|table| table.trained_betas.is_some());
     let curve = table.is_some_and(|table| matches!(table.beta_schedule, Betas::Cosine | Betas::Exp | Betas::Laplace));
-    let no_size = run.data.size.is_some() && !langevin_data::takes_size(&run.data.spec);
-    let size = format!("{} is not a folder of images, and its samples have the size that they have", run.data.spec);
     refuse(
         typed,
         &[
@@ -62,9 +69,6 @@ pub fn of_run(run: &Run, typed: &Changes) -> Result<()> {
             ),
         ],
     )?;
-    if no_size {
-        return usage(format!("data.size = {}: {size}; leave it out", run.data.size.unwrap_or_default()));
-    }
     of_sampler(&run.sampler.sampler, typed)
 }
 

@@ -314,11 +314,11 @@ impl Run {
     }
 
     /// The configuration in `table`, changed by `overrides`.
-    pub fn of(table: Table, overrides: &[String]) -> Result<Self> {
-        // with all defaults in their places, so that their options can be changed; what is missing without a default may be
-        // among the changes
-        let whole = read::<Self>(table.clone()).and_then(|run| Ok(Table::try_from(&run)?));
-        let mut table = whole.unwrap_or(table);
+    pub fn of(mut table: Table, overrides: &[String]) -> Result<Self> {
+        // with all defaults in their places, so that their options can be changed; what has none may be among the changes
+        if let Ok(whole) = read::<Self>(table.clone()) {
+            fill(&mut table, Table::try_from(&whole)?);
+        }
         apply(&mut table, overrides)?;
         let run: Self = read(table)?;
         run.check()?;
@@ -394,6 +394,19 @@ impl Run {
             sigma_data,
             normalised: self.model.normalised,
             from_zero: self.model.from_zero,
+        }
+    }
+}
+
+/// Gives `table` what `whole` has beside it, section by section.
+fn fill(table: &mut Table, whole: Table) {
+    for (key, value) in whole {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(own)), toml::Value::Table(value)) => fill(own, value),
+            (Some(_), _) => {}
+            (None, value) => {
+                table.insert(key, value);
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use langevin_dynamics::Denoiser;
 use langevin_eval::score::times;
 use langevin_eval::{AnyDetector, Rule};
 use langevin_ops::noise::Noise;
+use std::sync::Arc;
 
 /// Of the choice of samples that scores are fitted to.
 pub const FITTED: u64 = 1;
@@ -79,7 +80,7 @@ impl Scoring {
         let quick = AnyDetector::defaults().into_iter().filter(|detector| !detector.get().slow());
         let all: Vec<String> = quick.map(|detector| detector.name().to_string()).collect();
         let names = if self.scores.is_empty() { &all } else { &self.scores };
-        let changes = Changes::parse(changes)?;
+        let changes = Changes::typed(changes)?;
         let of_used = |key: &str| names.iter().any(|name| key.split('.').next() == Some(name.as_str()));
         if let Some(change) = changes.first(|key| !of_used(key)) {
             let example = names.first().map_or("energy", String::as_str);
@@ -100,9 +101,6 @@ impl Scoring {
                 detector.get_mut().levels().clone_from(&self.levels);
             }
             let own = changes.clone().split(name).0;
-            if let Some(change) = own.first(|key| key.ends_with(".levels")).filter(|_| !self.levels.is_empty()) {
-                return usage(format!("--levels and `{change}`: both are the noise levels of {name}; leave one out"));
-            }
             let detector = own.of(name, &detector)?;
             match (detector.get().needs_energy() && !has_energy, self.scores.is_empty()) {
                 (false, _) => chosen.push(detector),
@@ -188,16 +186,30 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
     Ok(data)
 }
 
-/// As [`open`], where few samples are wanted: images are decoded when they are asked for, and one that cannot be is an error
-/// then. Whether contents changed is not looked at.
-pub fn open_some(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
-    let data = load(opened, spec, option, true)?;
+/// As [`open`], and what `take` makes of a few samples of it: images are decoded when they are asked for. Where one cannot be,
+/// all are decoded, and the others alone make the data set. Whether contents changed is not looked at.
+pub fn open_some<T>(
+    opened: &Opened,
+    spec: &str,
+    option: &str,
+    take: impl Fn(&Arc<dyn Dataset>) -> Result<T>,
+) -> Result<(Arc<dyn Dataset>, T)> {
+    let data: Arc<dyn Dataset> = load(opened, spec, option, true)?.into();
     let learnt = opened.facts.as_ref().filter(|_| is_learnt(opened, spec));
-    if learnt.is_some_and(|facts| facts.samples != data.len()) {
-        return open(opened, spec, option); // without the images that could not be decoded when the model learnt the others
+    // a folder where some images could not be decoded when the model learnt the others
+    let fewer = learnt.is_some_and(|facts| facts.samples != data.len());
+    match take(&data) {
+        Ok(taken) if !fewer => {
+            tell(spec, data.as_ref());
+            Ok((data, taken))
+        }
+        Err(e) if data.files().is_none() => Err(e),
+        _ => {
+            let data: Arc<dyn Dataset> = open(opened, spec, option)?.into();
+            let taken = take(&data)?;
+            Ok((data, taken))
+        }
     }
-    tell(spec, data.as_ref());
-    Ok(data)
 }
 
 /// Whether `spec` is what the model learnt.

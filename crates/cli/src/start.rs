@@ -54,8 +54,7 @@ fn without_facts(mut file: Table, label: &str) -> Table {
     };
     if let Some(samples) = section(&mut file, "data", "samples") {
         let sigma = section(&mut file, "model", "sigma_data");
-        let sigma =
-            sigma.map(|sigma| format!(", and model.sigma_data = {sigma}, which is measured anew")).unwrap_or_default();
+        let sigma = sigma.map(|sigma| format!(", and so is its model.sigma_data = {sigma}")).unwrap_or_default();
         crate::talk!("configuration {label}: data.samples = {samples} of the run that wrote it is left out{sigma}");
     }
     file
@@ -141,13 +140,20 @@ pub fn begin(run: &Run, model: &Model, from: Opened) -> Result<(u64, Option<Teac
         ));
     }
     let exact = left.is_empty() && alike(model, &from.model)?;
+    // classes that it does not know, and no null class to take for them
+    let unknown = from.model.spec.classes.is_some_and(|n| model.spec.classes.is_some_and(|m| m > n))
+        && !from.model.spec.null_class;
     let steps = match run.train.distil {
         Some(steps) => steps,
-        None if exact => 0,
+        None if exact || unknown => 0,
         None => (run.train.steps / SHARE).clamp(1, MOST),
     };
     if steps == 0 {
-        if !exact {
+        if unknown && run.train.distil.is_none() {
+            crate::talk!(
+                "{what} does not know all classes of the data, so that its output is not learnt first (train.distil = 0)"
+            );
+        } else if !exact {
             crate::talk!("train.distil = 0: the score begins as another than that of {what}");
         }
         return Ok((0, None));

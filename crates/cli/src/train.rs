@@ -109,7 +109,7 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
         let from = from.map(|from| start::opened(from, device)).transpose()?;
         return Ok((run, from));
     }
-    let typed = Changes::parse(&changes)?;
+    let typed = Changes::typed(&changes)?;
     for (option, is, key) in
         [("--seed", args.seed.is_some(), "train.seed"), ("--data", args.data.is_some(), "data.spec")]
     {
@@ -126,16 +126,18 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
         idle::ambiguous("data.spec", &run.data.spec)?;
     }
     named_data(&mut run, args.data.as_deref())?;
-    idle::of_run(&run, &typed)?;
+    idle::of_run(&mut run, &typed)?;
     Ok((run, from))
 }
 
 /// Takes the data of --data: a bare folder is the run's data set in that folder, where that data set has files.
 fn named_data(run: &mut Run, asked: Option<&str>) -> Result<()> {
     let Some(spec) = asked else { return Ok(()) };
-    idle::ambiguous("--data", spec)?;
     let named = run.data.spec.split([':', '=']).next().unwrap_or_default();
     let of_run = Path::new(spec).is_dir() && langevin_data::has_files(named);
+    if !of_run {
+        idle::ambiguous("--data", spec)?;
+    }
     run.data.spec = if of_run { format!("{named}={spec}") } else { spec.into() };
     Ok(())
 }
@@ -143,7 +145,7 @@ fn named_data(run: &mut Run, asked: Option<&str>) -> Result<()> {
 /// Whether a run that goes on may take the change `key=value`.
 fn may_change(change: &str) -> bool {
     let key = change.split('=').next().unwrap_or_default().trim();
-    MAY_CHANGE.contains(&key) || key.starts_with("sampler.")
+    MAY_CHANGE.contains(&key) || key == "sampler" || key.starts_with("sampler.")
 }
 
 /// The name of a new run: its preset or file without its folder and ending.
@@ -184,7 +186,12 @@ impl Session {
         if steps < done {
             return usage(format!("train.steps = {steps}: the run is at step {done} already; give at least that"));
         }
-        let before = folder.run()?.train;
+        let before = folder.run()?;
+        let finished = done == steps && folder.model().is_file() && folder.has_samples(done);
+        if finished {
+            of_finished(&before, &run, &facts, &folder)?;
+        }
+        let before = before.train;
         output::save(&folder.config(), run.to_toml()?.as_bytes())?;
         output::save(&folder.data(), &serde_json::to_vec_pretty(&facts)?)?;
         crate::talk!(
@@ -200,7 +207,7 @@ impl Session {
             crate::say!("resumed at step {done}")?;
             warn_of_lr(&before, &run.train, done);
         }
-        if done == steps && folder.model().is_file() && folder.has_samples(done) {
+        if finished {
             crate::say!(
                 "this run is finished; to train it further give more steps, such as train.steps={}",
                 2 * steps
@@ -373,6 +380,18 @@ impl Session {
             self.events.scalar(&format!("loss_at_log_sigma/{level:+.1}"), step, *loss)?;
         }
         self.events.flush()
+    }
+}
+
+/// Errors if a finished run is asked for what more steps alone could take: it would be written down, and not be so.
+fn of_finished(before: &Run, now: &Run, facts: &Facts, folder: &Folder) -> Result<()> {
+    let more = "this run is finished, so that nothing would come of it; give more train.steps as well";
+    if toml::to_string(&before.sampler)? != toml::to_string(&now.sampler)? {
+        return usage(format!("sampler.KEY: {more}, or change the sampler of langevin sample"));
+    }
+    match facts::of_run(folder.path())?.and_then(|kept| kept.difference(facts)) {
+        Some(_) => usage(format!("--new-data: {more}")),
+        None => Ok(()),
     }
 }
 

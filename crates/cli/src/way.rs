@@ -27,7 +27,7 @@ impl Way {
     /// How samples of a model are drawn with `changes`: by the scheduler that it came with, or that was `chosen` for it; by a
     /// sampler of ours where it came with none, or where `changes` name one.
     pub fn of(opened: &Opened, chosen: Option<&str>, changes: &[String]) -> Result<(Drawing, Self)> {
-        let changes = Changes::parse(changes)?;
+        let changes = Changes::typed(changes)?;
         if let Some(scheduler) = &opened.scheduler {
             match (changes.find("sampler.name"), chosen) {
                 (Some(change), Some(chosen)) => {

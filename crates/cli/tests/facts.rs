@@ -248,6 +248,63 @@ fn a_run_goes_on_with_new_data_by_the_names_of_their_classes() {
 }
 
 #[test]
+fn new_data_without_names_of_classes_leave_those_of_the_run() {
+    let dir = Dir::new();
+    images(&dir.path("old"), "a", &[0, 50]);
+    images(&dir.path("old"), "b", &[150, 200]);
+    dir.run(&format!("train digits --data old --out run model.conditional=true {TINY}")).ok();
+    dir.run("sample run --seeds 0-3 --npz new.npz").ok(); // images with the labels 0 and 1
+    dir.run("train --resume run train.steps=3 --data new.npz --new-data").ok();
+    assert_eq!(kept(&dir, "run").class_names.unwrap(), ["a", "b"]);
+    dir.run("sample run --class b -n 1").ok();
+}
+
+#[test]
+fn numbers_of_many_digits_are_kept_to_the_last_one() {
+    let dir = Dir::new();
+    // means far from 0 beside their deviations, and deviations of 17 digits
+    let rows: String =
+        (0..40).map(|i| format!("{},{}\n", 1.7e9 + f64::from(i * i % 7), 0.1 * f64::from(i % 9))).collect();
+    fs::write(dir.path("t.csv"), format!("time,dose\n{rows}")).unwrap();
+    for (i, data) in ["t.csv", "toy:pinwheel", "toy:rings", "toy:two-moons", "toy:checkerboard", "toy:8-gaussians"]
+        .into_iter()
+        .enumerate()
+    {
+        dir.run(&format!("train toy --data {data} --out run{i} {TABLE}")).ok();
+        for steps in 3..5 {
+            let again = dir.run(&format!("train --resume run{i} train.steps={steps}"));
+            assert!(again.ok().contains(&format!("resumed at step {}", steps - 1)), "{data}");
+        }
+    }
+}
+
+#[test]
+fn a_finished_run_takes_nothing_that_it_would_not_use() {
+    let dir = Dir::new();
+    dir.run(&format!("train toy:rings --out run {TABLE}")).ok();
+    let before = (config(&dir, "run"), fs::read(dir.path("run/data.json")).unwrap());
+    dir.run("train --resume run sampler.steps=9").fails(2, &["finished", "train.steps"]);
+    let ran = dir.run("train --resume run --data toy:two-moons --new-data");
+    refused(&ran, 2, &["--new-data", "finished", "train.steps"]);
+    assert!(before == (config(&dir, "run"), fs::read(dir.path("run/data.json")).unwrap()));
+    assert!(dir.run("train --resume run").ok().contains("this run is finished"));
+    dir.run("train --resume run train.steps=3 sampler=ddim").ok();
+    assert!(config(&dir, "run").contains("ddim"));
+}
+
+#[test]
+fn a_size_of_a_file_is_left_out_where_data_have_their_own() {
+    let dir = Dir::new();
+    images(&dir.path("photos"), "", &[0, 50, 100]);
+    dir.run(&format!("train digits --data photos --out run data.size=16 {TINY}")).ok();
+    let ran = dir.run(&format!("train run/config.toml --data digits --out next {TINY}"));
+    ran.ok();
+    assert!(ran.stderr.contains("data.size = 16 of the configuration is left out"), "{}", ran.stderr);
+    dir.run(&format!("train run/config.toml --data digits data.size=16 --out last {TINY}"))
+        .fails(2, &["data.size = 16"]);
+}
+
+#[test]
 fn a_table_keeps_its_columns_and_their_scale_when_a_run_goes_on() {
     let dir = Dir::new();
     let write = |name: &str, text: &str| fs::write(dir.path(name), text).unwrap();
@@ -280,9 +337,9 @@ fn a_run_that_starts_from_a_model_keeps_its_classes_and_columns() {
     images(&dir.path("new"), "B", &[1, 2]);
     images(&dir.path("new"), "a", &[3, 4]);
     images(&dir.path("new"), "b", &[120, 130]);
-    let ran =
-        dir.run(&format!("train digits --data new --out next model.from=run {TINY} train.lr=1e-9 train.distil=0"));
+    let ran = dir.run(&format!("train digits --data new --out next model.from=run {TINY} train.lr=1e-9"));
     ran.ok();
+    assert!(ran.stderr.contains("its output is not learnt first"), "{}", ran.stderr);
     assert!(ran.stderr.contains("does not know the classes B"), "{}", ran.stderr);
     assert_eq!(kept(&dir, "next").class_names.unwrap(), ["a", "b", "B"]);
     let table = |run: &str| {

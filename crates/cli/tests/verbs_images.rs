@@ -54,17 +54,45 @@ fn data_of_every_verb_are_read_alike_and_have_their_notes() {
 }
 
 #[test]
-fn a_damaged_image_is_named_when_it_is_wanted() {
+fn a_damaged_image_is_left_out_and_makes_no_class() {
+    let dir = Dir::new();
+    photographs(&dir, "some", (16, 16), 4);
+    let whole = fs::read(dir.path("some/3.png")).unwrap();
+    let half = &whole[..whole.len() / 2];
+    fs::write(dir.path("some/3.png"), half).unwrap();
+    dir.model("m.safetensors", &spec(&[3, 16, 16], None, Head::Denoiser), &[]);
+    let inpaint = |model: &str, data: &str| {
+        dir.run(&format!("inpaint {model} --data {data} --mask half --method replace sampler.steps=3 -n 4"))
+    };
+    let ran = inpaint("m.safetensors", "some");
+    ran.ok();
+    assert!(ran.stderr.contains("skipped") && ran.stderr.contains("3.png"), "{}", ran.stderr);
+    // one that is the only one of its folder, beside two classes that the model knows
+    for class in ["left", "right", "top"] {
+        photographs(&dir, &format!("classes/{class}"), (16, 16), 2);
+    }
+    fs::remove_file(dir.path("classes/top/0.png")).unwrap();
+    fs::write(dir.path("classes/top/1.png"), half).unwrap();
+    dir.run(
+        "train digits --data classes --out run model.conditional=true train.steps=1 train.batch=4 sampler.steps=2 \
+         model.net.channels=[4,8] model.net.groups=2 model.net.layers=1 model.head=denoiser",
+    )
+    .ok();
+    fs::rename(dir.path("classes"), dir.path("others")).unwrap();
+    inpaint("run", "others").ok();
+    dir.run("eval bits run --data others --method ode --rtol 0.1 --atol 0.1").ok();
+    photographs(&dir, "others/top", (16, 16), 1);
+    let ran = inpaint("run", "others");
+    assert!(ran.code() == 2 && ran.stderr.contains("\"top\""), "{}", ran.stderr);
+}
+
+#[test]
+fn a_damaged_image_is_left_out_of_tables() {
     let dir = Dir::new();
     photographs(&dir, "some", (16, 16), 4);
     let whole = fs::read(dir.path("some/3.png")).unwrap();
     fs::write(dir.path("some/3.png"), &whole[..whole.len() / 2]).unwrap();
     dir.model("m.safetensors", &spec(&[3, 16, 16], None, Head::Denoiser), &[]);
-    let inpaint = "inpaint m.safetensors --data some --mask half --method replace sampler.steps=3";
-    dir.run(&format!("{inpaint} -n 3")).ok();
-    let ran = dir.run(&format!("{inpaint} -n 4"));
-    assert!(ran.code() == 1 && ran.stderr.contains("3.png"), "{}", ran.stderr);
-    // where all are wanted it is left out
     let ran =
         dir.run("detect m.safetensors some --fit digits --fit-samples 20 --held-out digits:test --scores score-norms");
     assert!(ran.ok().contains("2.png") && !ran.stdout.contains("3.png"), "{}", ran.stdout);

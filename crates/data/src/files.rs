@@ -11,7 +11,7 @@ pub(crate) const MOST_BYTES: u64 = 8 << 30;
 
 /// Packed data may unpack to this in any case, and to `RATIO` times their own size: tables and images of zeros reach some
 /// tens, files made to fill the memory a thousand.
-const ALWAYS_UNPACKED: u64 = 64 << 20;
+const ALWAYS_UNPACKED: u64 = 128 << 20;
 const RATIO: u64 = 100;
 
 /// What is unpacked from data of `packed` bytes; reading on is an error where that is more than data ever are.
@@ -32,8 +32,8 @@ impl<R: Read> Read for Unpacked<R> {
         let n = self.from.read(into)?;
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
             let why = format!(
-                "unpacks from {} to more than {} bytes, as only files made to fill the memory do; if it is right, \
-                 unpack it yourself and give what comes of it",
+                "unpacks from {} to more than {} bytes, over {RATIO} times its size, which could fill the memory; if it is \
+                 right, unpack it yourself and give what comes of it",
                 self.packed, self.most
             );
             std::io::Error::new(ErrorKind::FileTooLarge, why)

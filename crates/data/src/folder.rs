@@ -20,6 +20,8 @@ const LARGEST_OWN: usize = 256;
 const DEEPEST: usize = 32;
 /// Bytes of decoded images that are kept in memory; others are decoded each time.
 const KEPT: usize = 4 << 30;
+/// Of images that are decoded on demand, so many are decoded to see whether those of 16 bits are dark.
+const LOOKED_AT: usize = 50;
 /// So many skipped files of a kind have a note each; more of them share one.
 const NAMED: usize = 3;
 
@@ -87,7 +89,11 @@ fn open_with(dir: &Path, options: &Options, room: usize) -> Result<Folder> {
         bail!("{name} has no image that can be read (of {}){}", ENDINGS.join(", "), because(&skipped));
     }
     let mut notes = sizes(&found, height, width);
-    notes.extend(depth(&found));
+    notes.extend(depth(&found, options.on_demand));
+    let layered = found.iter().filter(|f| f.header.alpha).count();
+    if layered > 0 {
+        notes.push(format!("{layered} images have a channel of transparency: they are laid over white"));
+    }
     let needed = channels * height * width * found.len();
     if needed > room {
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
@@ -295,8 +301,12 @@ fn sizes(found: &[Found], height: usize, width: usize) -> Vec<String> {
 }
 
 /// What is said of images of 16 bits that leave half of the range or more empty, as those of a 12-bit camera do.
-fn depth(found: &[Found]) -> Option<String> {
+/// Where they are decoded `on_demand`, some are looked at alone.
+fn depth(found: &[Found], on_demand: bool) -> Option<String> {
     let deep: Vec<&Found> = found.iter().filter(|f| f.header.deep).collect();
+    let count = deep.len();
+    let step = if on_demand { count.div_ceil(LOOKED_AT).max(1) } else { 1 };
+    let deep: Vec<&Found> = deep.into_iter().step_by(step).collect();
     let largest = AtomicU16::new(0);
     let bright = |f: &&Found| {
         let value = with_image(&f.path, |image| largest_value(&image)).unwrap_or(0);
@@ -306,7 +316,7 @@ fn depth(found: &[Found]) -> Option<String> {
     if deep.is_empty() || deep.par_iter().any(bright) {
         return None;
     }
-    too_dark(deep.len(), largest.into_inner())
+    too_dark(count, largest.into_inner())
 }
 
 /// Labels with their number, and the names of the classes, where every image lies in a subfolder of `dir`.

@@ -46,7 +46,7 @@ pub(crate) fn open(path: &Path, scaling: &Scaling) -> Result<Box<dyn Dataset>> {
         }
         (_, dims) => bail!(
             "{name}: arr_0 has the dtype {}, not uint8, and the shape {dims:?}; save images as \
-             images.astype(np.uint8) with values 0 to 255, and rows of a table as float [N, D]",
+             images.astype(np.uint8) with values 0 to 255, and rows of a table [N, D] as np.float32 or np.float64",
             samples.dtype
         ),
     }
@@ -102,13 +102,14 @@ fn labels(Array { dtype, dims, data }: Array, n: usize, name: &str) -> Result<(V
         let shift = |x: u64, b: &u8| x << 8 | u64::from(*b);
         if big { bytes.iter().fold(0, shift) } else { bytes.iter().rev().fold(0, shift) }
     };
-    // A negative label, being in two's complement, is far above this too.
     const MOST_CLASSES: u64 = 100_000;
+    // a negative label, being in two's complement, has the highest bit
+    let most = if dtype.contains('i') { MOST_CLASSES.min(1 << (8 * width - 1)) } else { MOST_CLASSES };
     let mut labels = Vec::with_capacity(n);
     for (i, bytes) in data.chunks_exact(width).enumerate() {
         let label = value(bytes);
-        if label >= MOST_CLASSES.min(1 << (8 * width as u64 - 1).min(62)) && !(width == 1 && dtype.ends_with("u1")) {
-            bail!("{name}: label {i} in arr_1 is negative or above {MOST_CLASSES}; labels count from 0");
+        if label >= most {
+            bail!("{name}: label {i} in arr_1 is negative, or not below {MOST_CLASSES}; labels count from 0");
         }
         labels.push(label as u32);
     }

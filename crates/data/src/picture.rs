@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 const MOST_BYTES: u64 = 1 << 30;
 /// An image that takes more bytes than this once it is decoded must not take more than `RATIO` times its file: blank
 /// pages compress so, and files made to fill the memory.
-const ALWAYS_READ: u64 = 256 << 20;
+const ALWAYS_READ: u64 = 512 << 20;
 const RATIO: u64 = 200;
 /// Images that take more bytes than this are decoded one at a time.
 const LARGE: u64 = 64 << 20;
@@ -38,6 +38,8 @@ pub(crate) struct Header {
     /// Whether it has colours. Those of a palette may all be grey.
     pub colour: bool,
     pub palette: bool,
+    /// Whether it may be transparent in parts.
+    pub alpha: bool,
     /// Whether it has 16 bits a channel.
     pub deep: bool,
 }
@@ -57,6 +59,7 @@ pub(crate) fn header(path: &Path) -> std::result::Result<Header, Unreadable> {
         width: width as usize,
         colour: colour.has_color(),
         palette: has_palette(&bytes),
+        alpha: colour.has_alpha(),
         deep: is_deep(colour),
     })
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// How the columns of a table were scaled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Kept", into = "Kept")]
+#[serde(deny_unknown_fields)]
 pub struct Columns {
     /// From the header, or `1`, `2`, ... where there is none.
     pub names: Vec<String>,
@@ -20,43 +20,6 @@ pub struct Columns {
     pub mean: Vec<f64>,
     /// Of each column, in its own unit (over N, not N - 1); 0 where the column is constant: every sample has its mean.
     pub std: Vec<f64>,
-}
-
-/// [`Columns`] in a file: the value of a constant column is a text, since readers of JSON round the last digit of a number.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    names: Vec<String>,
-    mean: Vec<Mean>,
-    std: Vec<f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Mean {
-    Number(f64),
-    Text(String),
-}
-
-impl From<Columns> for Kept {
-    fn from(columns: Columns) -> Self {
-        let mean =
-            |(mean, std): (&f64, &f64)| if *std == 0. { Mean::Text(mean.to_string()) } else { Mean::Number(*mean) };
-        Self { mean: columns.mean.iter().zip(&columns.std).map(mean).collect(), names: columns.names, std: columns.std }
-    }
-}
-
-impl TryFrom<Kept> for Columns {
-    type Error = std::num::ParseFloatError;
-
-    fn try_from(kept: Kept) -> std::result::Result<Self, Self::Error> {
-        let mean = |mean| match mean {
-            Mean::Number(mean) => Ok(mean),
-            Mean::Text(text) => text.parse(),
-        };
-        let mean = kept.mean.into_iter().map(mean).collect::<std::result::Result<_, _>>()?;
-        Ok(Self { names: kept.names, mean, std: kept.std })
-    }
 }
 
 /// Rows from which on it is told that a column counts them.

@@ -184,6 +184,23 @@ fn a_run_stopped_in_or_after_the_distillation_goes_on_as_if_it_had_not() -> Resu
 }
 
 #[test]
+fn classes_beyond_the_teachers_are_its_null_class() -> Result<()> {
+    let told = |n| ModelSpec { classes: Some(n), null_class: true, ..spec(AnyProcess::named("edm").unwrap(), "edm") };
+    let (theirs, ours) = (model(told(3), 1)?, model(told(5), 2)?);
+    // two that the teacher knows, two that it does not, and the student's null class
+    let labels = Tensor::new(&[0u32, 2, 3, 4, 5], &Device::Cpu)?;
+    let noisy = Noisy::new(ours.spec.process.get(), &data(5)?, vec![0.7; 5], &mut Noise::of_step(1, 0, 5))?;
+    let cond = |labels: &Tensor| Cond { labels: Some(labels.clone()), dropout: None };
+    let known = cond(&Tensor::new(&[0u32, 2, 3, 3, 3], &Device::Cpu)?);
+    let want = theirs.denoiser(known)?.x0(&noisy.x, &[0.7])?;
+    let student = ours.denoiser(cond(&labels))?;
+    let target = Teacher::new(theirs, &ours.spec)?.target(&student, &noisy, Some(&labels))?;
+    let c = student.coefficients(0.7);
+    assert!(off(&combine(&[c.c_skip], &noisy.x, &[c.c_out], &target)?, &want)? < 1e-12);
+    Ok(())
+}
+
+#[test]
 fn what_a_teacher_does_not_know_is_said() -> Result<()> {
     let said = |teacher: ModelSpec, student: ModelSpec| {
         plain(&Teacher::new(model(teacher, 1).unwrap(), &student).err().unwrap())

@@ -4,6 +4,7 @@ mod measure;
 
 use crate::args::Machine;
 use crate::density;
+use crate::idle;
 use crate::open;
 use crate::output;
 use crate::run::{Stopped, usage};
@@ -133,6 +134,7 @@ pub struct Bits {
 pub fn run(args: &Bits) -> Result<()> {
     let device = args.machine.open()?;
     args.check()?;
+    idle::ambiguous("--data", &args.data)?;
     let dtype = args.dtype.as_deref().map(|name| if name == "f32" { DType::F32 } else { DType::F64 });
     let mut opened = open::open_as(&args.model, None, dtype.unwrap_or(DType::F32), &device)?;
     if dtype.is_none() && opened.kind() != Kind::Image {
@@ -257,24 +259,19 @@ impl Bits {
                 _ => {}
             }
         }
-        self.refuse_idle(&chosen, model.spec.shape.iter().product())?;
+        self.refuse_idle(&chosen)?;
         left_out.iter().for_each(|line| crate::talk!("{line}"));
         Ok(chosen)
     }
 
-    /// Errors if an option was typed that is of a method which is not among `chosen`, or that another one makes meaningless,
-    /// for samples of `d` numbers.
-    fn refuse_idle(&self, chosen: &[String], d: usize) -> Result<()> {
+    /// Errors if an option was typed that is of a method which is not among `chosen`, or that another one makes meaningless.
+    fn refuse_idle(&self, chosen: &[String]) -> Result<()> {
         let used = |method: &str| chosen.iter().any(|one| one == method);
         if !used("ode") {
             self.typed.refuse(&OF_ODE, "it is of --method ode, which is not used here; add that, or leave it out")?;
         }
         if !used("ais") {
             self.typed.refuse(&OF_AIS, "it is of --method ais, which is not used here; add that, or leave it out")?;
-        }
-        if matches!(self.flow(d).divergence, Divergence::Exact) {
-            let why = "the divergence is exact here, without probes; add --divergence hutchinson, or leave it out";
-            self.typed.refuse(&["--probes", "--probe"], why)?;
         }
         if self.moves == 0 {
             self.typed

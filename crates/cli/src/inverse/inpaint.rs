@@ -383,13 +383,15 @@ fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
 /// The first images of a data set in the shape that the model takes.
 fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
     idle::ambiguous("--data", name)?;
-    let data = scoring::open_some(opened, name, "--data")?;
-    let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
-    let labels = match &args.guiding.class {
-        None => classes::labels(opened, data.as_ref(), &idx, &format!("--data {name}"))?,
-        Some(_) => None,
-    };
-    Ok(Pictures { x: data.get(&idx)?.x, labels })
+    let (_, pictures) = scoring::open_some(opened, name, "--data", |data| {
+        let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
+        let labels = match &args.guiding.class {
+            None => classes::labels(opened, data.as_ref(), &idx, &format!("--data {name}"))?,
+            Some(_) => None,
+        };
+        Ok(Pictures { x: data.get(&idx)?.x, labels })
+    })?;
+    Ok(pictures)
 }
 
 /// What the model is told of `n` images: the class of --class, that of the image, or none.

@@ -25,7 +25,7 @@ const OURS: [&str; 4] = ["noise", "sampler.steps", "sampler.clip", "sampler.grid
 
 /// The methods called `names`, as `changes` such as `repaint.jump=10` have them, and the changes that are left.
 fn methods(names: &[String], changes: &[String]) -> Result<(Vec<AnyMethod>, Changes)> {
-    let mut left = Changes::parse(changes)?;
+    let mut left = Changes::typed(changes)?;
     let mut found = Vec::new();
     for (i, name) in names.iter().enumerate() {
         if names[..i].contains(name) {

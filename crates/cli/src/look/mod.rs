@@ -21,6 +21,7 @@ use langevin_data::{Dataset, Kind};
 use langevin_dynamics::{Denoiser, NoisyEnergy, Preconditioned};
 use langevin_eval::score::time;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Of the choice of samples.
 const SHOWN: u64 = 4;
@@ -96,7 +97,7 @@ impl Subject {
         spec: Option<&String>,
         n: usize,
         label: Option<u32>,
-    ) -> Result<(Box<dyn Dataset>, Vec<usize>)> {
+    ) -> Result<(Arc<dyn Dataset>, Vec<usize>)> {
         spec.into_iter().try_for_each(|spec| idle::ambiguous("--data", spec))?;
         let Some(spec) = &spec.cloned().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name data with --data SPEC");
@@ -104,9 +105,11 @@ impl Subject {
         if n == 0 {
             return usage("-n 0: give at least 1");
         }
-        let data = scoring::open_some(opened, spec, "--data")?;
-        let idx = scoring::choose(&scoring::members(opened, label, data.as_ref())?, n, SHOWN);
-        Ok((data, idx))
+        scoring::open_some(opened, spec, "--data", |data| {
+            let idx = scoring::choose(&scoring::members(opened, label, data.as_ref())?, n, SHOWN);
+            data.get(&idx)?; // images are kept once they are decoded
+            Ok(idx)
+        })
     }
 
     /// Samples of the model by its own sampler, as it takes them, `[N, ...]`; told `labels`, one for all or one each.

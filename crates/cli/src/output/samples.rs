@@ -6,7 +6,8 @@ use super::{Grid, Npz, View, pictures, save_png, side, to_u8, writable_folder};
 use crate::args::Sample;
 use crate::draw::Batch;
 use crate::progress::Progress;
-use crate::run::usage;
+use crate::run::{Stopped, usage};
+use crate::stop;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use image::RgbImage;
@@ -236,7 +237,15 @@ impl Frames {
         let view = if kind == Kind::Image { None } else { Some(View::around(&last, side)?) };
         let mut progress = Progress::new(self.kept.len() as u64, "frames");
         let mut gif: Option<Gif> = None;
+        let before = stop::asked(); // of a drawing that was stopped the frames are written
         for (t, parts) in &self.kept {
+            if before.is_none() && stop::asked().is_some() {
+                let why = format!(
+                    "stopped before all frames of {} were painted; the other files are written",
+                    path.display()
+                );
+                return Err(Stopped(why).into());
+            }
             let x = Tensor::cat(parts, 0)?;
             let frame = match view {
                 Some(view) => picture(Some(*t), &x, view)?,

@@ -23,7 +23,7 @@ impl Teacher {
     /// `model` as the teacher of a model made of `student`.
     ///
     /// Errors if it does not know what the student is asked: other channels, classes or range of the data, noise levels
-    /// beyond its own, or no score at all.
+    /// beyond its own, or no score at all. Classes that the student has beyond the teacher's are its null class, if it has one.
     pub fn new(model: Model, student: &ModelSpec) -> Result<Self> {
         let teacher = &model.spec;
         if matches!(teacher.predict, AnyParametrisation::Consistency(_)) {
@@ -34,7 +34,10 @@ impl Teacher {
         }
         if let Some(n) = teacher.classes.filter(|_| teacher.classes != student.classes) {
             match student.classes {
-                Some(m) => bail!("knows {n} classes, the data have {m}"),
+                Some(m) if m > n && teacher.null_class => {}
+                Some(m) => {
+                    bail!("knows {n} classes, the data have {m}; train.distil=0 starts without learning its output")
+                }
                 None => {
                     bail!("must be told one of {n} classes; train with model.conditional=true, on data with classes")
                 }
@@ -68,7 +71,12 @@ impl Teacher {
     ///
     /// The teacher is asked at its own time of the same SNR; where the two are alike it is the teacher's output as it is.
     pub fn target(&self, student: &Preconditioned, noisy: &Noisy, labels: Option<&Tensor>) -> Result<Tensor> {
-        let labels = labels.filter(|_| self.0.spec.classes.is_some()).cloned();
+        let labels = labels.filter(|_| self.0.spec.classes.is_some());
+        let labels = match (labels, self.0.spec.null_label()) {
+            // classes of the student alone come after the teacher's, where its null class begins
+            (Some(labels), Some(null)) => Some(labels.minimum(null)?),
+            (labels, _) => labels.cloned(),
+        };
         let teacher = self.0.denoiser(Cond { labels, dropout: None })?;
         let (mut at, mut stretch, mut of_x, mut of_f) = (vec![], vec![], vec![], vec![]);
         for &t in &noisy.t {

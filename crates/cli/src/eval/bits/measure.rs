@@ -4,7 +4,6 @@ use super::{Bits, Effort};
 use crate::classes;
 use crate::density::{self, Constants, DRAWS, Points, Populations};
 use crate::guide;
-use crate::idle;
 use crate::open::Opened;
 use crate::run::usage;
 use crate::scoring;
@@ -56,16 +55,34 @@ impl<'a> Task<'a> {
     pub fn of(args: &'a Bits, opened: &'a Opened) -> Result<Self> {
         let model = &opened.model;
         let spec = &model.spec;
-        idle::ambiguous("--data", &args.data)?;
-        let data: Arc<dyn Dataset> = scoring::open_some(opened, &args.data, "--data")?.into();
+        let what = format!("--data {}", args.data);
+        let (data, (x, places, known)) = scoring::open_some(opened, &args.data, "--data", |data| {
+            let n = args.number.min(data.len());
+            if n < 2 {
+                return usage(format!("{what}: it has {n} samples, and a standard error takes 2"));
+            }
+            let (x, places) = take(data, n, args)?;
+            if data.kind() == Kind::Table
+                && let Some(i) = scoring::outside(&x)?.iter().position(|outside| *outside)
+            {
+                return usage(format!(
+                    "{what}: row {} has another value in a column that was constant in what the model learnt ({}), and so no \
+                     density; leave such rows out",
+                    places[i] + 1,
+                    constant(data.as_ref()).join(", ")
+                ));
+            }
+            let known = match (spec.classes, &args.class) {
+                (Some(_), None) => classes::labels(opened, data.as_ref(), &places, &what)?,
+                _ => None,
+            };
+            Ok((x, places, known))
+        })?;
+        let n = places.len();
         let t = args.t_min.unwrap_or(spec.process.get().span().0);
         let (low, high) = spec.process.get().span();
         if !(t >= low && t < high) {
             return usage(format!("--t-min {t}: the process {} goes from {low} to {high}", spec.process.name()));
-        }
-        let n = args.number.min(data.len());
-        if n < 2 {
-            return usage(format!("--data {}: it has {n} samples, and a standard error takes 2", args.data));
         }
         if data.kind() == Kind::Image && opened.run.is_some() && !opened.dequantised() {
             crate::talk!(
@@ -73,31 +90,15 @@ impl<'a> Task<'a> {
                  tell; train with data.dequantise=true for figures that mean something"
             );
         }
-        let (x, places) = take(&data, n, args)?;
         let columns = data.columns().map(|c| c.std.iter().filter(|std| **std != 0.).map(|std| std.ln()).sum());
-        let constant = |c: &Columns| c.constant().map(|j| c.names[j].clone()).collect();
-        let constant: Vec<String> = data.columns().map(constant).unwrap_or_default();
-        if data.kind() == Kind::Table
-            && let Some(i) = scoring::outside(&x)?.iter().position(|outside| *outside)
-        {
-            return usage(format!(
-                "--data {}: row {} has another value in a column that was constant in what the model learnt ({}), and so no \
-                 density; leave such rows out",
-                args.data,
-                places[i] + 1,
-                constant.join(", ")
-            ));
-        }
+        let constant = constant(data.as_ref());
         let labels = match (spec.classes, &args.class) {
             (None, None) => None,
             (_, Some(class)) => guide::told(opened, Some(class))?.map(|label| vec![label; n]),
-            (Some(_), None) => {
-                let what = format!("--data {}", args.data);
-                match classes::labels(opened, data.as_ref(), &places, &what)? {
-                    Some(labels) => Some(labels),
-                    None => return usage(format!("{what}: it has no labels that the model knows; give --class")),
-                }
+            (Some(_), None) if known.is_none() => {
+                return usage(format!("{what}: it has no labels that the model knows; give --class"));
             }
+            (Some(_), None) => known,
         };
         let x = spec.ranged(&x.to_dtype(model.dtype())?)?;
         let marginal = spec.process.get().marginal(t);
@@ -309,6 +310,12 @@ impl<'a> Task<'a> {
 fn noised(x: &Tensor, at: &Marginal, seed: u64) -> Result<Tensor> {
     let eps = Noise::of_step(seed, NOISE, x.dims()[0]).normal_like(x)?;
     Ok((x.affine(at.alpha, 0.)? + eps.affine(at.sigma, 0.)?)?)
+}
+
+/// The names of the constant columns.
+fn constant(data: &dyn Dataset) -> Vec<String> {
+    let names = |c: &Columns| c.constant().map(|j| c.names[j].clone()).collect();
+    data.columns().map(names).unwrap_or_default()
 }
 
 /// The first `n` samples of the data in the order of the seed, f32 on the CPU, images dequantised; and their places in
