@@ -233,7 +233,11 @@ fn a_scheduler_does_what_is_typed_or_says_why_not() {
     assert!(!near(&drawn(ddim), &drawn(&format!("{ddim} sampler.clip=true"))));
     // the class clips unless told otherwise, as its signature has it
     let clips = fs::read_to_string(dir.path("folder/scheduler/scheduler_config.json")).unwrap();
-    fs::write(dir.path("folder/scheduler/scheduler_config.json"), clips.replace("false", "true")).unwrap();
+    fs::write(
+        dir.path("folder/scheduler/scheduler_config.json"),
+        clips.replace("\"clip_sample\": false", "\"clip_sample\": true"),
+    )
+    .unwrap();
     assert!(near(
         &drawn("folder sampler.clip=false sampler.steps=5"),
         &drawn("table.safetensors sampler.name=ddpm sampler.grid=leading sampler.steps=5")
@@ -272,6 +276,7 @@ fn what_means_nothing_beside_the_rest_is_an_error() {
     let time = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
     write_tensors(&dir.path("x.safetensors"), &[("sample", zero), ("timestep", time)]);
     image::GrayImage::new(28, 28).save(dir.path("i.png")).unwrap();
+    let mut wrong = vec![];
     let bits = "eval bits energy.safetensors --data digits:test -n 2";
     let points = "eval bits points.safetensors --data toy:two-moons:test -n 2 --method ode";
     let apply = "apply plain.safetensors --input x.safetensors --output y.safetensors";
@@ -317,10 +322,6 @@ fn what_means_nothing_beside_the_rest_is_an_error() {
         ("eval bits plain.safetensors --data digits:test -n 2 --particles 8", ["--particles", "--method ais"]),
         (&format!("{points} --probes 2 --divergence exact"), ["--probes", "--divergence exact"]),
         (
-            "eval ood energy.safetensors --data digits:test --fit digits --ood noise:uniform --by-class -n 2",
-            ["--by-class", "has classes"],
-        ),
-        (
             "eval ood energy.safetensors --data digits:test --fit digits --ood noise:uniform --scores energy,energy",
             ["--scores energy", "twice"],
         ),
@@ -332,7 +333,7 @@ fn what_means_nothing_beside_the_rest_is_an_error() {
         ("look landscape points.safetensors --through 1,2,3", ["--through", "points"]),
         ("inpaint plain.safetensors --data digits --table --out a.png", ["--out", "--table"]),
         ("inpaint plain.safetensors --input i.png --mask half --task colour", ["--mask", "--task"]),
-        ("inpaint plain.safetensors --input i.png --mask half --measured", ["--measured", "--task"]),
+        ("inpaint plain.safetensors --input i.png --mask half --measured", ["--measured", "leave it out"]),
         (
             "inpaint plain.safetensors --input i.png --mask half sampler.variance=fixed-large",
             ["sampler.variance", "--method"],
@@ -351,13 +352,13 @@ fn what_means_nothing_beside_the_rest_is_an_error() {
         ("bench --dtype tf32", ["--dtype tf32", "cuda"]),
     ] {
         let ran = dir.run(command);
-        assert_eq!(ran.code(), 2, "langevin {command}\n{}", ran.stderr);
         let said = ran.stderr.lines().filter(|line| !line.starts_with("warning:")).collect::<Vec<_>>().join("\n");
-        assert!(
-            said.starts_with("error: ") && words.iter().all(|word| said.contains(word)),
-            "langevin {command}\n{said}"
-        );
+        let told = said.starts_with("error: ") && words.iter().all(|word| said.contains(word));
+        if ran.code() != 2 || !told {
+            wrong.push(format!("langevin {command}\n{said}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // what is typed as it would be anyway, or where it means something, is fine
     for command in [
         "train digits --dry-run model.head=energy model.form=residual train.distil=0",

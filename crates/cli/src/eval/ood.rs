@@ -105,12 +105,13 @@ pub fn run(args: &Ood) -> Result<()> {
     if args.number < 2 {
         return usage(format!("-n {}: give at least 2", args.number));
     }
+    idle::ambiguous("--data", &args.data)?;
+    args.ood.iter().try_for_each(|spec| idle::ambiguous("--ood", spec))?;
     args.plot.iter().try_for_each(|path| output::writable_as(path, &["png"]))?;
     args.json.as_deref().map_or(Ok(()), output::writable)?;
     let opened = crate::open::open(&args.model, &device)?;
     let plan = args.scoring.plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
-        idle::ambiguous(what, spec)?;
         let data = scoring::open(&opened, spec, what)?;
         let all = scoring::members(&opened, label, data.as_ref())?;
         Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
@@ -125,7 +126,7 @@ pub fn run(args: &Ood) -> Result<()> {
     }
     let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
     if args.by_class && others.iter().all(|set| set.data.classes().is_none()) {
-        return usage("--by-class: none of the data of --ood has classes; leave it out");
+        crate::talk!("--by-class: none of the data of --ood has classes, so that there is no line of a class");
     }
     let fit = scoring::open(&opened, &plan.spec, "--fit")?;
     let members = scoring::members(&opened, plan.label, fit.as_ref())?;
