@@ -150,7 +150,7 @@ fn steps_of_one_size_for_a_batch_are_told() {
     dir.model("table.safetensors", &ddpm(&[1, 8, 8]), &[]);
     dir.run("export table.safetensors folder").ok();
     as_of_others(&dir, "folder");
-    std::fs::write(dir.path("ve.json"), r#"{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 20.0}"#).unwrap();
+    std::fs::write(dir.path("ve.json"), r#"{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 1.0}"#).unwrap();
     let of = "folder --scheduler ve.json sampler.steps=5";
     belongs_to_its_seed(&dir, of, 10);
     dir.model("m.safetensors", &spec(&[2], None, Head::Energy), &[]);
