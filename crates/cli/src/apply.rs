@@ -33,9 +33,10 @@ pub fn run(args: &Apply) -> Result<()> {
         }
     }
     if args.energy.is_some() && !args.what.iter().any(|what| what == "energy" || what == "score") {
-        return usage(
-            "--energy: it makes an energy and its score, and --what asks for neither; add one of them, or leave it out",
-        );
+        return usage(format!(
+            "--energy: it makes an energy and its score, and --what {} asks for neither; add one of them, or leave it out",
+            args.what.join(",")
+        ));
     }
     let form = args.energy.as_deref().map(form).transpose()?;
     output::writable(&args.output)?;

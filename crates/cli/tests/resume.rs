@@ -353,7 +353,7 @@ fn one_process_at_a_time_trains_in_a_folder() -> Result {
     let folder = tempfile::tempdir()?;
     let run = folder.path().join("run");
     let mut first = points_run(&run);
-    let mut first = first.arg("train.steps=100000000").spawn()?;
+    let mut first = first.args(["train.steps=100000000", "train.checkpoint_every=100000000"]).spawn()?;
     while !run.join("log.jsonl").is_file() {
         assert!(first.try_wait()?.is_none(), "it ended by itself");
         std::thread::sleep(Duration::from_millis(10));

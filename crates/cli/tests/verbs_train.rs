@@ -144,7 +144,7 @@ fn each_mistake_is_one_sentence_and_leaves_no_run() {
         ("model.from=nowhere", 2, vec!["model.from", "nowhere"]),
         ("model.from=points.safetensors", 1, vec!["[2]"]),
         ("model.from=colour.safetensors", 1, vec!["[3, 28, 28]", "[1, 28, 28]"]),
-        ("model.from=classes.safetensors", 1, vec!["3 classes"]),
+        ("model.from=classes.safetensors train.distil=4", 1, vec!["3 classes", "train.distil=0"]),
         ("model.from=folder process=edm model.predict=edm", 1, vec!["0.0100", "process"]),
         ("model.from=folder train.distil=9 train.steps=8", 2, vec!["train.distil", "8"]),
         ("model.from=folder train.distil=-1", 2, vec!["train.distil"]),

@@ -92,7 +92,7 @@ fn open_with(dir: &Path, options: &Options, room: usize) -> Result<Folder> {
     notes.extend(depth(&found, options.on_demand));
     let layered = found.iter().filter(|f| f.header.alpha).count();
     if layered > 0 {
-        notes.push(format!("{layered} images have a channel of transparency: they are laid over white"));
+        notes.push(format!("images with a channel of transparency, laid over white: {layered}"));
     }
     let needed = channels * height * width * found.len();
     if needed > room {

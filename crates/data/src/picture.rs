@@ -16,10 +16,10 @@ use std::sync::{Mutex, PoisonError};
 
 /// The largest image file that is read, and the most bytes that an image may take once it is decoded.
 const MOST_BYTES: u64 = 1 << 30;
-/// An image that takes more bytes than this once it is decoded must not take more than `RATIO` times its file: blank
-/// pages compress so, and files made to fill the memory.
-const ALWAYS_READ: u64 = 512 << 20;
-const RATIO: u64 = 200;
+/// An image that takes more bytes than this once it is decoded must not take more than `RATIO` times its file, a little more than
+/// blank pages do: deflate makes at most 1032 bytes of one.
+const ALWAYS_READ: u64 = 256 << 20;
+const RATIO: u64 = 1100;
 /// Images that take more bytes than this are decoded one at a time.
 const LARGE: u64 = 64 << 20;
 static LARGE_IMAGE: Mutex<()> = Mutex::new(());
@@ -59,7 +59,7 @@ pub(crate) fn header(path: &Path) -> std::result::Result<Header, Unreadable> {
         width: width as usize,
         colour: colour.has_color(),
         palette: has_palette(&bytes),
-        alpha: colour.has_alpha(),
+        alpha: colour.has_alpha() && !bytes.starts_with(b"GIF8"), // of which every one is decoded with it
         deep: is_deep(colour),
     })
 }

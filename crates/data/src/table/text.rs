@@ -263,7 +263,7 @@ fn reader(text: &str, separator: u8) -> Reader<&[u8]> {
 /// The first rows of `text`.
 fn sample(text: &str, separator: u8) -> Vec<StringRecord> {
     // the first lines are whole, however long they are
-    let lines = text.match_indices(['\n', '\r']).nth(5).map_or(0, |(at, _)| at + 1);
+    let lines = text.match_indices(['\n', '\r']).nth(5).map_or(text.len(), |(at, _)| at + 1);
     let mut end = text.len().min(START.max(lines));
     while !text.is_char_boundary(end) {
         end -= 1;
