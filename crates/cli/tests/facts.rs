@@ -377,27 +377,9 @@ fn exported_and_averaged_weights_keep_the_names_of_classes() {
     assert!(card.contains("`data`") && !card.contains(&dir.path("data").display().to_string()), "{card}");
 }
 
-/// The runs in `old`, made by a version that wrote the facts into the configuration, in a folder of their own.
-fn old_runs() -> Dir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let to = to.join(path.file_name().unwrap());
-            match path.is_dir() {
-                true => copy(&path, &to),
-                false => assert!(fs::copy(&path, &to).is_ok()),
-            }
-        }
-    }
-    let dir = Dir::new();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old"), &dir.path(""));
-    dir
-}
-
 #[test]
 fn runs_of_an_earlier_version_open_and_draw() {
-    let dir = old_runs();
+    let dir = Dir::of_old_runs();
     let rows = |text: &str| -> Vec<f64> {
         text.lines().skip(1).flat_map(|line| line.split(',')).map(|cell| cell.parse().unwrap()).collect()
     };
@@ -420,7 +402,7 @@ fn runs_of_an_earlier_version_open_and_draw() {
 
 #[test]
 fn runs_of_an_earlier_version_go_on_and_keep_facts_then() {
-    let dir = old_runs();
+    let dir = Dir::of_old_runs();
     for run in ["images", "table"] {
         assert!(dir.run(&format!("train --resume {run} train.steps=3")).ok().contains("resumed at step 2"));
         let text = config(&dir, run);
@@ -432,12 +414,12 @@ fn runs_of_an_earlier_version_go_on_and_keep_facts_then() {
     }
     assert!(dir.run("info images").ok().contains("2: left, right"));
     // its columns are known from its weights, before it went on
-    let dir = old_runs();
+    let dir = Dir::of_old_runs();
     fs::write(dir.path("rows.csv"), "wind,temp,press\n3,20,1000\n5,25,1010\n4,30,990\n9,22,1005\n").unwrap();
     dir.run("train --resume table train.steps=3").ok();
     assert_eq!(kept(&dir, "table").columns.unwrap().names, ["temp", "press", "wind"]);
     fs::write(dir.path("rows.csv"), "temp,press,wind\n3,20,1000\n5,25,1010\n").unwrap();
-    let dir = old_runs();
+    let dir = Dir::of_old_runs();
     fs::write(dir.path("rows.csv"), "temp,press,wind\n3,20,1000\n5,25,1010\n").unwrap();
     dir.run("train --resume table train.steps=3").fails(1, &["2 samples, not 4", "--new-data"]);
 }

@@ -22,6 +22,13 @@ impl Dir {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// With the runs of earlier versions, and what else is in `old`.
+    pub fn of_old_runs() -> Self {
+        let dir = Self::new();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old"), &dir.path(""));
+        dir
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -79,6 +86,18 @@ impl Dir {
         let extra: BTreeMap<_, _> = extra.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
         checkpoint::save(&path, spec, &checkpoint::weights(&model), &extra).unwrap();
         path
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => assert!(std::fs::copy(&path, &to).is_ok()),
+        }
     }
 }
 
