@@ -4,12 +4,34 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+/// Numbers on the host that are one for all samples, or one a sample: times, step sizes, marginals.
+pub trait PerSample<T: Copy> {
+    /// The one of sample `i`. Panics where there is none, which [`PerSample::check`] rules out.
+    fn at(&self, i: usize) -> T;
+
+    /// Errors, naming them as `what` ("times of the mixture"), unless there is one, or one for each of `batch` samples.
+    fn check(&self, batch: usize, what: &str) -> Result<()>;
+}
+
+impl<T: Copy> PerSample<T> for [T] {
+    fn at(&self, i: usize) -> T {
+        match self {
+            [all] => *all,
+            each => each[i],
+        }
+    }
+
+    fn check(&self, batch: usize, what: &str) -> Result<()> {
+        if self.len() != 1 && self.len() != batch {
+            bail!("{what}: {} for a batch of {batch}; give one, or one a sample", self.len());
+        }
+        Ok(())
+    }
+}
+
 /// `v`, one for all samples or one a sample, shaped `[1 or B, 1, ..., 1]` with the rank, dtype and device of `x`.
 pub fn per_sample(v: &[f64], x: &Tensor) -> Result<Tensor> {
-    let batch = x.dim(0)?;
-    if v.len() != 1 && v.len() != batch {
-        bail!("per_sample: {} values for a batch of {batch}; give one, or one a sample", v.len());
-    }
+    v.check(x.dim(0)?, "factors")?;
     let mut dims = vec![1; x.rank()];
     dims[0] = v.len();
     Tensor::from_slice(v, dims, x.device())?.to_dtype(x.dtype())
@@ -57,4 +79,35 @@ pub fn norm_per_sample(x: &Tensor) -> Result<Vec<f64>> {
 /// The numbers of a tensor of any shape and float type, in row-major order, on the host.
 pub fn to_host(x: &Tensor) -> Result<Vec<f64>> {
     x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_is_that_of_all_samples() -> Result<()> {
+        for n in [0, 1, 7] {
+            [0.5].check(n, "times")?;
+            assert_eq!([0.5].at(n), 0.5);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn each_sample_has_its_own() -> Result<()> {
+        let v = [1., 2., 3.];
+        v.check(3, "times")?;
+        assert_eq!([v.at(0), v.at(1), v.at(2)], [1., 2., 3.]);
+        Ok(())
+    }
+
+    #[test]
+    fn any_other_count_is_an_error_that_names_them() {
+        for (v, batch) in [(vec![], 2), (vec![1., 2.], 3), (vec![1., 2.], 1)] {
+            let error = v.check(batch, "times of the mixture").unwrap_err().to_string();
+            let told = format!("times of the mixture: {} for a batch of {batch}; give one, or one a sample", v.len());
+            assert!(error.contains(&told), "{error}");
+        }
+    }
 }
