@@ -22,7 +22,9 @@ fn sentence(got: &str, expected: &str) -> String {
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "a boolean" => "true or false",
         "a sequence" => "a list, such as [1, 2]",
-        section if section.starts_with("struct ") => "values to its keys one by one, as SECTION.KEY=value",
+        section if section.starts_with("struct ") || section == "a map" => {
+            "values to its keys one by one, as SECTION.KEY=value"
+        }
         "a string" if !text => {
             return format!(
                 "give text, not {value}; text that looks like something else is put in quotes: '\"{value}\"'"

@@ -11,7 +11,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
 use langevin_eval::AnyDetector;
 use langevin_models::{AnyNet, Form};
-use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, AnyWeight};
+use langevin_train::{AnyEma, AnyLevel, AnyObjective, AnyOptimiser, AnyWeight};
 
 /// Names, each with a line about it.
 type Names = Vec<(&'static str, &'static str)>;
@@ -28,6 +28,7 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
         ("tasks", "langevin inpaint --task NAME", AnyTask::ALL.to_vec()),
         ("methods", "langevin inpaint --method NAME", AnyMethod::ALL.to_vec()),
+        ("losses", "loss.name", AnyObjective::ALL.to_vec()),
         ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),

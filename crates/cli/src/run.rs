@@ -11,7 +11,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::AnySampler;
 use langevin_models::{AnyNet, Form, Head, ModelSpec};
 use langevin_ops::noise::Noise;
-use langevin_train::{AnyEma, AnyOptimiser, Denoising, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyObjective, AnyOptimiser, Denoising, Dual, Objective, TrainOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use toml::Table;
@@ -66,7 +66,7 @@ pub struct Run {
     #[serde(default = "edm")]
     pub process: AnyProcess,
     #[serde(default)]
-    pub loss: Denoising,
+    pub loss: Loss,
     #[serde(default = "adamw")]
     pub optimiser: AnyOptimiser,
     #[serde(default = "warm_up")]
@@ -127,6 +127,37 @@ pub struct Model {
     /// Start from this model: a run folder, a weights file, a folder of diffusers, an id of the Hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+}
+
+/// What is learnt. Without a `name` it is dual score matching where its time counts, and else denoising.
+#[derive(Clone, Debug, Default)]
+pub struct Loss(pub AnyObjective);
+
+impl Serialize for Loss {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match &self.0 {
+            AnyObjective::Denoising(loss) => loss.serialize(to),
+            AnyObjective::Dual(loss) => loss.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Loss {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = Table::deserialize(from)?;
+        if table.contains_key("name") {
+            return table.try_into().map(Self).map_err(|e: toml::de::Error| D::Error::custom(e.message().trim()));
+        }
+        table.entry("time").or_insert(0.0.into());
+        // `.KEY: ` in front goes on with the path to this section
+        let dual: Dual = serde_path_to_error::deserialize(table)
+            .map_err(|e| D::Error::custom(format!(".{}: {}", e.path(), e.inner().message().trim())))?;
+        if dual.time == 0. && dual.fokker_planck == 0. && dual.walkers == 0 {
+            return Ok(Self(Denoising { weight: dual.weight, level: dual.level }.into()));
+        }
+        Ok(Self(dual.into()))
+    }
 }
 
 /// How samples are drawn: a sampler with its options, and what all samplers share.
@@ -211,7 +242,12 @@ pub fn read<T: serde::de::DeserializeOwned>(table: Table) -> Result<T> {
         let path = e.path().to_string();
         let why = e.into_inner();
         let why = explain(why.message().trim());
-        Usage(if path == "." { why } else { format!("{path}: {why}") }).into()
+        Usage(match why.strip_prefix('.') {
+            _ if path == "." => why,
+            Some(further) => format!("{path}.{further}"),
+            None => format!("{path}: {why}"),
+        })
+        .into()
     })
 }
 
@@ -345,7 +381,7 @@ impl Run {
         }
         self.process.get().check().map_err(|why| Usage(why.to_string()))?;
         let spec = self.spec(vec![1], None, 1.); // what does not depend on the data
-        let agree = spec.agrees().and_then(|()| Trainer::agree(&spec, &self.loss, &self.train));
+        let agree = spec.agrees().and_then(|()| self.loss.0.check(&spec, &self.train));
         agree.map_err(|why| Usage(why.to_string()).into())
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_models::{Head, Model};
-use langevin_train::{AnyLevel, AnyWeight, Teacher, level::Discrete};
+use langevin_train::{AnyLevel, AnyWeight, Distillation, Teacher, level::Discrete};
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
@@ -121,8 +121,8 @@ fn brought(opened: &Opened) -> Result<Table> {
 }
 
 /// Gives `model` the weights of the model that its run starts from, and says what could not be taken. Returns how many steps
-/// it must learn from that model, and the teacher if it must.
-pub fn begin(run: &Run, model: &Model, from: Opened) -> Result<(u64, Option<Teacher>)> {
+/// it must learn from that model, and what these learn.
+pub fn begin(run: &Run, model: &Model, from: Opened) -> Result<(u64, Option<Distillation>)> {
     let what = from.what.clone();
     let left = model.take_weights(&from.model)?;
     let all = model.vars().len();
@@ -159,7 +159,7 @@ pub fn begin(run: &Run, model: &Model, from: Opened) -> Result<(u64, Option<Teac
         return Ok((0, None));
     }
     let teacher = Teacher::new(from.model, &model.spec).map_err(|e| anyhow::anyhow!("model.from: {what} {e}"))?;
-    Ok((steps, Some(teacher)))
+    Ok((steps, Some(Distillation::before(&run.loss.0, teacher))))
 }
 
 /// Whether two models of the same weights are the same function.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use langevin_data::{Batch, Dataset, Facts, Loader, LoaderOptions, Prefetch};
 use langevin_models::{Model, checkpoint};
-use langevin_train::{TrainOptions, Trainer};
+use langevin_train::{Point, TrainOptions, Trainer, Values, last_checkpoint};
 use shown::{Beside, Line, Shown};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,16 +61,17 @@ pub fn run(args: Train) -> Result<()> {
 /// The run with the steps of its distillation filled in, and its trainer at step 0.
 fn prepare(mut run: Run, from: Option<open::Opened>, facts: &Facts, device: &Device) -> Result<(Run, Trainer)> {
     let model = Model::new(run.model_spec(facts)?, run.train.seed, DType::F32, device)?;
-    let teacher = match from {
+    let first = match from {
         Some(from) => {
-            let (steps, teacher) = start::begin(&run, &model, from)?;
+            let (steps, first) = start::begin(&run, &model, from)?;
             run.train.distil = Some(steps);
-            teacher
+            first
         }
         None => None,
     };
-    let mut trainer = Trainer::new(model, run.loss.clone(), run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
-    teacher.into_iter().for_each(|teacher| trainer.learn_from(teacher));
+    let loss = run.loss.0.clone();
+    let mut trainer = Trainer::new(model, loss, run.optimiser.clone(), run.ema.clone(), run.train.clone())?;
+    first.into_iter().try_for_each(|first| trainer.begin_with(first))?;
     Ok((run, trainer))
 }
 
@@ -104,7 +105,7 @@ fn configuration(args: &Train, device: &Device) -> Result<(Run, Option<open::Ope
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut run = Run::parse(&text, &changes).with_context(|| path.display().to_string())?;
         named_data(&mut run, args.data.as_deref())?;
-        let at = Trainer::last_checkpoint(&Folder::state_of(dir));
+        let at = last_checkpoint(&Folder::state_of(dir));
         let from = run.model.from.as_ref().filter(|_| at.is_none_or(|step| step < run.train.distil()));
         let from = from.map(|from| start::opened(from, device)).transpose()?;
         return Ok((run, from));
@@ -295,15 +296,18 @@ impl Session {
         Ok(batch.context("the data ended")??)
     }
 
-    /// Prints how far the score is from that of the model which the run starts from, while it learns that.
+    /// Prints how far the score is from that of the model which the run starts from, while it learns that: all that is
+    /// measured beside a loss so far.
     fn errors(&mut self, loader: &Loader) -> Result<()> {
         let measure = || -> Result<_> {
             let batch = loader.batch(0)?;
             let few = batch.x.dim(0)?.min(MEASURED);
             let labels = batch.labels.map(|labels| labels.narrow(0, 0, few)).transpose()?;
-            Ok(self.trainer.score_errors(&Batch { x: batch.x.narrow(0, 0, few)?, labels })?)
+            Ok(self.trainer.measure(&Batch { x: batch.x.narrow(0, 0, few)?, labels })?)
         };
-        let Some(errors) = self.between_steps(measure)? else { return Ok(()) };
+        let measured = self.between_steps(measure)?;
+        let Some(errors) = measured.iter().find(|series| series.name == "score_error") else { return Ok(()) };
+        let errors: Vec<(f64, f64)> = errors.points().iter().map(|p| (p.at, p.mean)).collect();
         let step = self.trainer.step_number();
         let row = |of: fn(&(f64, f64)) -> f64| errors.iter().map(|e| format!("{:>8.3}", of(e))).collect::<String>();
         crate::say!("relative error of the score at step {step}, by sigma/alpha:")?;
@@ -320,7 +324,7 @@ impl Session {
 
     /// The error of a step, with what to do about it.
     fn diverged(&self, e: candle_core::Error) -> anyhow::Error {
-        let good = match Trainer::last_checkpoint(&self.folder.state()) {
+        let good = match last_checkpoint(&self.folder.state()) {
             Some(step) => format!("the last good checkpoint is step {step} in {}", self.folder.path().display()),
             None => "no checkpoint was written yet".into(),
         };
@@ -373,11 +377,13 @@ impl Session {
         {
             self.events.scalar(tag, step, value)?;
         }
-        if let Some(walkers) = line.walkers {
-            self.events.scalar("walkers_loss", step, walkers)?;
-        }
-        for (level, loss, _) in &line.by_level {
-            self.events.scalar(&format!("loss_at_log_sigma/{level:+.1}"), step, *loss)?;
+        for series in &line.series {
+            match &series.values {
+                Values::Mean(value) => self.events.scalar(series.name, step, *value)?,
+                Values::By(what, points) => points.iter().try_for_each(|Point { at, mean, .. }| {
+                    self.events.scalar(&format!("{}_at_{what}/{at:+.1}", series.name), step, *mean)
+                })?,
+            }
         }
         self.events.flush()
     }

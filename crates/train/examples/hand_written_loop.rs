@@ -40,8 +40,7 @@ fn main() -> Result<()> {
     };
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
-    let loss =
-        Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into(), ..Denoising::default() };
+    let loss = Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into() };
     let mut optim = Optim::new(AdamW::default().into(), model.vars())?;
 
     let mut losses = vec![];

@@ -1,4 +1,4 @@
-//! Losses, noise levels, optimisers, EMA, the training loop and its resumable state.
+//! Objectives, noise levels, optimisers, EMA, the training loop and its resumable state.
 //!
 //! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
 //! - \[Kingma14\] Adam: a method for stochastic optimization, 1412.6980
@@ -20,20 +20,24 @@
 pub mod ema;
 mod inplace;
 pub mod level;
-pub mod loss;
+pub mod objective;
 pub mod optim;
 mod options;
 pub mod schedule;
+mod series;
 mod state;
+mod trainable;
 mod trainer;
-mod walkers;
 pub mod weight;
 
 pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
-pub use loss::{Denoising, Noisy, Teacher};
+pub use objective::{AnyObjective, Context, Denoising, Distillation, Dual, Noisy, Objective, Part, Teacher, Training};
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};
+pub use series::{Point, Series, Values};
+pub use state::last_checkpoint;
+pub use trainable::Trainable;
 pub use trainer::{Report, Trainer};
 pub use weight::AnyWeight;

@@ -3,6 +3,7 @@
 use crate::schedule::{Decay, Schedule};
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How the loss of an energy's score is differentiated in the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,10 @@ pub struct TrainOptions {
     /// Steps between lines of the log.
     pub log_every: u64,
 }
+
+/// The keys that may be others when a run goes on.
+const MAY_CHANGE: [&str; 7] =
+    ["steps", "second_order", "recompute", "checkpoint_every", "snapshot_every", "sample_every", "log_every"];
 
 /// For serde: what is never done is not written.
 fn never(probability: &f64) -> bool {
@@ -112,6 +117,16 @@ impl TrainOptions {
             bail!("train.label_dropout is {}; it must be a probability from 0 to below 1", self.label_dropout);
         }
         Ok(())
+    }
+
+    /// What must be the same for a run to go on, as JSON: all keys but those that may change.
+    pub(crate) fn identity(&self) -> Value {
+        let options = Self { distil: self.distil.filter(|&steps| steps > 0), ..self.clone() };
+        let mut all = serde_json::to_value(options).unwrap_or_default();
+        if let Value::Object(all) = &mut all {
+            all.retain(|key, _| !MAY_CHANGE.contains(&key.as_str()));
+        }
+        all
     }
 
     /// How many steps learn another model's output.

@@ -1,14 +1,18 @@
 //! The state of a run on disk: all that a run needs to go on as if it had never stopped, in `step-N.safetensors`.
 //!
-//! Weights, moments, averages and the losses seen by level, with a checksum over every bit of them. A file is written
+//! Weights, moments, averages and what the objective remembers, with a checksum over every bit of them. A file is written
 //! beside, synced and renamed, so a kill at any instant leaves the last ones whole; the last two are kept.
 
+mod old;
+
 use crate::inplace::{self, Float};
+use crate::trainable::Trainable;
 use crate::trainer::Trainer;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use langevin_models::model::plain;
-use langevin_models::{atomic, checkpoint, tensors};
-use serde_json::json;
+use langevin_models::{atomic, tensors};
+use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,12 +22,18 @@ const KEPT: usize = 2;
 const STATE: &str = "step-";
 const SUM: &str = "langevin.sum";
 const STEP: &str = "langevin.step";
-/// Where the level's losses are.
-const LEVEL: &str = "level";
-/// Where the walkers are.
-const WALKERS: [&str; 2] = ["walkers/x", "walkers/numbers"];
+/// How the names of the weights begin.
+const WEIGHTS: &str = "weights/";
+/// How the names of what the objective remembers begin.
+const LOSS: &str = "loss/";
 
-impl Trainer {
+/// The last step in `dir` whose state is whole.
+pub fn last_checkpoint(dir: &Path) -> Option<u64> {
+    let whole = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| open(&bytes).is_ok());
+    states(dir).ok()?.into_iter().find(|(_, path)| whole(path)).map(|(step, _)| step)
+}
+
+impl<M: Trainable> Trainer<M> {
     /// Writes the state of this step to `dir`, and removes all but the last two.
     ///
     /// Errors in one sentence that names the file; what was there is then untouched.
@@ -74,83 +84,73 @@ impl Trainer {
         }
     }
 
-    /// The last step in `dir` whose state is whole.
-    pub fn last_checkpoint(dir: &Path) -> Option<u64> {
-        let whole = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| open(&bytes).is_ok());
-        states(dir).ok()?.into_iter().find(|(_, path)| whole(path)).map(|(step, _)| step)
-    }
-
     fn state_tensors(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = checkpoint::weights(&self.model);
-        all.iter_mut().for_each(|(name, _)| *name = format!("weights/{name}"));
+        let named = |prefix: &'static str| move |(name, t): (String, Tensor)| (format!("{prefix}{name}"), t);
+        let mut all: Vec<_> = self.model.weights().into_iter().map(named(WEIGHTS)).collect();
         all.extend(self.optim.tensors());
         all.extend(self.ema.tensors());
-        let level = self.loss.level.get().state();
-        if !level.is_empty() {
-            all.push((LEVEL.into(), Tensor::new(level, &Device::Cpu)?));
-        }
-        if let Some(state) = self.walkers.state()? {
-            all.extend(WALKERS.map(String::from).into_iter().zip(state));
-        }
+        all.extend(self.training.state()?.into_iter().map(named(LOSS)));
         Ok(all)
     }
 
     /// What must be the same for a run to go on, as JSON by key.
     fn identity(&self) -> Result<BTreeMap<String, String>> {
-        let o = &self.options;
-        let mut numbers = vec![json!(o.batch), json!(o.accumulate), json!(o.lr), json!(o.warmup), json!(o.decay)];
-        numbers.extend([json!(o.clip), json!(o.seed)]);
-        numbers.extend(Some(self.loss.time).filter(|&time| time > 0.).map(|time| json!({ "loss.time": time })));
-        numbers.extend(Some(self.loss.walkers).filter(|&n| n > 0).map(|n| json!({ "loss.walkers": n })));
-        numbers.extend(Some(self.loss.fokker_planck).filter(|&w| w > 0.).map(|w| json!({ "loss.fokker_planck": w })));
-        numbers.extend(Some(o.label_dropout).filter(|&p| p > 0.).map(|p| json!({ "label_dropout": p })));
-        numbers.extend(o.distil.filter(|&n| n > 0).map(|n| json!(n)));
-        let all = [
-            ("model", serde_json::to_string(&self.model.spec)),
-            ("weight", serde_json::to_string(&self.loss.weight)),
-            ("level", serde_json::to_string(&self.loss.level)),
-            ("optimiser", serde_json::to_string(&self.optimiser)),
-            ("ema", serde_json::to_string(&self.profile)),
-            ("train", serde_json::to_string(&numbers)),
-        ];
-        let text = |(key, json): (&str, serde_json::Result<String>)| match json {
-            Ok(json) => Ok((format!("run.{key}"), json)),
-            Err(e) => bail!("`{key}` cannot be written as JSON: {e}"),
-        };
-        all.into_iter().map(text).collect()
+        Ok(BTreeMap::from([
+            ("run.model".into(), json("model", self.model.spec())?),
+            ("run.loss".into(), json("loss", &self.objective.description()?)?),
+            ("run.optimiser".into(), json("optimiser", &self.optimiser)?),
+            ("run.ema".into(), json("ema", &self.profile)?),
+            ("run.train".into(), json("train", &self.options.identity())?),
+        ]))
     }
 
     fn take(
         &mut self,
         step: u64,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
         if metadata.get(STEP) != Some(&step.to_string()) {
             bail!("is named after step {step} but is another's; give it its own name back");
         }
-        for (key, json) in self.identity()? {
-            if metadata.get(&key) != Some(&json) {
+        let mut saved = values(metadata);
+        old::renewed(&mut tensors, &mut saved)?;
+        for (key, json) in values(&self.identity()?) {
+            if saved.get(&key) != Some(&json) {
                 let key = key.trim_start_matches("run.");
                 bail!("is of a run with another `{key}`; that cannot change when a run goes on");
             }
         }
         for (name, var) in self.model.vars() {
-            match tensors.get(&format!("weights/{name}")) {
+            match tensors.get(&format!("{WEIGHTS}{name}")) {
                 Some(t) if t.dims() == var.dims() => inplace::set(var, &moved(t, var)?)?,
                 _ => bail!("does not hold the weight `{name}` of this model"),
             }
         }
+        let distil = self.options.distil();
+        if self.first && step > distil {
+            self.begin_anew()?;
+        }
+        let begins_anew = distil > 0 && step == distil;
         self.optim.restore(self.updates(step), &tensors)?;
         self.ema.restore(&tensors)?;
-        let level = tensors.get(LEVEL).map(|t| t.to_vec1::<f64>()).transpose()?;
-        self.loss.level.get_mut().restore(&level.unwrap_or_default())?;
-        if let [Some(x), Some(numbers)] = WALKERS.map(|name| tensors.get(name)) {
-            self.walkers.restore([x.to_device(self.model.device())?, numbers.clone()])?;
+        // what the first objective remembers is of no use to the other
+        if self.first || !begins_anew {
+            let own = |(name, t): (&String, &Tensor)| Some((name.strip_prefix(LOSS)?.to_string(), t.clone()));
+            self.training.restore(&self.model, &tensors.iter().filter_map(own).collect())?;
         }
         self.step = step;
         Ok(())
     }
+}
+
+fn json(key: &str, thing: &impl Serialize) -> Result<String> {
+    serde_json::to_string(thing).map_err(|e| Error::Msg(format!("`{key}` cannot be written as JSON: {e}")))
+}
+
+/// What texts of JSON say, to be compared. Each number comes from a text, once: only then are equal ones equal to the bit.
+fn values(texts: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
+    texts.iter().filter_map(|(key, text)| Some((key.clone(), serde_json::from_str(text).ok()?))).collect()
 }
 
 /// `t` with the dtype and on the device of `like`.

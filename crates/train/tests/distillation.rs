@@ -11,8 +11,7 @@ use langevin_models::{Form, Head, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, scale, to_host};
 use langevin_train::level::Importance;
-use langevin_train::loss::Noisy;
-use langevin_train::{AnyEma, AnyOptimiser, Denoising, Teacher, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyOptimiser, Denoising, Distillation, Noisy, Teacher, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
     ModelSpec {
@@ -126,9 +125,9 @@ fn energy(options: TrainOptions) -> Result<Trainer> {
     (level.bins, level.history) = (4, 2);
     let (optimiser, ema) = (AnyOptimiser::default(), AnyEma::named("power").unwrap());
     let teacher = Teacher::new(teacher, &student.spec)?;
-    let mut trainer =
-        Trainer::new(student, Denoising { level: level.into(), ..Denoising::default() }, optimiser, ema, options)?;
-    trainer.learn_from(teacher);
+    let loss = Denoising { level: level.into(), ..Denoising::default() };
+    let mut trainer = Trainer::new(student, loss.clone(), optimiser, ema, options)?;
+    trainer.begin_with(Distillation::before(&loss.into(), teacher))?;
     Ok(trainer)
 }
 
@@ -143,16 +142,16 @@ fn go(trainer: &mut Trainer, to: u64) -> Result<Vec<f64>> {
 #[test]
 fn an_energy_learns_the_score_and_then_the_data() -> Result<()> {
     let mut trainer = energy(options())?;
-    let before = trainer.score_errors(&batch(0)?)?.unwrap();
+    let before = trainer.measure(&batch(0)?)?;
     go(&mut trainer, 500)?;
-    let after = trainer.score_errors(&batch(0)?)?.unwrap();
-    for ((level, before), (_, after)) in before.iter().zip(&after) {
-        assert!(*after < 0.5 * before, "{before} to {after} at {level}");
+    let after = trainer.measure(&batch(0)?)?;
+    assert_eq!((before.len(), after[0].points().len()), (1, 8));
+    for (before, after) in before[0].points().iter().zip(after[0].points()) {
+        assert!(after.mean < 0.5 * before.mean, "{before:?} to {after:?}");
     }
-    assert!(trainer.teacher().is_some());
     let losses = go(&mut trainer, 600)?;
     // the teacher's weights are random: its output is no denoiser, and the data have another loss
-    assert!(trainer.teacher().is_none() && trainer.score_errors(&batch(0)?)?.is_none());
+    assert!(trainer.measure(&batch(0)?)?.is_empty());
     let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
     assert!(mean(&losses[80..]) < mean(&losses[..10]), "{losses:?}");
     Ok(())

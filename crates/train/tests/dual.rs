@@ -11,7 +11,7 @@ use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use langevin_train::level::{Level, LogSnr};
-use langevin_train::{AnyEma, AnyOptimiser, Denoising, Noisy, SecondOrder, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyObjective, AnyOptimiser, Denoising, Dual, Noisy, SecondOrder, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, width: usize) -> ModelSpec {
     ModelSpec {
@@ -29,8 +29,8 @@ fn spec(process: AnyProcess, width: usize) -> ModelSpec {
     }
 }
 
-fn loss() -> Denoising {
-    Denoising { level: LogSnr {}.into(), time: 1., ..Denoising::default() }
+fn loss() -> Dual {
+    Dual { level: LogSnr {}.into(), time: 1., ..Dual::default() }
 }
 
 #[test]
@@ -41,11 +41,11 @@ fn the_gradient_is_that_of_the_loss() -> Result<()> {
         let mut z = Noise::seeds(&[1, 2, 3]);
         let x0 = z.normal((3, 2), DType::F64, &Device::Cpu)?;
         let noisy = Noisy::new(model.spec.process.get(), &x0, vec![0.1, 0.4, 0.9], &mut z)?;
-        let (loss, signs) = (Denoising { fokker_planck: 1., ..loss() }, z.rademacher_like(&x0)?);
+        let (loss, signs) = (Dual { fokker_planck: 1., ..loss() }, z.rademacher_like(&x0)?);
         let value = || -> Result<Tensor> {
             let denoiser = model.denoiser(Cond::default())?;
             let own = loss.flow_errors(&denoiser, 1., &x0, &[0.2, 0.3, 0.5], &signs)?;
-            loss.dual_errors(&denoiser, 1., &noisy, Some(&signs))?.sum_all()? + own.sum_all()?
+            loss.errors(&denoiser, 1., &noisy, Some(&signs))?.sum_all()? + own.sum_all()?
         };
         let vars: Vec<_> = model.vars().iter().map(|(_, var)| var.clone()).collect();
         let (_, grads) = grad::value_and_grad(&vars, value)?;
@@ -78,8 +78,8 @@ fn exact_densities_satisfy_the_fokker_planck_equation() -> Result<()> {
         let times: Vec<f64> = (0..6).map(|i| LogSnr {}.time(mixture.process.get(), 0.3 + 0.1 * f64::from(i))).collect();
         let mut z = Noise::seeds(&[0, 1, 2, 3, 4, 5]);
         let x = z.normal((6, 1), DType::F64, &Device::Cpu)?;
-        let loss = Denoising { fokker_planck: 1., ..loss() };
-        let loss = Denoising { weight: langevin_train::weight::UnitEps::default().into(), ..loss };
+        let loss = Dual { fokker_planck: 1., ..loss() };
+        let loss = Dual { weight: langevin_train::weight::UnitEps::default().into(), ..loss };
         let errors = |spec: ModelSpec| -> Result<Vec<f64>> {
             let model = Model::new(spec, 0, DType::F64, &Device::Cpu)?;
             to_host(&loss.flow_errors(&model.denoiser(Cond::default())?, 1., &x, &times, &x.ones_like()?)?)
@@ -130,29 +130,32 @@ fn it_learns_the_density_at_every_level_up_to_one_constant() -> Result<()> {
 
 #[test]
 fn what_does_not_go_together_is_refused() {
-    let build = |spec: ModelSpec, loss: Denoising, options: TrainOptions| {
+    let build = |spec: ModelSpec, loss: AnyObjective, options: TrainOptions| {
         let model = Model::new(spec, 1, DType::F32, &Device::Cpu).unwrap();
         Trainer::new(model, loss, AnyOptimiser::default(), AnyEma::named("warm-up").unwrap(), options).err()
     };
     let edm = || AnyProcess::named("edm").unwrap();
-    assert!(build(spec(edm(), 8), loss(), TrainOptions::default()).is_none());
+    assert!(build(spec(edm(), 8), loss().into(), TrainOptions::default()).is_none());
     let says = |e: Option<candle_core::Error>, text: &str| {
         let e = e.map(|e| e.to_string()).unwrap_or_default();
         assert!(e.contains(text), "{e:?} lacks {text:?}");
     };
-    says(build(spec(edm(), 8), Denoising::default(), TrainOptions::default()), "model.normalised = true");
+    says(build(spec(edm(), 8), Denoising::default().into(), TrainOptions::default()), "model.normalised = true");
     let plain = ModelSpec { normalised: false, ..spec(edm(), 8) };
-    says(build(plain, loss(), TrainOptions::default()), "model.normalised = false");
-    says(build(spec(AnyProcess::named("table").unwrap(), 8), loss(), TrainOptions::default()), "no continuous time");
+    says(build(plain, loss().into(), TrainOptions::default()), "model.normalised = false");
+    says(
+        build(spec(AnyProcess::named("table").unwrap(), 8), loss().into(), TrainOptions::default()),
+        "no continuous time",
+    );
     let by_differences = TrainOptions { second_order: SecondOrder::FiniteDifference, ..TrainOptions::default() };
-    says(build(spec(edm(), 8), loss(), by_differences), "second_order");
-    let lone = Denoising { fokker_planck: 0.1, time: 0., ..loss() };
-    says(build(spec(edm(), 8), lone, TrainOptions::default()), "loss.fokker_planck goes with loss.time");
-    let negative = Denoising { fokker_planck: f64::NAN, ..loss() };
-    says(build(spec(edm(), 8), negative, TrainOptions::default()), "loss.fokker_planck is NaN");
-    let idle = Denoising { walkers: 4, ..loss() };
-    says(build(spec(edm(), 8), idle, TrainOptions::default()), "loss.walkers is 4");
-    let lone = Denoising { fokker_planck: 0.1, walkers: 1, ..loss() };
-    says(build(spec(edm(), 8), lone, TrainOptions::default()), "loss.walkers is 1");
-    says(build(spec(edm(), 8), Denoising { time: -1., ..loss() }, TrainOptions::default()), "loss.time is -1");
+    says(build(spec(edm(), 8), loss().into(), by_differences), "second_order");
+    let lone = Dual { fokker_planck: 0.1, time: 0., ..loss() };
+    says(build(spec(edm(), 8), lone.into(), TrainOptions::default()), "loss.fokker_planck goes with loss.time");
+    let negative = Dual { fokker_planck: f64::NAN, ..loss() };
+    says(build(spec(edm(), 8), negative.into(), TrainOptions::default()), "loss.fokker_planck is NaN");
+    let idle = Dual { walkers: 4, ..loss() };
+    says(build(spec(edm(), 8), idle.into(), TrainOptions::default()), "loss.walkers is 4");
+    let lone = Dual { fokker_planck: 0.1, walkers: 1, ..loss() };
+    says(build(spec(edm(), 8), lone.into(), TrainOptions::default()), "loss.walkers is 1");
+    says(build(spec(edm(), 8), Dual { time: -1., ..loss() }.into(), TrainOptions::default()), "loss.time is -1");
 }

@@ -55,11 +55,7 @@ fn the_exact_denoiser_is_the_minimum() -> Result<()> {
                 let net = Exact { times: Mutex::default(), process: process.clone(), predict: predict.clone(), theta };
                 let cond = Cond::default();
                 let Ok(model) = Preconditioned::new(&net, process.get(), predict.get(), 0.5, cond) else { continue };
-                let loss = Denoising {
-                    weight: AnyWeight::named(name).unwrap(),
-                    level: Uniform {}.into(),
-                    ..Denoising::default()
-                };
+                let loss = Denoising { weight: AnyWeight::named(name).unwrap(), level: Uniform {}.into() };
                 // times away from the ends, where some weights make any estimate hopeless
                 let times: Vec<f64> =
                     (0..n).map(|i| low + (high - low) * (0.2 + 0.6 * (i % 50) as f64 / 50.)).collect();
@@ -138,13 +134,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
     let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };
     let (weight, level) = (AnyWeight::default(), AnyLevel::default());
     let optimiser = AnyOptimiser::named("adam").unwrap();
-    let mut trainer = Trainer::new(
-        model,
-        Denoising { weight, level, ..Denoising::default() },
-        optimiser,
-        WarmUp::default().into(),
-        options,
-    )?;
+    let mut trainer = Trainer::new(model, Denoising { weight, level }, optimiser, WarmUp::default().into(), options)?;
     let mut losses = vec![];
     for n in 0..400 {
         losses.push(trainer.step(&[batch(n)?])?.loss);

@@ -11,7 +11,7 @@ use langevin_train::ema::{Constant, Power, WarmUp};
 use langevin_train::level::{Importance, LogNormal};
 use langevin_train::optim::{Adam, AdamW, Sgd};
 use langevin_train::schedule::Decay;
-use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, Denoising, TrainOptions, Trainer};
+use langevin_train::{AnyEma, AnyLevel, AnyOptimiser, Denoising, Dual, TrainOptions, Trainer, last_checkpoint};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -109,7 +109,7 @@ fn going_on_is_never_having_stopped() -> Result<()> {
         go(&mut second, 20)?;
         let (whole, second) = (bits(&whole)?, bits(&second)?);
         assert!(whole.keys().any(|name| name.starts_with("weights/")) && whole.keys().any(|n| n.starts_with("ema0/")));
-        assert_eq!(whole.contains_key("level"), matches!(level, AnyLevel::Importance(_)));
+        assert_eq!(whole.contains_key("loss/level"), matches!(level, AnyLevel::Importance(_)));
         for (name, numbers) in &whole {
             assert_eq!(numbers, &second[name], "{name} of {optimiser:?}, {ema:?}");
         }
@@ -125,7 +125,7 @@ fn walkers_are_where_they_were() -> Result<()> {
         let net = MlpConfig { width: 16, layers: 1, dropout: 0. }.into();
         let spec = ModelSpec { form: Form::NoiseNorm, normalised: true, classes: Some(3), net, ..spec() };
         let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
-        let loss = Denoising { time: 0.1, fokker_planck: 0.1, walkers, ..Denoising::default() };
+        let loss = Dual { time: 0.1, fokker_planck: 0.1, walkers, ..Dual::default() };
         Trainer::new(model, loss, AnyOptimiser::default(), Power::default().into(), options())
     };
     let dir = tempfile::tempdir()?;
@@ -136,9 +136,9 @@ fn walkers_are_where_they_were() -> Result<()> {
     assert!(second.resume(dir.path())?.is_empty());
     go_with_classes(&mut second, 60)?;
     assert_eq!(bits(&whole)?, bits(&second)?);
-    assert_eq!(bits(&whole)?["walkers/x"].len(), 10);
+    assert_eq!(bits(&whole)?["loss/walkers/x"].len(), 10);
     let other = new(6)?.resume(dir.path()).unwrap_err().to_string();
-    assert!(other.contains("another `train`"), "{other}");
+    assert!(other.contains("another `loss`"), "{other}");
     Ok(())
 }
 
@@ -197,7 +197,7 @@ fn the_last_two_are_kept_and_the_damaged_refused() -> Result<()> {
         let refused = again.resume(dir.path())?;
         assert_eq!(again.step_number(), 2);
         assert!(refused.len() == 1 && refused[0].contains("step-3.safetensors"), "{refused:?}");
-        assert_eq!(Trainer::last_checkpoint(dir.path()), Some(2));
+        assert_eq!(last_checkpoint(dir.path()), Some(2));
         assert!(!dir.path().join(".step-4.safetensors.partial").exists());
     }
     // the run goes on over the damaged one
@@ -308,7 +308,7 @@ fn accumulated_batches_are_averaged() -> Result<()> {
     assert!((both.loss - 0.5 * (a.loss + b.loss)).abs() < 1e-6 * both.loss);
     assert!(both.grad_norm < 0.5 * (a.grad_norm + b.grad_norm) + 1e-6 && both.grad_norm > 0.);
     assert!((both.grad_norm - 0.5 * (a.grad_norm - b.grad_norm).abs()) > -1e-6);
-    assert_eq!(both.by_level.iter().map(|bin| bin.2).sum::<usize>(), 16);
+    assert_eq!(both.series[0].points().iter().map(|bin| bin.samples).sum::<usize>(), 16);
     assert_eq!((both.step, both.lr), (1, 1e-30 / 3.));
     let why = double.step(&[batch(0)?]).unwrap_err().to_string();
     assert!(why.contains("accumulate"), "{why}");

@@ -3,8 +3,7 @@
 
 use crate::progress::{PAUSE, rate};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use langevin_train::{Report, TrainOptions};
-use std::collections::BTreeMap;
+use langevin_train::{Report, Series, TrainOptions, Values};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -17,25 +16,37 @@ const REFRESH: Duration = Duration::from_millis(200);
 pub struct Line {
     pub step: u64,
     pub loss: f64,
-    pub walkers: Option<f64>,
     pub grad_norm: f64,
     pub lr: f64,
     pub rate: f64,
-    pub by_level: Vec<(f64, f64, usize)>,
+    pub series: Vec<Series>,
 }
 
 impl Line {
     pub fn json(&self) -> serde_json::Value {
-        let by_level: Vec<_> =
-            self.by_level.iter().map(|(level, loss, n)| serde_json::json!([level, loss, n])).collect();
         let mut json = serde_json::json!({
-            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr,
-            "images_per_s": self.rate, "loss_by_log_sigma": by_level,
+            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr, "images_per_s": self.rate,
         });
-        if let Some(walkers) = self.walkers {
-            json["walkers_loss"] = walkers.into();
+        for Series { name, values } in &self.series {
+            match values {
+                Values::Mean(value) => json[name] = (*value).into(),
+                Values::By(what, points) => {
+                    let points = points.iter().map(|p| serde_json::json!([p.at, p.mean, p.samples]));
+                    json[format!("{name}_by_{what}")] = points.collect();
+                }
+            }
         }
         json
+    }
+
+    /// The means beside the loss, in words: a loss of its own is that of its samples.
+    fn beside(&self) -> String {
+        let words = |series: &Series| match (&series.values, series.name.strip_suffix("_loss")) {
+            (Values::By(..), _) => String::new(),
+            (Values::Mean(value), Some(whose)) => format!("  of {whose} {value:.4}"),
+            (Values::Mean(value), None) => format!("  {} {value:.4}", series.name.replace('_', " ")),
+        };
+        self.series.iter().map(words).collect()
     }
 }
 
@@ -144,11 +155,10 @@ impl Shown {
         Some(Line {
             step: last.step,
             loss: mean(|r| r.loss),
-            walkers: last.walkers.map(|_| mean(|r| r.walkers.unwrap_or(0.))),
             grad_norm: mean(|r| r.grad_norm),
             lr: last.lr,
             rate: (reports.len() * self.per_step) as f64 / seconds,
-            by_level: by_level(&reports),
+            series: means(&reports),
         })
     }
 
@@ -162,7 +172,7 @@ impl Shown {
             "step {}  loss {:.4}{}  grad norm {:.3}  lr {:.2e}  {:.0} samples/s  {} left",
             line.step,
             line.loss,
-            line.walkers.map(|loss| format!("  of walkers {loss:.4}")).unwrap_or_default(),
+            line.beside(),
             line.grad_norm,
             line.lr,
             line.rate,
@@ -197,15 +207,15 @@ impl Shown {
     }
 }
 
-/// The mean loss in each bin of log sigma/alpha over several reports: (centre, mean, number).
-fn by_level(reports: &[Report]) -> Vec<(f64, f64, usize)> {
-    let mut bins: BTreeMap<i64, (f64, f64, usize)> = BTreeMap::new();
-    for &(level, loss, n) in reports.iter().flat_map(|r| &r.by_level) {
-        let bin = bins.entry((level * 1e3).round() as i64).or_insert((level, 0., 0));
-        bin.1 += loss * n as f64;
-        bin.2 += n;
-    }
-    bins.into_values().map(|(level, sum, n)| (level, sum / n as f64, n)).collect()
+/// The series of several reports in one.
+fn means(reports: &[Report]) -> Vec<Series> {
+    let mut all = vec![];
+    reports.iter().for_each(|report| Series::add(&mut all, report.series.clone(), 1.));
+    let mean = |series: Series| match series.values {
+        Values::Mean(sum) => Series::mean(series.name, sum / reports.len() as f64),
+        Values::By(..) => series.binned(),
+    };
+    all.into_iter().map(mean).collect()
 }
 
 #[cfg(test)]
@@ -213,7 +223,7 @@ mod tests {
     use super::*;
 
     fn report(step: u64) -> Report {
-        Report { step, loss: 1., walkers: None, by_level: vec![], grad_norm: 1., lr: 1e-3 }
+        Report { step, loss: 1., series: vec![], grad_norm: 1., lr: 1e-3 }
     }
 
     #[test]

@@ -9,6 +9,11 @@ use langevin_dynamics::particles::Particles;
 use langevin_dynamics::sampler::prior;
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
+use std::collections::BTreeMap;
+
+/// Where they are saved.
+const PLACES: &str = "walkers/x";
+const NUMBERS: &str = "walkers/numbers";
 
 /// Levels from pure noise to the least, even in log SNR.
 const LEVELS: u64 = 96;
@@ -18,7 +23,7 @@ const RESAMPLE: f64 = 0.5;
 
 /// The population.
 #[derive(Debug, Default)]
-pub(crate) struct Walkers {
+pub(super) struct Walkers {
     now: Option<At>,
     /// Levels that all populations have come to so far.
     gone: u64,
@@ -26,7 +31,7 @@ pub(crate) struct Walkers {
 
 /// The population at one level.
 #[derive(Clone, Debug)]
-pub(crate) struct At {
+pub(super) struct At {
     /// `[W, ...]`.
     pub x: Tensor,
     /// `[W]`.
@@ -71,19 +76,20 @@ impl Walkers {
     }
 
     /// What must be saved: the places, and the levels gone, the time and the weights.
-    pub fn state(&self) -> Result<Option<[Tensor; 2]>> {
-        let Some(At { x, log_w, t, .. }) = &self.now else { return Ok(None) };
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let Some(At { x, log_w, t, .. }) = &self.now else { return Ok(vec![]) };
         let numbers: Vec<f64> = [self.gone as f64, *t].into_iter().chain(log_w.iter().copied()).collect();
-        Ok(Some([x.clone(), Tensor::new(numbers, &Device::Cpu)?]))
+        Ok(vec![(PLACES.into(), x.clone()), (NUMBERS.into(), Tensor::new(numbers, &Device::Cpu)?)])
     }
 
     /// Takes [`Walkers::state`] back.
-    pub fn restore(&mut self, [x, numbers]: [Tensor; 2]) -> Result<()> {
+    pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, device: &Device) -> Result<()> {
+        let (Some(x), Some(numbers)) = (state.get(PLACES), state.get(NUMBERS)) else { return Ok(()) };
         let numbers = numbers.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         match numbers.as_slice() {
             [gone, t, log_w @ ..] if x.dims().first() == Some(&log_w.len()) => {
                 self.gone = *gone as u64;
-                self.now = Some(At { x, log_w: log_w.to_vec(), t: *t, labels: None });
+                self.now = Some(At { x: x.to_device(device)?, log_w: log_w.to_vec(), t: *t, labels: None });
                 Ok(())
             }
             _ => bail!("{} saved numbers for walkers of shape {:?}", numbers.len(), x.dims()),

@@ -4,14 +4,23 @@
 //! The denoising loss with the teacher's estimate in the place of the data. An energy starts so from a score that is the
 //! gradient of nothing: what it learns is the nearest field that is one.
 
-use super::Noisy;
+use super::denoising::{self, Denoising};
+use super::{AnyObjective, Context, Noisy, Objective, Part, Training, describe, levels};
 use crate::level::log_ratio;
+use crate::options::TrainOptions;
+use crate::series::{Point, Series};
 use candle_core::{Result, Tensor, bail};
+use langevin_data::Batch;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::{Cond, Denoiser, Preconditioned, Process};
 use langevin_models::{Model, ModelSpec};
 use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
 use langevin_ops::shape::{combine, scale, to_host};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Levels at which the error of the score is measured.
 const LEVELS: usize = 8;
@@ -123,5 +132,90 @@ impl Teacher {
             errors.push((log_ratio(process, t), error?));
         }
         Ok(errors)
+    }
+}
+
+impl std::fmt::Debug for Teacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Teacher").field(&self.0.spec).finish()
+    }
+}
+
+/// What the first steps of a run learn where it starts from another model: that model's output.
+#[derive(Clone, Debug, Serialize)]
+pub struct Distillation {
+    /// Levels, and how much they count.
+    #[serde(flatten)]
+    loss: Denoising,
+    #[serde(skip)]
+    teacher: Arc<Teacher>,
+}
+
+impl Named for Distillation {
+    const NAME: &'static str = "distillation";
+    const ABOUT: &'static str = "the output of another model [Thornton25]";
+}
+
+impl Distillation {
+    /// What `teacher` knows, at the levels and with the weights of the loss that follows.
+    pub fn before(loss: &AnyObjective, teacher: Teacher) -> Self {
+        let (weight, level) = match loss {
+            AnyObjective::Denoising(loss) => (&loss.weight, &loss.level),
+            AnyObjective::Dual(loss) => (&loss.weight, &loss.level),
+        };
+        Self { loss: Denoising { weight: weight.clone(), level: level.clone() }, teacher: Arc::new(teacher) }
+    }
+}
+
+impl Objective<Model> for Distillation {
+    fn description(&self) -> Result<Value> {
+        describe(self)
+    }
+
+    fn start(&self, _: &Model) -> Result<Box<dyn Training<Model>>> {
+        Ok(Box::new(Run { inner: denoising::Run::new(&self.loss), teacher: self.teacher.clone() }))
+    }
+}
+
+/// Keeps the noise of measured errors apart from that of training ("errors" in ASCII).
+const ERRORS: u64 = 0x6572_726f_7273;
+
+/// Distillation under way.
+struct Run {
+    inner: denoising::Run,
+    teacher: Arc<Teacher>,
+}
+
+impl Training<Model> for Run {
+    fn part(&mut self, model: &Model, batch: &Batch, at: &Context) -> Result<Part> {
+        let Self { inner, teacher } = self;
+        inner.towards(model, batch, at, |own, drawn| teacher.target(own, &drawn.noisy, drawn.labels.as_ref()))
+    }
+
+    fn place(&self, model: &Model, i: usize) -> Option<String> {
+        self.inner.place(model, i)
+    }
+
+    fn updated(&mut self) {
+        self.inner.updated();
+    }
+
+    fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        self.inner.state()
+    }
+
+    fn restore(&mut self, model: &Model, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.inner.restore(model, state)
+    }
+
+    /// How far the score is from the teacher's, by noise level.
+    fn measure(&self, model: &Model, batch: &Batch, options: &TrainOptions) -> Result<Vec<Series>> {
+        let (x0, labels) = levels::taken(model, batch)?;
+        let samples = x0.dim(0)?;
+        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
+        let mut z = Noise::of_step(options.seed ^ ERRORS, 0, samples);
+        let errors = self.teacher.score_errors(&denoiser, &x0, labels.as_ref(), &mut z)?;
+        let points = errors.into_iter().map(|(at, mean)| Point { at, mean, samples });
+        Ok(vec![Series::by("score_error", "log_sigma", points)])
     }
 }

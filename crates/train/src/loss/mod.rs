@@ -1,8 +1,0 @@
-//! What is minimised.
-
-mod denoising;
-mod distillation;
-pub mod dual;
-
-pub use denoising::{Denoising, Noisy};
-pub use distillation::Teacher;
