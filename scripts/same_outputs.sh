@@ -340,6 +340,8 @@ for kernel in mala hmc; do
     same sample points -n 6 --npz out.npz --report sampler.name=pc sampler.corrector=$kernel sampler.corrector_steps=2 \
         sampler.replicas=2 sampler.adapt=1 sampler.steps=6
 done
+same sample points -n 6 --npz out.npz sampler.name=pc sampler.predictor=dpmpp-2m-sde sampler.corrector=mala \
+    sampler.replicas=3 sampler.steps=6
 same sample classes -n 3 --npz out.npz --report sampler.name=annealed-mcmc sampler.kernel=mala sampler.steps=3
 for grid in $(names grids); do same sample ddpm -n 2 --npz out.npz sampler.grid=$grid sampler.steps=4; done
 same sample image -n 5 --out grid.png --images each --gif path.gif --npz out.npz

@@ -165,9 +165,9 @@ impl Composition {
         let mut progress = Progress::new((seeds.len().div_ceil(batch) * steps.len()) as u64, "steps");
         let one = |places: Range<usize>| {
             let some = &seeds[places];
-            let (mut noise, mut sampler) = (drawing.noise.of(some), drawing.sampler.sampler.clone());
+            let (mut noise, sampler) = (drawing.noise.of(some), drawing.sampler.sampler.get());
             let shape = self.shape(some.len())?;
-            let x = self.with(some.len(), |composed| {
+            let drawn = self.with(some.len(), |composed| {
                 let clamped = drawing.sampler.clip.then(|| Clamped::new(composed, Clip::default())).transpose()?;
                 let m: &dyn Denoiser = clamped.as_ref().map_or(composed, |clamped| clamped);
                 let x = noise.normal(shape, model.dtype(), model.device())?.affine(std, 0.)?;
@@ -175,10 +175,9 @@ impl Composition {
                     progress.step();
                     draw::go_on()
                 };
-                Ok(follow(m, sampler.get_mut(), &steps, &x, &mut noise, watch)?)
+                Ok(follow(m, sampler, &steps, &x, &mut noise, watch)?)
             })?;
-            let report = sampler.get().report().cloned();
-            Ok(One { x: spec.unranged(&x.to_device(&Device::Cpu)?)?, path: vec![], report })
+            Ok(One { x: spec.unranged(&drawn.x.to_device(&Device::Cpu)?)?, path: vec![], report: drawn.report })
         };
         let drawn = Drawn::by(seeds.len(), (batch, traced), one, take);
         progress.done();
@@ -214,7 +213,7 @@ fn commutes(expression: &Expression) -> bool {
 /// Says on stderr what is drawn only nearly.
 fn talk_of(composition: &Composition, sampler: &AnySampler, has_energy: bool) {
     let name = sampler.name();
-    if sampler.get().report().is_none() {
+    if !sampler.get().reports() {
         if !commutes(&composition.asked) || composition.temperature != 1. {
             let lacks = if sampler.get().mcmc() { "no test of acceptance" } else { "no steps of MCMC" };
             crate::talk!(
@@ -253,12 +252,12 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     let usual: &[&str] = if has_energy && kind != Kind::Image { &BY_WEIGHTS } else { &CORRECTED };
     let drawing = Drawing::of(None).changed(&Changes::parse(usual)?)?.changed(&Changes::typed(&own)?)?;
     let sampler = drawing.sampler.sampler.get();
-    if sampler.wants_consistency() {
+    if sampler.needs().consistency {
         return usage("--compose: consistency functions cannot be composed; leave sampler.name out, or use smc");
     }
     crate::sample::reports(args, &drawing.sampler.sampler)?;
     let all = seeds(args)?;
-    if sampler.wants_energy() && !has_energy {
+    if sampler.needs().energy && !has_energy {
         return usage(format!(
             "sampler.name={}: it weighs samples by their energy, and not every model here has one; leave it out",
             drawing.sampler.sampler.name()

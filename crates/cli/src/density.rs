@@ -5,12 +5,13 @@ use crate::run::usage;
 use crate::stop;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
-use langevin_dynamics::likelihood::{Annealing, Flow, FlowLikelihood, LevelReport, LogZ, Normaliser};
+use langevin_dynamics::likelihood::{Annealing, Flow, FlowLikelihood, LogZ, Normaliser, RungReport};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::{Cond, Denoiser, NoisyEnergy};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Draws of the prior that fix the constant of a normalised energy.
@@ -157,6 +158,15 @@ pub fn normalisers(model: &Model, classes: &[Option<u32>], draws: usize, seed: u
     classes.iter().map(of).collect()
 }
 
+/// The particles of a population at one noise level.
+#[derive(Serialize)]
+pub struct AtLevel {
+    /// The time.
+    t: f64,
+    #[serde(flatten)]
+    pub particles: RungReport,
+}
+
 /// How log Z is estimated.
 pub struct Populations {
     pub annealing: Annealing,
@@ -167,7 +177,7 @@ pub struct Populations {
 
 impl Populations {
     /// log Z(t) of each class, and the levels of all its populations.
-    pub fn log_z(&self, model: &Model, classes: &[Option<u32>], t: f64) -> Result<Vec<(LogZ, Vec<LevelReport>)>> {
+    pub fn log_z(&self, model: &Model, classes: &[Option<u32>], t: f64) -> Result<Vec<(LogZ, Vec<AtLevel>)>> {
         let mut progress = Progress::new((classes.len() * self.runs * self.annealing.levels) as u64, "levels");
         let mut all = vec![];
         for &class in classes {
@@ -176,15 +186,16 @@ impl Populations {
                 let number = ANNEALING + u64::from(class.unwrap_or(0)) * self.runs as u64 + run as u64;
                 let mut z = Noise::of_step(self.seed, number, self.particles);
                 let shape = shape(model, self.particles);
-                let population = energy_of(model, class, self.particles, |m| {
+                let (population, times) = energy_of(model, class, self.particles, |m| {
                     let to = (shape.as_slice(), model.dtype(), model.device());
-                    self.annealing.run(m, t, to, &mut z, &mut || {
+                    let population = self.annealing.run(m, t, to, &mut z, &mut || {
                         progress.step();
                         go_on()
-                    })
+                    });
+                    Ok((population?, self.annealing.times(m, t)?))
                 })?;
                 log_z.push(population.log_z);
-                levels.extend(population.levels);
+                levels.extend(times.into_iter().zip(population.rungs).map(|(t, particles)| AtLevel { t, particles }));
             }
             all.push((LogZ::of(&log_z), levels));
         }

@@ -197,7 +197,7 @@ impl Drawn {
         self.done = places.end;
         let Some(mut report) = report else { return Ok(()) };
         if !traced {
-            report.levels.iter_mut().for_each(|level| drop(std::mem::take(&mut level.trace)));
+            report.levels.iter_mut().for_each(|level| drop(std::mem::take(&mut level.visit.trace)));
         }
         self.report.get_or_insert_default().append(report);
         Ok(())
@@ -328,7 +328,6 @@ impl Job<'_> {
         let (way, models, told) = (&self.way, (model, self.guide.as_ref()), (labels, seeds.len()));
         let times = way.times();
         let mut noise = self.noise.of(seeds);
-        let mut sampler = way.sampler.clone();
         let mut shape = vec![seeds.len()];
         shape.extend_from_slice(&model.spec.shape);
         let draw =
@@ -338,7 +337,7 @@ impl Job<'_> {
             Start::Image { x0, encode, .. } => {
                 let x0 = model.spec.ranged(x0)?.broadcast_as(shape.as_slice())?.contiguous()?;
                 if *encode {
-                    denoising(models, way, told, |m| Ok(edit::encode(m, &mut sampler.clone(), &times, &x0)?))?
+                    denoising(models, way, told, |m| Ok(edit::encode(m, &way.sampler, &times, &x0)?))?
                 } else {
                     let eps = noise.normal_like(&x0)?;
                     edit::noised(model.spec.process.get(), &x0, &times[..1], &eps)?
@@ -354,7 +353,8 @@ impl Job<'_> {
                 Tensor::cat(&(0..seeds.len()).map(between).collect::<candle_core::Result<Vec<_>>>()?, 0)?
             }
         };
-        let x = denoising(models, way, told, |m| Ok(follow(m, sampler.get_mut(), &way.steps, &x, &mut noise, watch)?))?;
-        Ok((x, sampler.get().report().cloned()))
+        let sampler = way.sampler.get();
+        let drawn = denoising(models, way, told, |m| Ok(follow(m, sampler, &way.steps, &x, &mut noise, watch)?))?;
+        Ok((drawn.x, drawn.report))
     }
 }

@@ -76,9 +76,9 @@ pub fn of_run(run: &mut Run, typed: &Changes) -> Result<()> {
 pub fn of_sampler(sampler: &AnySampler, typed: &Changes) -> Result<()> {
     let (own_step, adapts) = match sampler {
         AnySampler::Pc(pc) => {
-            (pc.corrector.is_none(), pc.corrector.as_ref().is_some_and(|kernel| kernel.get().corrected()))
+            (pc.corrector.is_none(), pc.corrector.as_ref().is_some_and(|kernel| kernel.get().adapts()))
         }
-        AnySampler::AnnealedMcmc(mcmc) => (true, mcmc.kernel.get().corrected()),
+        AnySampler::AnnealedMcmc(mcmc) => (true, mcmc.kernel.get().adapts()),
         _ => (true, true),
     };
     refuse(

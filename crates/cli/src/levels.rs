@@ -1,19 +1,20 @@
 //! What MCMC did at each noise level, as a table for people and as JSON.
 
 use anyhow::Result;
+use langevin_dynamics::ladder::Visit;
 use langevin_dynamics::mcmc::diagnostics::{LEAST, Trace};
 use langevin_dynamics::sampler::{AtLevel, Report};
 use serde_json::{Value, json};
 
 /// Prints the table, noisiest level first.
 pub fn show(report: &Report) -> Result<()> {
-    let swaps = report.levels.iter().any(|level| level.swaps.is_some());
-    let particles = report.levels.iter().any(|level| level.particles.is_some());
+    let swaps = report.levels.iter().any(|level| level.visit.swaps.is_some());
+    let particles = report.levels.iter().any(|level| level.visit.particles.is_some());
     let last = [(swaps, "  swapped"), (particles, "  particles")];
     let last: String = last.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     crate::say!("level     sigma  accepted  diverged  lost  error of dE       ESS      of   R-hat{last}")?;
     for (i, level) in report.levels.iter().enumerate() {
-        let AtLevel { noise, stats, swaps, particles, trace, .. } = level;
+        let AtLevel { noise, visit: Visit { stats, swaps, particles, trace }, .. } = level;
         let swaps = swaps.map(|swaps| format!("    {:.3}", swaps.acceptance())).unwrap_or_default();
         let particles = particles.map(|share| format!("      {share:.3}")).unwrap_or_default();
         crate::say!(
@@ -28,7 +29,7 @@ pub fn show(report: &Report) -> Result<()> {
             known(trace.r_hat(), 3),
         )?;
     }
-    if report.levels.iter().any(|level| level.trace.steps() < LEAST) {
+    if report.levels.iter().any(|level| level.visit.trace.steps() < LEAST) {
         crate::talk!(
             "ESS and R-hat take {LEAST} steps at a level: sampler.steps_per_level={LEAST}, or sampler.corrector_steps={LEAST} \
              of pc"
@@ -47,7 +48,7 @@ const STUCK: f64 = 0.05;
 
 /// Says on stderr at which levels chains hardly moved, report or none.
 pub fn warn(report: &Report) {
-    let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.stats.acceptance() < STUCK).collect();
+    let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.visit.stats.acceptance() < STUCK).collect();
     if let (Some(first), Some(last)) = (stuck.first(), stuck.last()) {
         crate::talk!(
             "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what is drawn \
@@ -59,7 +60,7 @@ pub fn warn(report: &Report) {
             last.noise
         );
     }
-    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.swaps.map(|s| s.acceptance())).collect();
+    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.visit.swaps.map(|s| s.acceptance())).collect();
     let few = swaps.iter().filter(|rate| **rate < STUCK).count();
     if few > 0 {
         crate::talk!(
@@ -86,7 +87,7 @@ fn summed(v: f64) -> f64 {
 /// said, and for an infinite R-hat.
 pub fn json(report: &Report) -> Value {
     let one = |level: &AtLevel| {
-        let AtLevel { t, noise, stats, swaps, particles, trace } = level;
+        let AtLevel { t, noise, visit: Visit { stats, swaps, particles, trace } } = level;
         json!({
             "t": t, "sigma": noise, "chains": trace.chains(), "steps": trace.steps(),
             "acceptance": stats.acceptance(), "diverged": stats.diverged, "lost": stats.nan,

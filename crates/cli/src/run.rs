@@ -181,7 +181,7 @@ impl Sampler {
         if self.steps == 0 || self.steps > 100_000 {
             return usage(format!("sampler.steps = {}: give 1 to 100000", self.steps));
         }
-        if self.clip && self.sampler.get().report().is_some() {
+        if self.clip && self.sampler.get().reports() {
             return usage(format!(
                 "sampler.clip = true: clipping bends the score, and no energy goes with what comes of it, so the steps of \
                  MCMC of {} would have none to go by; leave it out",
@@ -193,7 +193,7 @@ impl Sampler {
 
     /// Errors if it asks for another kind of model than one that predicts so.
     pub fn suits(&self, predict: &AnyParametrisation) -> Result<()> {
-        if self.sampler.get().wants_consistency() && !matches!(predict, AnyParametrisation::Consistency(_)) {
+        if self.sampler.get().needs().consistency && !matches!(predict, AnyParametrisation::Consistency(_)) {
             return usage(format!(
                 "sampler.name = {}: it is for consistency models, and this one predicts {}; use another, such as heun",
                 self.sampler.name(),

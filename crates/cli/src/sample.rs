@@ -65,14 +65,14 @@ pub fn run(args: &Sample) -> Result<()> {
     let guide = args.guiding.open(&opened, &device)?;
     reports(args, &way.sampler)?;
     let consistency = matches!(opened.model.spec.predict, AnyParametrisation::Consistency(_));
-    if consistency && !way.sampler.get().wants_consistency() {
+    if consistency && !way.sampler.get().needs().consistency {
         return usage(format!(
             "sampler.name = {}: it goes by E[x_0 | x_t], and this is a consistency model, which tells the end of a path; \
              give sampler.name=consistency",
             way.sampler.name()
         ));
     }
-    if way.sampler.get().wants_prior() && !matches!(start, Start::Noise) {
+    if way.sampler.get().needs().prior && !matches!(start, Start::Noise) {
         let option = if args.from.is_some() { "--from" } else { "--interpolate" };
         return usage(format!(
             "{option}: {} takes where it starts for draws of pure noise; use another sampler.name{}",
@@ -103,7 +103,7 @@ pub fn run(args: &Sample) -> Result<()> {
 /// Samples at a time: all of them where points or rows are one population. Says where samples depend on their batch and
 /// there are several.
 pub fn batch(args: &Sample, sampler: &AnySampler, kind: Kind, all: usize) -> usize {
-    let population = sampler.get().population();
+    let population = sampler.get().needs().population;
     let batch = args.batch.unwrap_or(if population && kind != Kind::Image { all } else { BATCH });
     if population && batch < all {
         let what =
@@ -115,7 +115,7 @@ pub fn batch(args: &Sample, sampler: &AnySampler, kind: Kind, all: usize) -> usi
 
 /// Errors if a report is asked of a sampler that has none.
 pub fn reports(args: &Sample, sampler: &AnySampler) -> Result<()> {
-    if args.report.is_some() && sampler.get().report().is_none() {
+    if args.report.is_some() && !sampler.get().reports() {
         return usage(format!(
             "--report: {} has no steps of MCMC; use sampler.name=annealed-mcmc, tempering or smc, or pc with \
              sampler.corrector=mala",

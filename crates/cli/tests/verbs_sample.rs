@@ -86,7 +86,7 @@ fn belongs_to_its_seed(dir: &Dir, args: &str, all: usize) {
 
 /// What is registered, each as it is and with its options that bring the samples of a batch together.
 fn ways() -> Vec<String> {
-    let names = AnySampler::defaults().into_iter().filter(|sampler| !sampler.get().population());
+    let names = AnySampler::defaults().into_iter().filter(|sampler| !sampler.get().needs().population);
     let mut ways: Vec<String> = names.map(|sampler| format!("sampler.name={}", sampler.name())).collect();
     assert!(ways.len() > 15);
     ways.extend(

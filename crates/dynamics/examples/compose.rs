@@ -24,8 +24,8 @@ fn main() -> Result<()> {
     let corrected = Pc { corrector: Some(Hmc::default().into()), corrector_steps: 4, ..Pc::default() };
     // precisions add up: 2 + 1 - 1/4, and so do means times precisions: 0 + 2 + 1/4
     let (precision, mean): (f64, f64) = (2.75, 2.25 / 2.75);
-    for mut sampler in [AnySampler::from(corrected), Smc::default().into()] {
-        let x = draw(&product, &mut sampler)?;
+    for sampler in [AnySampler::from(corrected), Smc::default().into()] {
+        let x = draw(&product, &sampler)?;
         let n = x.elem_count() as f64;
         let found = x.mean_all()?.to_scalar::<f64>()?;
         let variance = (x - found)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let far = normal(-4., 0.5)?;
     let far = far.under(&process);
     let mixture = Composed::new(&Expression::parse("p | far")?, &[("p", &product), ("far", &far)], 1.)?;
-    let x = draw(&mixture, &mut Smc::default().into())?;
+    let x = draw(&mixture, &Smc::default().into())?;
     let share = x.lt(-2.)?.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
     println!("share of the other: {share:.3} of 0.5");
     assert!((share - 0.5).abs() < 0.1);
@@ -53,11 +53,11 @@ fn main() -> Result<()> {
 }
 
 /// The first coordinate of 4000 draws.
-fn draw(model: &Composed, sampler: &mut AnySampler) -> Result<Tensor> {
+fn draw(model: &Composed, sampler: &AnySampler) -> Result<Tensor> {
     let times = Karras::default().times(model.process(), 60)?;
     let seeds: Vec<u64> = (0..4000).collect();
     let mut noise = Noise::seeds(&seeds);
     let x = prior(model.process(), times[0], &[seeds.len(), 2], DType::F64, &Device::Cpu, &mut noise)?;
     let x = (x / model.prior_precision().sqrt())?;
-    run(model, sampler.get_mut(), &times, &x, &mut noise, |_| Ok(()))?.narrow(1, 0, 1)
+    run(model, sampler.get(), &times, &x, &mut noise, |_| Ok(()))?.narrow(1, 0, 1)
 }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stdout)] // an example talks
 
-use langevin_dynamics::mcmc::{Chain, Kernel, Langevin};
+use langevin_dynamics::mcmc::{Chains, Kernel, Langevin};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::sum_per_sample;
 use langevin_ops::{DType, Device, Result, Tensor};
@@ -15,10 +15,11 @@ fn main() -> Result<()> {
 
     let seeds: Vec<u64> = (0..2000).collect();
     let mut noise = Noise::seeds(&seeds);
-    let mut chain = Chain { x: noise.normal((seeds.len(), 2), DType::F64, &Device::Cpu)? };
-    let stats = Langevin { step: 0.02 }.run(&ring, &mut chain, 300, &mut noise)?;
+    let start = noise.normal((seeds.len(), 2), DType::F64, &Device::Cpu)?;
+    let mut chains = Chains::new(&ring, &start)?;
+    let stats = Langevin { step: 0.02 }.run(&ring, &mut chains, 300, &mut noise)?;
 
-    let radius = sum_per_sample(&chain.x.sqr()?)?.sqrt()?;
+    let radius = sum_per_sample(&chains.at.x.sqr()?)?.sqrt()?;
     let mean = radius.mean_all()?.to_scalar::<f64>()?;
     println!("{} chains, {} bad steps, mean radius {mean:.3}", seeds.len(), stats.nan);
     // p(r) ~ r exp(-2 (r - 3)^2), whose mean is 3 + 1/12

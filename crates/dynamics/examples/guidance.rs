@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         let guided = Guided::new(&model, &guide, Guidance { scale, interval: None })?;
         let mut noise = Noise::seeds(&seeds);
         let start = prior(&process, times[0], &[seeds.len(), 1], DType::F64, &Device::Cpu, &mut noise)?;
-        let x = run(&guided, &mut Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
+        let x = run(&guided, &Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
         // both have an energy, so what is guided has one too: w E_class + (1 - w) E_all
         let energy = guided.noisy_energy().map(|energy| energy.energy_at(&x, &[0.1])).transpose()?;
         let energy = energy.map(|e| e.mean_all()?.to_scalar::<f64>()).transpose()?.unwrap_or(f64::NAN);

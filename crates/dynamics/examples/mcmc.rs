@@ -4,8 +4,9 @@
 
 #![allow(clippy::print_stdout)] // an example talks
 
+use langevin_dynamics::ladder::{Ladder, Tempered, sweep};
 use langevin_dynamics::mcmc::diagnostics::Trace;
-use langevin_dynamics::mcmc::{Mala, Rung, Score, Stats, sweep};
+use langevin_dynamics::mcmc::{Chains, Mala, Stats};
 use langevin_ops::noise::Noise;
 use langevin_ops::{DType, Device, Result, Tensor};
 
@@ -18,20 +19,19 @@ fn main() -> Result<()> {
         let far = x.unsqueeze(1)?.broadcast_sub(&centres)?.sqr()?.sum(2)?; // [B, 8]
         (far * (-0.5 / 0.35f64.powi(2)))?.log_sum_exp(1)?.neg()
     };
-    let temperatures = [16., 8., 4., 2., 1.];
-    let tempered = temperatures.map(|t| move |x: &Tensor| ring(x)? / t);
-    let densities: Vec<&dyn Score> = tempered.iter().map(|density| density as &dyn Score).collect();
+    let temperatures = [16f64, 8., 4., 2., 1.];
+    let ladder = Tempered::new(&ring, temperatures.map(|t| 1. / t).to_vec());
 
     let seeds: Vec<u64> = (0..64).collect();
     let mut noise = Noise::seeds(&seeds);
     let start = noise.normal((64, 2), DType::F64, &Device::Cpu)?;
-    let kernel = Mala { step: 0.5, ..Mala::default() }.into();
-    let rung = |(t, density): (&f64, &&dyn Score)| Rung::new(*density, &start, &kernel, &[0.35 * t.sqrt()]);
-    let mut rungs = temperatures.iter().zip(&densities).map(rung).collect::<Result<Vec<_>>>()?;
+    let kernel = Mala { step: 0.5, ..Mala::default() };
+    let rung = |i| Ok(Chains::new(ladder.density(i).as_ref(), &start)?.in_units(vec![0.35 * temperatures[i].sqrt()]));
+    let mut rungs = (0..ladder.rungs()).map(rung).collect::<Result<Vec<_>>>()?;
     let mut trace = Trace::default();
     let (mut moved, mut swapped) = ([Stats::default(); 5], [Stats::default(); 5]);
     for turn in 0..1000 {
-        for (i, swept) in sweep(&mut rungs, &densities, turn, &mut noise)?.into_iter().enumerate() {
+        for (i, swept) in sweep(&kernel, &ladder, 0, &mut rungs, turn, &mut noise)?.into_iter().enumerate() {
             moved[i] += swept.moved;
             swapped[i] += swept.swapped.unwrap_or_default();
         }

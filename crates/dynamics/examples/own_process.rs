@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let mut noise = Noise::seeds(&seeds);
     let start = prior(&Circle, 1.57, &[seeds.len(), 1], DType::F64, &Device::Cpu, &mut noise)?;
     let times = LogSnr::default().times(&Circle, 20)?;
-    let x = run(&data.under(&Circle), &mut Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
+    let x = run(&data.under(&Circle), &Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
 
     let x = x.flatten_all()?.to_vec1::<f64>()?;
     let left = x.iter().filter(|&&x| x < -0.5).count() as f64 / x.len() as f64;

@@ -27,6 +27,7 @@
 //! - \[Song23\] Consistency models, 2303.01469
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Grathwohl19\] FFJORD: free-form continuous dynamics, 1810.01367
+//! - \[Geman & Geman 1984\] Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images
 //! - \[Neal01\] Annealed importance sampling, physics/9803008
 //! - \[DelMoral06\] Sequential Monte Carlo samplers, JRSS B 68(3)
 //! - \[Doucet22\] Score-based diffusion meets annealed importance sampling, 2208.07698
@@ -40,15 +41,16 @@
 
 pub mod compose;
 pub mod denoiser;
+pub mod density;
 pub mod diffusers;
 pub mod exact;
 pub mod grid;
 pub mod inverse;
+pub mod ladder;
 pub mod likelihood;
 pub mod mcmc;
 pub mod noisy;
 mod ode;
-pub mod particles;
 pub mod predict;
 pub mod process;
 pub mod sampler;
@@ -56,8 +58,10 @@ pub mod wrap;
 
 pub use compose::{Composed, Expression};
 pub use denoiser::{Cond, Denoiser, Net, Potential, Preconditioned};
+pub use density::{Conditionals, Density, Differentiable, Energy, Score};
 pub use exact::Mixture;
 pub use grid::Grid;
+pub use ladder::Ladder;
 pub use noisy::NoisyEnergy;
 pub use predict::{Coefficients, Parametrisation};
 pub use process::{Marginal, Process};

@@ -5,10 +5,9 @@
 //! dy/dtheta = cos(theta) eps - sin(theta) x0. It is smooth and finite from pure noise (pi/2) to data (0), and the same
 //! curve for every process. Sample n has its own theta, and steps by its own error.
 
-use crate::mcmc::choose;
 use crate::{Marginal, Process};
 use candle_core::{Result, Tensor, bail};
-use langevin_ops::shape::{mean_per_sample, scale, to_host};
+use langevin_ops::shape::{choose, mean_per_sample, scale, to_host};
 
 // the tableau: rows of A; row 6 is the 5th-order result; E is 5th minus 4th order
 const C: [f64; 7] = [0., 0.2, 0.3, 0.8, 8. / 9., 1., 1.];

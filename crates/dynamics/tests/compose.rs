@@ -48,13 +48,13 @@ fn truth(log_p: impl Fn(&[f64]) -> f64, functions: &[fn(&[f64]) -> f64]) -> Vec<
 
 /// Draws of the composition under `process` by the sampler of that JSON.
 fn draw(text: &str, temperature: f64, process: &AnyProcess, sampler: &str, steps: usize) -> Vec<f64> {
-    let mut sampler: AnySampler = serde_json::from_str(sampler).unwrap();
+    let sampler: AnySampler = serde_json::from_str(sampler).unwrap();
     let times = AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap();
     let mut z = Noise::seeds(&(0..N as u64).collect::<Vec<_>>());
     let x = prior(process.get(), times[0], &[N, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
     let x = composed(text, temperature, process, |model| {
         let x = (x / model.prior_precision().sqrt()).unwrap();
-        run(model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(())).unwrap()
+        run(model, sampler.get(), &times, &x, &mut z, |_| Ok(())).unwrap()
     });
     to_host(&x.unwrap()).unwrap()
 }

@@ -1,7 +1,7 @@
 //! Effective sample size and R-hat of chains whose own are known.
 
 use candle_core::{DType, Device, Tensor};
-use langevin_dynamics::mcmc::View;
+use langevin_dynamics::density::Evaluated;
 use langevin_dynamics::mcmc::diagnostics::{LEAST, Trace, ess, ess_bulk, ess_tail, r_hat};
 use langevin_ops::noise::Noise;
 
@@ -146,7 +146,7 @@ fn a_trace_counts_the_chains_that_are_stuck() {
         let mut trace = Trace::default();
         for t in 0..steps {
             let x = Tensor::from_vec((0..4).map(|n| x(n, t)).collect::<Vec<f64>>(), (4, 1), &Device::Cpu).unwrap();
-            trace.record(&View { score: x.clone(), x, energy: Some(vec![0.5; 4]) }).unwrap();
+            trace.record(&Evaluated { score: Some(x.clone()), x, energy: Some(vec![0.5; 4]) }).unwrap();
         }
         trace
     };
@@ -174,7 +174,7 @@ fn modes_that_only_coordinates_tell_apart_are_seen() {
             let sign = |i: usize| if (i / numbers + i % numbers).is_multiple_of(2) { 2. } else { -2. };
             let x: Vec<f64> = noise.iter().enumerate().map(|(i, z)| sign(i) + 0.2 * z).collect();
             let x = Tensor::from_vec(x, (n, numbers), &Device::Cpu).unwrap();
-            trace.record(&View { score: x.clone(), x, energy: None }).unwrap();
+            trace.record(&Evaluated { score: Some(x.clone()), x, energy: None }).unwrap();
         }
         assert!(trace.r_hat() > 1.5 && trace.ess() < 5. * n as f64, "{numbers}: {} {}", trace.r_hat(), trace.ess());
     }
@@ -217,12 +217,12 @@ fn a_trace_is_as_bad_as_its_worst() {
         let x: Vec<f64> = fast.iter().map(|chain| chain[t]).collect();
         let x = Tensor::from_vec(x, (CHAINS, 1), &Device::Cpu).unwrap();
         let energy = slow.iter().map(|chain| chain[t]).collect();
-        trace.record(&View { score: x.clone(), x, energy: Some(energy) }).unwrap();
+        trace.record(&Evaluated { score: Some(x.clone()), x, energy: Some(energy) }).unwrap();
     }
     assert_eq!((trace.chains(), trace.ess()), (CHAINS, ess(&slow)));
     let mut more = trace.clone();
     more.append(trace.clone());
     assert_eq!(more.chains(), 2 * CHAINS);
     let few = Tensor::zeros((2, 1), DType::F64, &Device::Cpu).unwrap();
-    assert!(trace.record(&View { score: few.clone(), x: few, energy: None }).is_err());
+    assert!(trace.record(&Evaluated { score: Some(few.clone()), x: few, energy: None }).is_err());
 }

@@ -29,16 +29,16 @@ fn encoding_has_an_inverse() {
         let process = AnyProcess::named(name).unwrap();
         let exact = Fast::new(&mixture(), process.get());
         for (name, steps, tolerance) in [("rk45", 2, 4e-3), ("heun", 200, 0.02), ("euler", 400, 0.1)] {
-            let mut sampler = AnySampler::named(name).unwrap();
+            let sampler = AnySampler::named(name).unwrap();
             let grid = times(&process, steps);
-            let noise = encode(&exact, &mut sampler, &grid, &x).unwrap();
+            let noise = encode(&exact, &sampler, &grid, &x).unwrap();
             let sigma = process.get().marginal(grid[0]).sigma;
             let values: Vec<f64> = to_host(&noise).unwrap().iter().map(|v| v / sigma).collect();
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
             let variance = values.iter().map(|v| v * v).sum::<f64>() / n;
             assert!(mean.abs() < 0.07 && (variance - 1.).abs() < 0.1, "{process:?} {name}: {mean} {variance}");
-            let back = run(&exact, sampler.get_mut(), &grid, &noise, &mut Noise::seeds(&[]), |_| Ok(())).unwrap();
+            let back = run(&exact, sampler.get(), &grid, &noise, &mut Noise::seeds(&[]), |_| Ok(())).unwrap();
             let off = norm_per_sample(&(&back - &x).unwrap()).unwrap();
             let mean_off = off.iter().sum::<f64>() / off.len() as f64;
             println!("{process:?} {name}: mean distance {mean_off:.1e}");
@@ -52,8 +52,8 @@ fn only_the_ode_encodes() {
     let process = AnyProcess::named("vp").unwrap();
     let exact = Fast::new(&mixture(), process.get());
     let x = Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap();
-    let mut ddpm = AnySampler::named("ddpm").unwrap();
-    let error = encode(&exact, &mut ddpm, &times(&process, 5), &x).unwrap_err().to_string();
+    let ddpm = AnySampler::named("ddpm").unwrap();
+    let error = encode(&exact, &ddpm, &times(&process, 5), &x).unwrap_err().to_string();
     assert!(error.contains("ddpm") && error.contains("heun"), "{error}");
 }
 
@@ -85,8 +85,8 @@ fn an_image_is_kept_as_far_as_strength_says() {
     let distance = |strength: f64| {
         let left = cut(&grid, strength).unwrap();
         let x = noised(process.get(), &x0, &left[..1], &eps).unwrap();
-        let mut heun = AnySampler::named("heun").unwrap();
-        let x = run(&exact, heun.get_mut(), left, &x, &mut Noise::seeds(&[]), |_| Ok(())).unwrap();
+        let heun = AnySampler::named("heun").unwrap();
+        let x = run(&exact, heun.get(), left, &x, &mut Noise::seeds(&[]), |_| Ok(())).unwrap();
         norm_per_sample(&(x - &x0).unwrap()).unwrap().iter().sum::<f64>() / 500.
     };
     let distances = [0., 0.25, 0.5, 0.75, 1.].map(distance);

@@ -14,7 +14,7 @@ use langevin_dynamics::inverse::{
 use langevin_dynamics::likelihood::mean_and_error;
 use langevin_dynamics::mcmc::{Hmc, Langevin};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
-use langevin_dynamics::sampler::prior;
+use langevin_dynamics::sampler::{Step, prior};
 use langevin_dynamics::{Denoiser, FromEnergy, Mixture, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
@@ -364,7 +364,7 @@ fn a_step_of_dps_is_that_of_its_paper() -> Result<()> {
                 Tensor::from_iter(rows, &Device::Cpu)?.reshape((3, 2))
             };
             let mut noise = Noise::replay(vec![z.clone()]);
-            let found = Dps { scale }.sampler(&seen)?.step(&model, &x, &[from], &[to], &mut noise)?;
+            let found = Dps { scale }.start(&seen, &[])?.step(&model, &x, Step { t: &[from], s: &[to] }, &mut noise)?;
             let off = largest(&found, &expected(scale)?);
             println!("{process:?}, scale {scale}: off by {off:.1e}");
             assert!(off < 1e-9 && largest(&found, &expected(2. * scale)?) > 0.05, "{process:?}, scale {scale}: {off}");

@@ -11,7 +11,7 @@ use common::{
 };
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::{AnyProcess, Flow, Table, TableOptions};
-use langevin_dynamics::sampler::{AnySampler, Rk45, prior, run};
+use langevin_dynamics::sampler::{AnySampler, Rk45, Step, prior, run};
 use langevin_dynamics::{Denoiser, NoisyEnergy, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -50,11 +50,11 @@ impl Denoiser for Trajectory<'_> {
                 process.t_at(-14. * (root(t) + part * (root(low) - root(t))).ln())
             }
         };
-        let mut heun = AnySampler::named("heun").map_err(candle_core::Error::Msg)?;
+        let heun = AnySampler::named("heun").map_err(candle_core::Error::Msg)?;
         let (mut x, mut now) = (x.clone(), t.to_vec());
         for i in 1..=STEPS {
             let next: Vec<f64> = t.iter().map(|&t| at(t, i)).collect();
-            x = heun.get_mut().step(self.0, &x, &now, &next, &mut Noise::seeds(&[]))?;
+            x = heun.get().start(&[]).step(self.0, &x, Step { t: &now, s: &next }, &mut Noise::seeds(&[]))?;
             now = next;
         }
         Ok(x)
@@ -64,8 +64,8 @@ impl Denoiser for Trajectory<'_> {
 /// `model`, or its consistency function where the sampler wants one.
 fn run_on(model: &dyn Denoiser, sampler: &AnySampler, times: &[f64], x: &Tensor, z: &mut Noise) -> Result<Tensor> {
     let consistency = Trajectory(model);
-    let model = if sampler.get().wants_consistency() { &consistency } else { model };
-    run(model, sampler.clone().get_mut(), times, x, z, |_| Ok(()))
+    let model = if sampler.get().needs().consistency { &consistency } else { model };
+    run(model, sampler.get(), times, x, z, |_| Ok(()))
 }
 
 /// Samples of `seeds` from the prior of the process, through `times`.
@@ -182,7 +182,7 @@ fn the_bias_of_the_stochastic_ones_shrinks() {
     let exact = exact_draws(N);
     for name in ["vp", "edm", "flow"] {
         for sampler in
-            AnySampler::defaults().iter().filter(|s| s.get().order().is_none() && !s.get().wants_consistency())
+            AnySampler::defaults().iter().filter(|s| s.get().order().is_none() && !s.get().needs().consistency)
         {
             let n = draws_for(sampler.name());
             let distance = |steps: usize| {
@@ -213,7 +213,7 @@ fn a_sample_is_its_seeds_own() {
             let again = pool(2).install(|| of(&seeds(11)));
             let parts = Tensor::cat(&[of(&seeds(11)[..4]), of(&seeds(11)[4..])], 0).unwrap();
             assert!(largest(&all, &again) == 0., "{name} {}: threads", sampler.name());
-            let alone = sampler.get().population() || largest(&all, &parts) == 0.;
+            let alone = sampler.get().needs().population || largest(&all, &parts) == 0.;
             assert!(alone, "{name} {}: batch", sampler.name());
         }
     }
@@ -225,11 +225,11 @@ fn a_run_forgets_the_last() {
     let process = process("vp");
     let mixture = mixture();
     let exact = Fast::new(&mixture, process.get());
-    for mut sampler in AnySampler::defaults() {
-        let mut go = || {
+    for sampler in AnySampler::defaults() {
+        let go = || {
             let mut z = Noise::seeds(&seeds(3));
             let x = prior(process.get(), process.get().span().1, &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
-            run(&exact, sampler.get_mut(), &karras(&process, 7), &x, &mut z, |_| Ok(())).unwrap()
+            run(&exact, sampler.get(), &karras(&process, 7), &x, &mut z, |_| Ok(())).unwrap()
         };
         assert!(largest(&go(), &go()) == 0., "{}", sampler.name());
     }
@@ -244,13 +244,14 @@ fn times_may_be_each_samples_own() {
         let times = karras(&process, 6);
         for sampler in AnySampler::defaults() {
             let go = |wide: bool| {
-                let (mut sampler, mut z) = (sampler.clone(), Noise::seeds(&seeds(3)));
+                let mut z = Noise::seeds(&seeds(3));
                 let mut x =
                     prior(process.get(), process.get().span().1, &[3, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
-                sampler.get_mut().begin(&times);
+                let mut run = sampler.get().start(&times);
                 for pair in times.windows(2) {
                     let n = if wide { 3 } else { 1 };
-                    x = sampler.get_mut().step(&exact, &x, &vec![pair[0]; n], &vec![pair[1]; n], &mut z).unwrap();
+                    let (t, s) = (vec![pair[0]; n], vec![pair[1]; n]);
+                    x = run.step(&exact, &x, Step { t: &t, s: &s }, &mut z).unwrap();
                 }
                 x
             };

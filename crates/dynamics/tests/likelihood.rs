@@ -182,7 +182,7 @@ impl Denoiser for Bound<'_> {
 /// Samples that arrive one before another do not part from their batch where the model is told of each.
 #[test]
 fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
-    use langevin_dynamics::sampler::{Rk45, Sampler};
+    use langevin_dynamics::sampler::{Rk45, Sampler, Step};
     use langevin_dynamics::{Clamped, Clip, Guidance, Guided};
     let (mixture, vp) = (mixture(), Vp::default());
     let exact = mixture.under(&vp);
@@ -191,7 +191,8 @@ fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
     let (free, bound) = (flow(&exact)?, flow(&Bound(exact))?);
     assert!(free.evaluations[0] != free.evaluations[1] && free.evaluations == bound.evaluations);
     assert!(largest(&free.log_p, &bound.log_p) < 1e-12);
-    let down = |m: &dyn Denoiser| Rk45::default().step(m, &x, &[0.9], &[0., 0.5], &mut Noise::seeds(&[]));
+    let step = Step { t: &[0.9], s: &[0., 0.5] };
+    let down = |m: &dyn Denoiser| Rk45::default().start(&[]).step(m, &x, step, &mut Noise::seeds(&[]));
     assert!(largest(&to_host(&down(&exact)?)?, &to_host(&down(&Bound(exact))?)?) < 1e-12);
     let bound = Bound(exact);
     let clamped = Clamped::new(&bound, Clip::default())?;
@@ -276,13 +277,13 @@ fn annealing_finds_log_z_whatever_the_constants_between() -> Result<()> {
             let mut z = Noise::of_step(1, run, particles);
             let to = (&[particles, 2][..], DType::F64, &Device::Cpu);
             let population = annealing.run(&model, t, to, &mut z, &mut || Ok(()))?;
-            assert_eq!(population.levels.len(), 61);
-            assert!(population.levels.iter().all(|level| level.ess > 0. && level.ess <= 1. + 1e-9));
-            assert!(resample > 0. || population.levels.iter().all(|level| !level.resampled));
-            let last = population.levels[60];
-            assert!(last.t == t && last.log_z == population.log_z && last.acceptance.is_nan());
-            for level in &population.levels[21..] {
-                assert!((level.log_z + shift(level.t)).abs() < 0.5, "{name} at {}: {}", level.t, level.log_z);
+            assert_eq!(population.rungs.len(), 61);
+            assert!(population.rungs.iter().all(|level| level.ess > 0. && level.ess <= 1. + 1e-9));
+            assert!(resample > 0. || population.rungs.iter().all(|level| !level.resampled));
+            let (last, times) = (population.rungs[60], annealing.times(&model, t)?);
+            assert!(times[60] == t && last.log_z == population.log_z && last.acceptance.is_nan());
+            for (rung, t) in population.rungs.iter().zip(times).skip(21) {
+                assert!((rung.log_z + shift(t)).abs() < 0.5, "{name} at {t}: {}", rung.log_z);
             }
             log_z.push(population.log_z);
         }
@@ -383,7 +384,7 @@ fn moves_help_where_levels_do_not_follow_by_noise() -> Result<()> {
     let (_, by_hmc) = run(100, Hmc { leapfrogs: 2, ..Hmc::default() }.into(), 1)?;
     for all in [by_mala, by_hmc] {
         // step sizes follow the acceptance that they aim at
-        let late = all.iter().flat_map(|population| &population.levels[51..]).map(|level| level.acceptance);
+        let late = all.iter().flat_map(|population| &population.rungs[51..]).map(|level| level.acceptance);
         let (mean, _) = mean_and_error(&late.collect::<Vec<_>>());
         assert!((mean - 0.7).abs() < 0.15, "{mean}");
     }

@@ -24,12 +24,12 @@ fn variance(text: &str, sampler: &str, steps: usize, n: usize) -> f64 {
     let mixture = Mixture::isotropic(&[0.125; 8], &modes(), &[SPREAD * SPREAD; 8]).unwrap();
     let exact = mixture.under(process.get());
     let model = Composed::new(&Expression::parse(text).unwrap(), &[("a", &exact)], 1.).unwrap();
-    let mut sampler: AnySampler = serde_json::from_str(sampler).unwrap();
+    let sampler: AnySampler = serde_json::from_str(sampler).unwrap();
     let times = AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap();
     let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());
     let x = prior(process.get(), times[0], &[n, 2], DType::F64, &Device::Cpu, &mut z).unwrap();
     let x = (x / model.prior_precision().sqrt()).unwrap();
-    let x = to_host(&run(&model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(())).unwrap()).unwrap();
+    let x = to_host(&run(&model, sampler.get(), &times, &x, &mut z, |_| Ok(())).unwrap()).unwrap();
     let square = |x: &[f64], mode: &Vec<f64>| (x[0] - mode[0]).powi(2) + (x[1] - mode[1]).powi(2);
     let nearest = |x: &[f64]| modes().iter().map(|mode| square(x, mode)).fold(f64::INFINITY, f64::min);
     x.chunks(2).map(nearest).sum::<f64>() / (2 * n) as f64 / SPREAD.powi(2)

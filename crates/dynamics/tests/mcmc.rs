@@ -4,11 +4,11 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::Plain;
-use langevin_dynamics::mcmc::{
-    AnyKernel, Chain, Energy, Hmc, Kernel, Langevin, Level, Mala, Rung, Score, Stats, View, mala, sweep, tempering,
-};
+use langevin_dynamics::density::Evaluated;
+use langevin_dynamics::ladder::{NoiseLevel, Tempered, swap, sweep};
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Hmc, Kernel, Langevin, Mala, Stats, difference, mala};
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Denoiser, Mixture};
+use langevin_dynamics::{Denoiser, Density, Differentiable, Mixture, Score};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 
@@ -35,14 +35,14 @@ fn a_closure_is_an_energy_and_its_score() {
 #[test]
 fn langevin_has_the_variance_that_its_step_gives() {
     let (n, z) = (10_000, &mut Noise::seeds(&seeds(10_000)));
-    let mut chain = Chain { x: Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap() };
-    let mut kernel = Langevin { step: 0.5 };
-    let stats = kernel.run(&bowl, &mut chain, 50, z).unwrap();
+    let mut chains = Chains::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
+    let kernel = Langevin { step: 0.5 };
+    let stats = kernel.run(&bowl, &mut chains, 50, z).unwrap();
     assert_eq!((stats.proposed, stats.nan, stats.acceptance()), (50 * n as u64, 0, 1.));
     let mut squares = [0.; 2]; // mean over chains and 40 steps of (x - 3)^2
     for _ in 0..40 {
-        kernel.step(&bowl, &mut chain, z).unwrap();
-        for row in to_host(&chain.x).unwrap().chunks(2) {
+        kernel.step(&bowl, &mut chains, z).unwrap();
+        for row in to_host(&chains.at.x).unwrap().chunks(2) {
             (0..2).for_each(|i| squares[i] += (row[i] - 3.).powi(2) / (40 * n) as f64);
         }
     }
@@ -56,11 +56,11 @@ fn a_chain_that_is_lost_stays_where_it_was() {
     // beyond 2 the energy has no gradient: the root of a negative number
     let edge = |x: &Tensor| sum_per_sample(&x.affine(-1., 2.)?.powf(1.5)?);
     let start = Tensor::new(&[[-200f64], [3.]], &Device::Cpu).unwrap();
-    for mut kernel in AnyKernel::defaults() {
-        let mut chain = Chain { x: start.clone() };
-        let stats = kernel.get_mut().run(&edge, &mut chain, 1, &mut Noise::seeds(&[0, 1])).unwrap();
+    for kernel in AnyKernel::defaults().into_iter().filter(|kernel| kernel.check_by_score().is_ok()) {
+        let mut chains = Chains::new(&edge, &start).unwrap();
+        let stats = kernel.get().run(&edge, &mut chains, 1, &mut Noise::seeds(&[0, 1])).unwrap();
         assert_eq!((stats.proposed, stats.nan), (2, 1), "{kernel:?}");
-        let (before, after) = (to_host(&start).unwrap(), to_host(&chain.x).unwrap());
+        let (before, after) = (to_host(&start).unwrap(), to_host(&chains.at.x).unwrap());
         let moved = stats.accepted == 1 && after[0] != before[0];
         assert!(moved && after[0].is_finite() && after[1] == before[1], "{kernel:?} {after:?}");
     }
@@ -90,9 +90,10 @@ fn langevin_leaves_a_level_as_it_is() {
         )
     };
     let before = moments(&x);
-    let mut chain = Chain { x };
-    Langevin { step: 0.01 }.run(&Level { model: &model, t: &t }, &mut chain, 100, z).unwrap();
-    let after = moments(&chain.x);
+    let level = NoiseLevel { model: &model, t: &t };
+    let mut chains = Chains::new(&level, &x).unwrap();
+    Langevin { step: 0.01 }.run(&level, &mut chains, 100, z).unwrap();
+    let after = moments(&chains.at.x);
     // each of both is within a standard error of the truth, so they differ by sqrt(2) of it: of the mean, of the variance
     // (whose own variance is at most that of a normal, for two modes apart), of a share
     let n = n as f64;
@@ -114,12 +115,12 @@ fn a_test_of_acceptance_leaves_no_bias() {
         Hmc { step: 0.8, leapfrogs: 3, ..Hmc::default() }.into(),
         masses.into(),
     ];
-    for mut kernel in kernels {
+    for kernel in kernels {
         let z = &mut Noise::seeds(&seeds(n));
-        let mut chain = Chain { x: Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap() };
-        let stats = kernel.get_mut().run(&bowl, &mut chain, 60, z).unwrap();
+        let mut chains = Chains::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
+        let stats = kernel.get().run(&bowl, &mut chains, 60, z).unwrap();
         assert!((0.5..0.999).contains(&stats.acceptance()), "{kernel:?} {stats:?}");
-        let x = to_host(&chain.x).unwrap();
+        let x = to_host(&chains.at.x).unwrap();
         for (i, variance) in [1., 4.].into_iter().enumerate() {
             let mean = x.iter().skip(i).step_by(2).map(|x| x - 3.).sum::<f64>() / n as f64;
             let square = x.iter().skip(i).step_by(2).map(|x| (x - 3.).powi(2)).sum::<f64>() / n as f64;
@@ -139,16 +140,21 @@ fn a_score_alone_tells_differences_of_energy() {
             x.powf(f64::from(self.0 - 1))?.affine(-f64::from(self.0), 0.) // of E = x^n
         }
     }
+    impl Density for Power {
+        fn as_score(&self) -> Option<&dyn Score> {
+            Some(self)
+        }
+    }
     let (from, to) = (-0.7f64, 1.2f64);
     let at = |x: f64| Tensor::new(&[[x]], &Device::Cpu).unwrap();
-    let difference = |n: i32| {
-        let (a, b) = (Power(n).look(&at(from)).unwrap(), Power(n).look(&at(to)).unwrap());
-        let found = Power(n).delta_energy(&a, &b).unwrap();
+    let rise = |n: i32| {
+        let (a, b) = (Power(n).evaluate(&at(from)).unwrap(), Power(n).evaluate(&at(to)).unwrap());
+        let found = difference(&Power(n), &a, &b).unwrap();
         ((found.value[0] - (to.powi(n) - from.powi(n))).abs(), found.error[0])
     };
-    assert!(difference(6).0 < 1e-12 && difference(6).1 < 1e-12, "{:?}", difference(6));
-    assert!(difference(10).0 < 1e-12 && difference(10).1 > 1e-3, "{:?}", difference(10));
-    assert!(difference(14).0 > 1e-6 && difference(14).0 < difference(14).1, "{:?}", difference(14));
+    assert!(rise(6).0 < 1e-12 && rise(6).1 < 1e-12, "{:?}", rise(6));
+    assert!(rise(10).0 < 1e-12 && rise(10).1 > 1e-3, "{:?}", rise(10));
+    assert!(rise(14).0 > 1e-6 && rise(14).0 < rise(14).1, "{:?}", rise(14));
 
     let n = 500;
     let mixture = Mixture::isotropic(&[0.6, 0.4], &[vec![-1.5, 0.], vec![1.5, 0.5]], &[0.1, 0.2]).unwrap();
@@ -158,8 +164,8 @@ fn a_score_alone_tells_differences_of_energy() {
     let x = mixture.sample(n, z).unwrap();
     let xi = z.normal_like(&x).unwrap();
     let propose = |model: &dyn Denoiser| {
-        let level = Level { model, t: &t };
-        mala::propose(&level, &level.look(&x).unwrap(), &[0.05], &xi).unwrap()
+        let level = NoiseLevel { model, t: &t };
+        mala::propose(&level, &level.evaluate(&x).unwrap(), &[0.05], &xi).unwrap()
     };
     let (truth, line) = (propose(&exact), propose(&Plain(&exact)));
     assert!(truth.to.energy.is_some() && line.to.energy.is_none());
@@ -176,8 +182,8 @@ fn a_score_alone_tells_differences_of_energy() {
 fn the_error_of_energies_is_their_rounding() {
     let far = |x: &Tensor| sum_per_sample(&(x.sqr()? * 0.5)?)? + 1e6;
     for (dtype, most) in [(DType::F64, 1e-9), (DType::F32, 0.2)] {
-        let at = |v: f64| far.look(&Tensor::new(&[[v]], &Device::Cpu).unwrap().to_dtype(dtype).unwrap()).unwrap();
-        let found = far.delta_energy(&at(1.), &at(2.)).unwrap();
+        let at = |v: f64| far.evaluate(&Tensor::new(&[[v]], &Device::Cpu).unwrap().to_dtype(dtype).unwrap()).unwrap();
+        let found = difference(&far, &at(1.), &at(2.)).unwrap();
         assert!((found.value[0] - 1.5).abs() <= found.error[0] && found.error[0] < most, "{found:?}");
     }
 }
@@ -195,20 +201,20 @@ fn swaps_need_no_normaliser() {
     let of = |by: f64| {
         let hot = shifted(by);
         let z = &mut Noise::seeds(&seeds(n));
-        let (at_a, at_b) = (bowl.look(&a).unwrap(), hot.look(&b).unwrap());
-        let (low, high, stats) = tempering::swap(&bowl, &hot, &at_a, &at_b, z).unwrap();
+        let (at_a, at_b) = (bowl.evaluate(&a).unwrap(), hot.evaluate(&b).unwrap());
+        let (low, high, stats) = swap(&bowl, &hot, &at_a, &at_b, z).unwrap();
         (to_host(&low.x).unwrap(), to_host(&high.x).unwrap(), low.energy.unwrap(), stats.accepted)
     };
     let (low, high, energy, accepted) = of(0.);
     assert_eq!((&low, &high, accepted), (&of(1e3).0, &of(1e3).1, of(1e3).3));
     assert!(accepted > 0 && accepted < n as u64, "{accepted}");
-    let fresh: View = bowl.look(&Tensor::from_vec(low.clone(), (n, 2), &Device::Cpu).unwrap()).unwrap();
+    let fresh: Evaluated = bowl.evaluate(&Tensor::from_vec(low.clone(), (n, 2), &Device::Cpu).unwrap()).unwrap();
     assert_eq!(energy, fresh.energy.unwrap());
     // what is at one is what was at either
     let pairs = low.iter().zip(&high).zip(to_host(&a).unwrap().into_iter().zip(to_host(&b).unwrap()));
     pairs.for_each(|((low, high), (a, b))| assert!((*low, *high) == (a, b) || (*low, *high) == (b, a)));
-    let (at_a, at_b) = (bowl.look(&a).unwrap(), bowl.look(&b).unwrap());
-    assert_eq!(tempering::swap(&bowl, &bowl, &at_a, &at_b, z).unwrap().2.acceptance(), 1.);
+    let (at_a, at_b) = (bowl.evaluate(&a).unwrap(), bowl.evaluate(&b).unwrap());
+    assert_eq!(swap(&bowl, &bowl, &at_a, &at_b, z).unwrap().2.acceptance(), 1.);
 }
 
 /// What does not go together is named; nothing at all is no error.
@@ -216,18 +222,20 @@ fn swaps_need_no_normaliser() {
 fn rungs_go_with_densities() {
     let z = &mut Noise::seeds(&seeds(3));
     let kernel = AnyKernel::from(Mala::default());
-    let rung =
-        |n: usize| Rung::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap(), &kernel, &[1.]).unwrap();
-    let fails = |rungs: &mut [Rung], of: &[&dyn Score], z: &mut Noise| sweep(rungs, of, 0, z).unwrap_err().to_string();
-    let why = fails(&mut [rung(3), rung(3)], &[&bowl], z);
-    assert!(why.contains("2 rungs at 1 densities"), "{why}");
-    let why = fails(&mut [rung(3), rung(2)], &[&bowl, &bowl], z);
+    let (kernel, ladder) = (kernel.get(), |n: usize| Tempered::new(&bowl, vec![1.; n]));
+    let rung = |n: usize| Chains::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
+    let fails = |rungs: &mut [Chains], of: usize, z: &mut Noise| {
+        sweep(kernel, &ladder(of), 0, rungs, 0, z).unwrap_err().to_string()
+    };
+    let why = fails(&mut [rung(3), rung(3)], 1, z);
+    assert!(why.contains("rungs 0 to 2 of a ladder of 1"), "{why}");
+    let why = fails(&mut [rung(3), rung(2)], 2, z);
     assert!(why.contains("[3, 2] and [2, 2]"), "{why}");
-    assert!(sweep(&mut [], &[], 0, z).unwrap().is_empty());
+    assert!(sweep(kernel, &ladder(0), 0, &mut [], 0, z).unwrap().is_empty());
     // the last pair, then the one before
     let mut rungs = [rung(3), rung(3), rung(3)];
     let mut turns = [0, 1].map(|turn| {
-        let swept = sweep(&mut rungs, &[&bowl, &bowl, &bowl], turn, z).unwrap();
+        let swept = sweep(kernel, &ladder(3), 0, &mut rungs, turn, z).unwrap();
         swept.iter().map(|at| at.swapped.is_some()).collect::<Vec<_>>()
     });
     turns.iter_mut().for_each(|turn| assert!(!turn.remove(0)));
@@ -238,9 +246,10 @@ fn rungs_go_with_densities() {
 #[test]
 fn chains_adapt_by_themselves() {
     let go = |kernel: &AnyKernel, seeds: &[u64]| {
-        let mut chain = Chain { x: Tensor::zeros((seeds.len(), 2), DType::F64, &Device::Cpu).unwrap() };
-        kernel.clone().get_mut().run(&bowl, &mut chain, 60, &mut Noise::seeds(seeds)).unwrap();
-        to_host(&chain.x).unwrap()
+        let start = Tensor::zeros((seeds.len(), 2), DType::F64, &Device::Cpu).unwrap();
+        let mut chains = Chains::new(&bowl, &start).unwrap();
+        kernel.get().run(&bowl, &mut chains, 60, &mut Noise::seeds(seeds)).unwrap();
+        to_host(&chains.at.x).unwrap()
     };
     for kernel in [Mala { adapt: 50, ..Mala::default() }.into(), Hmc { adapt: 50, ..Hmc::default() }.into()] {
         let (all, parts) = (go(&kernel, &[0, 1, 2]), [go(&kernel, &[0]), go(&kernel, &[1, 2])].concat());
@@ -253,15 +262,15 @@ fn chains_adapt_by_themselves() {
 fn step_sizes_follow_a_density_that_grows() {
     let n = 50;
     let wide = |by: f64| move |x: &Tensor| bowl(&(((x - 3.)? / by)? + 3.)?);
-    for mut kernel in [AnyKernel::from(Mala::default()), Hmc::default().into()] {
+    for kernel in [AnyKernel::from(Mala::default()), Hmc::default().into()] {
         let z = &mut Noise::seeds(&seeds(n));
-        let mut chain = Chain { x: Tensor::full(3., (n, 2), &Device::Cpu).unwrap() };
+        let mut chains = Chains::new(&bowl, &Tensor::full(3., (n, 2), &Device::Cpu).unwrap()).unwrap();
         let mut acceptance = vec![];
         for by in [1., 5., 25., 125.] {
-            let kernel = kernel.get_mut();
-            kernel.adapt_again(20);
-            kernel.run(&wide(by), &mut chain, 20, z).unwrap();
-            acceptance.push(kernel.run(&wide(by), &mut chain, 40, z).unwrap().acceptance());
+            let (kernel, wide) = (kernel.get(), wide(by));
+            chains.at = wide.evaluate(&chains.at.x).unwrap();
+            chains.adapt(&wide, kernel, 20, z).unwrap();
+            acceptance.push(kernel.run(&wide, &mut chains, 40, z).unwrap().acceptance());
         }
         // with sizes that stay all would be accepted at last, and nothing would move
         assert!(acceptance.iter().all(|rate| (0.4..0.985).contains(rate)), "{kernel:?}: {acceptance:?}");
@@ -289,8 +298,8 @@ fn wrong_options_are_named() {
         let why = serde_json::from_str::<AnyKernel>(text).unwrap_err().to_string();
         assert!(why.contains(word), "{text}: {why}");
     }
-    let mut chain = Chain { x: Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap() };
+    let mut chains = Chains::new(&bowl, &Tensor::zeros((1, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
     let three = Hmc { inverse_mass: vec![1.; 3], ..Hmc::default() };
-    let why = { three }.run(&bowl, &mut chain, 1, &mut Noise::seeds(&[0])).unwrap_err().to_string();
+    let why = three.run(&bowl, &mut chains, 1, &mut Noise::seeds(&[0])).unwrap_err().to_string();
     assert!(why.contains("inverse_mass has 3 numbers and a sample 2"), "{why}");
 }

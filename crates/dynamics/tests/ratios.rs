@@ -196,11 +196,11 @@ fn log_z_of_a_composition() -> Result<()> {
 
 /// The part of the draws of a composition that lies left of 0, and their number.
 fn left(model: &Composed, sampler: &str, n: u64) -> Result<f64> {
-    let mut sampler: AnySampler = serde_json::from_str(sampler).unwrap();
+    let sampler: AnySampler = serde_json::from_str(sampler).unwrap();
     let times = Karras::default().times(model.process(), 40)?;
     let mut z = Noise::seeds(&(0..n).collect::<Vec<_>>());
     let x = prior(model.process(), times[0], &[n as usize, 2], DType::F64, &Device::Cpu, &mut z)?;
-    let x = run(model, sampler.get_mut(), &times, &(x / model.prior_precision().sqrt())?, &mut z, |_| Ok(()))?;
+    let x = run(model, sampler.get(), &times, &(x / model.prior_precision().sqrt())?, &mut z, |_| Ok(()))?;
     Ok(to_host(&x)?.chunks(2).filter(|x| x[0] < 0.).count() as f64 / n as f64)
 }
 

@@ -8,10 +8,10 @@ mod targets;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{cases, worst};
+use langevin_dynamics::Density;
+use langevin_dynamics::ladder::{Ladder, Tempered, sweep};
 use langevin_dynamics::mcmc::diagnostics::{ess, r_hat};
-use langevin_dynamics::mcmc::{
-    AnyKernel, Chain, Hmc, Kernel, Langevin, Mala, Rung, Score, ScoreKernel, Stats, View, hmc, mala, sweep,
-};
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Hmc, Kernel, Langevin, Mala, Stats, hmc, mala};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::collections::HashMap;
@@ -73,19 +73,19 @@ fn reference_ebm_mcmc() -> Anyhow<()> {
     let mut found = vec![];
     for dir in cases("ebm/mcmc") {
         let Some(mut case) = Case::open(&dir)? else { continue };
-        let view = case.target.look(&case.get("x"))?;
+        let view = case.target.evaluate(&case.get("x"))?;
         let energies = view.energy.clone().unwrap();
         let log_z = case.number("log_z");
         case.same(&energies, &case.get("energy"))?;
         case.same(&energies.iter().map(|e| -e - log_z).collect::<Vec<_>>(), &case.get("log_density"))?;
-        case.same(&to_host(&view.score.neg()?)?, &case.get("gradient"))?;
+        case.same(&to_host(&view.score()?.neg()?)?, &case.get("gradient"))?;
         for mass in ["unit", "diagonal"] {
             let of = |what: &str| case.get(&format!("hmc_{mass}_{what}"));
             let [q, p, potential] = ["position", "momentum", "potential"].map(of);
             let (inverse, log_accept) = (of("inverse_mass"), of("log_accept"));
             let (e, steps) = ([case.number("step_size")], case.says["leapfrog_steps"].as_u64().unwrap() as usize);
             let at = |v: &Tensor, i: usize| v.narrow(1, i, 1)?.squeeze(1)?.contiguous();
-            let start = case.target.look(&at(&q, 0)?)?;
+            let start = case.target.evaluate(&at(&q, 0)?)?;
             let kernel = Hmc { leapfrogs: steps, inverse_mass: to_host(&inverse)?, ..Hmc::default() };
             let whole = kernel.propose(&case.target, &start, &at(&p, 0)?, &e)?;
             case.same(&to_host(&whole.to.x)?, &at(&q, steps)?)?;
@@ -111,20 +111,20 @@ fn reference_ebm_langevin() -> Anyhow<()> {
     for dir in cases("ebm/langevin") {
         let Some(mut case) = Case::open(&dir)? else { continue };
         let (x, h) = (case.get("x"), case.number("step_size"));
-        let proposal = mala::propose(&case.target, &case.target.look(&x)?, &[h], &case.get("noise"))?;
+        let proposal = mala::propose(&case.target, &case.target.evaluate(&x)?, &[h], &case.get("noise"))?;
         case.same(&to_host(&proposal.to.x)?, &case.get("proposal"))?;
         case.same(&proposal.log_ratio, &case.get("log_ratio"))?;
         let rates: Vec<f64> = proposal.log_ratio.iter().map(|ratio| ratio.exp().min(1.)).collect();
         case.same(&rates, &case.get("acceptance_blackjax"))?;
         let (noise, uniform) = (case.get("chain_noise"), case.get("chain_uniform"));
-        let (steps, mut adjusted) = (noise.dim(0)?, Mala { step: h, ..Mala::default() });
+        let (steps, adjusted) = (noise.dim(0)?, Mala { step: h, ..Mala::default() });
         let replay = |i: usize| Ok::<_, candle_core::Error>(vec![noise.get(i)?, uniform.get(i)?]);
-        let (mut ula, mut mala) = (Chain { x: x.clone() }, Chain { x });
+        let (mut ula, mut mala) = (Chains::new(&case.target, &x)?, Chains::new(&case.target, &x)?);
         for i in 0..steps {
             Langevin { step: h }.step(&case.target, &mut ula, &mut Noise::replay(replay(i)?))?;
-            case.same(&to_host(&ula.x)?, &case.get("ula").get(i + 1)?)?;
+            case.same(&to_host(&ula.at.x)?, &case.get("ula").get(i + 1)?)?;
             let stats = adjusted.step(&case.target, &mut mala, &mut Noise::replay(replay(i)?))?;
-            case.same(&to_host(&mala.x)?, &case.get("mala").get(i + 1)?)?;
+            case.same(&to_host(&mala.at.x)?, &case.get("mala").get(i + 1)?)?;
             let accepted = to_host(&case.get("mala_accepted").get(i)?)?;
             assert_eq!(stats.accepted as f64, accepted.iter().sum::<f64>());
         }
@@ -170,22 +170,21 @@ const CHAINS: usize = 64;
 
 /// `steps` steps of 64 chains after `warm` of them, every so many of the places on the host.
 fn chains(
-    kernel: &mut dyn ScoreKernel,
+    kernel: &dyn Kernel,
     target: &Target,
     warm: usize,
     steps: usize,
     every: usize,
 ) -> Anyhow<(Vec<Vec<f64>>, Stats)> {
     let mut z = Noise::seeds(&(0..CHAINS as u64).collect::<Vec<_>>());
-    let mut at: View = target.look(&z.normal((CHAINS, 2), DType::F64, &Device::Cpu)?)?;
+    let mut chains = Chains::new(target, &z.normal((CHAINS, 2), DType::F64, &Device::Cpu)?)?;
     let (mut views, mut stats) = (vec![], Stats::default());
     for i in 0..warm + steps {
-        let (next, more) = kernel.advance(target, &at, &[1.], &mut z)?;
-        at = next;
+        let more = kernel.step(target, &mut chains, &mut z)?;
         if i >= warm {
             stats += more;
             if i % every == 0 {
-                views.push(to_host(&at.x)?);
+                views.push(to_host(&chains.at.x)?);
             }
         }
     }
@@ -211,9 +210,9 @@ fn moments_of_one_mode() -> Anyhow<()> {
             ],
             Target::Ring { .. } => continue,
         };
-        for (mut kernel, target, steps, every) in kernels {
+        for (kernel, target, steps, every) in kernels {
             let name = format!("{} {}", case.name, kernel.name());
-            let (views, stats) = chains(kernel.get_mut(), &case.target, 500, steps, every)?;
+            let (views, stats) = chains(kernel.get(), &case.target, 500, steps, every)?;
             println!("{name}: {:.3} accepted, {target} wanted", stats.acceptance());
             assert!((stats.acceptance() - target).abs() < 0.1, "{name}: {stats:?}");
             assert!(stats.nan + stats.diverged < stats.proposed / 20, "{name}: {stats:?}");
@@ -231,24 +230,17 @@ fn the_modes_of_a_ring_by_replica_exchange() -> Anyhow<()> {
         let Some(case) = Case::open(&dir)? else { continue };
         let Target::Ring { centres, .. } = &case.target else { continue };
         let modes = to_host(centres)?;
-        let tempered: Vec<_> = temperatures
-            .iter()
-            .map(|t| {
-                let target = &case.target;
-                move |x: &Tensor| -> candle_core::Result<Tensor> {
-                    langevin_dynamics::mcmc::Energy::energy(target, x)? / *t
-                }
-            })
-            .collect();
-        let densities: Vec<&dyn Score> = tempered.iter().map(|density| density as &dyn Score).collect();
+        let ladder = Tempered::new(&case.target, temperatures.map(|t: f64| 1. / t).to_vec());
         let start = Tensor::new(&modes[..2], &Device::Cpu)?.reshape((1, 2))?.broadcast_as((CHAINS, 2))?.contiguous()?;
-        let kernel = AnyKernel::from(Mala { step: 0.5, ..Mala::default() });
-        let rung = |(t, density): (&f64, &&dyn Score)| Rung::new(*density, &start, &kernel, &[0.35 * t.sqrt()]);
-        let mut rungs = temperatures.iter().zip(&densities).map(rung).collect::<candle_core::Result<Vec<_>>>()?;
+        let kernel = Mala { step: 0.5, ..Mala::default() };
+        let rung = |(i, t): (usize, &f64)| {
+            Ok(Chains::new(ladder.density(i).as_ref(), &start)?.in_units(vec![0.35 * t.sqrt()]))
+        };
+        let mut rungs = temperatures.iter().enumerate().map(rung).collect::<candle_core::Result<Vec<_>>>()?;
         let mut z = Noise::seeds(&(0..CHAINS as u64).collect::<Vec<_>>());
         let (mut views, mut swaps) = (vec![], [Stats::default(); 5]);
         for turn in 0..1500 {
-            let swept = sweep(&mut rungs, &densities, turn, &mut z)?;
+            let swept = sweep(&kernel, &ladder, 0, &mut rungs, turn, &mut z)?;
             swaps.iter_mut().zip(swept).for_each(|(all, swept)| *all += swept.swapped.unwrap_or_default());
             if turn >= 300 {
                 views.push(to_host(&rungs[4].at.x)?);

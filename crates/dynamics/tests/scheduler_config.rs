@@ -74,10 +74,10 @@ fn a_table_serves_continuous_samplers() -> Result<()> {
         let times = AnyGrid::named(grid).unwrap().get().times(process, steps)?;
         let between = times.iter().filter(|t| t.fract() != 0.).count();
         assert!(between > steps / 2, "{grid} has only {between} times between entries");
-        let mut sampler = AnySampler::named(sampler).unwrap();
+        let sampler = AnySampler::named(sampler).unwrap();
         let mut z = Noise::seeds(&seeds);
         let x = prior(process, times[0], &[n as usize, 2], DType::F64, &Device::Cpu, &mut z)?;
-        let x = to_host(&run(&model, sampler.get_mut(), &times, &x, &mut z, |_| Ok(()))?)?;
+        let x = to_host(&run(&model, sampler.get(), &times, &x, &mut z, |_| Ok(()))?)?;
         let (found, distance) = (compare(&x, &mixture), energy_distance(&x, &exact));
         let line = format!("{} on {grid}: {found} distance {distance:.5}", sampler.name());
         assert!(found.occupancy < 0.014 && found.mean < 0.025 && found.covariance < 0.08, "{line}");

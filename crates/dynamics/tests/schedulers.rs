@@ -124,9 +124,9 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
     let samples = &tensors["samples"];
     let top = to_host(samples)?.iter().fold(0f64, |top, v| top.max(v.abs()));
     let z = &mut recorded_noise(&tensors)?;
-    let mut sampler = scheduler.sampler.clone();
+    let sampler = scheduler.sampler.clone();
     let mut worst = 0f64;
-    follow(model, sampler.get_mut(), &plan.steps, &(samples.get(0)? * begin)?, z, |at| {
+    follow(model, sampler.get(), &plan.steps, &(samples.get(0)? * begin)?, z, |at| {
         let theirs = match ve {
             // the last step is recorded with its noise; its mean, the denoised sample, beside it
             true if at.step == at.steps => tensors["last_mean"].clone(),

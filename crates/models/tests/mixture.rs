@@ -87,7 +87,7 @@ fn it_is_sampled_and_weighed_as_the_mixture() -> Result<()> {
     let draw = |m: &dyn Denoiser| -> Result<Tensor> {
         let mut z = Noise::seeds(&seeds(20));
         let x = prior(process.get(), times[0], &[20, 2], DType::F64, &Device::Cpu, &mut z)?;
-        run(m, &mut Heun::default(), &times, &x, &mut z, |_| Ok(()))
+        run(m, &Heun::default(), &times, &x, &mut z, |_| Ok(()))
     };
     assert!(off(&draw(&ours)?, &draw(&mixture.under(process.get()))?)? < 1e-8);
 

@@ -81,6 +81,14 @@ pub fn to_host(x: &Tensor) -> Result<Vec<f64>> {
     x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
 
+/// Sample by sample: `a` where `mask`, else `b`; what is not chosen may hold anything.
+pub fn choose(mask: &[bool], a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let mask: Vec<u8> = mask.iter().map(|&m| m.into()).collect();
+    let mut dims = vec![1; a.rank()];
+    dims[0] = mask.len();
+    Tensor::from_vec(mask, dims, a.device())?.broadcast_as(a.shape())?.contiguous()?.where_cond(a, b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let mut noise = Noise::seeds(&seeds);
     let times: Vec<f64> = (0..20).map(|i| 80. * (0.002f64 / 80.).powf(i as f64 / 19.)).chain([0.]).collect();
     let start = prior(&process, times[0], &[seeds.len(), 1], DType::F32, &Device::Cpu, &mut noise)?;
-    let x = run(&denoiser, &mut Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
+    let x = run(&denoiser, &Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;
     let right = x.gt(0.)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
     println!("loss {first:.3} -> {last:.3}; {:.0}% of the samples lie right of 0", 100. * right);
     assert!(last < first && (right - 0.5).abs() < 0.25);

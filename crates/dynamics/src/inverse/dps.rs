@@ -7,7 +7,7 @@
 use super::{Measured, Method};
 use crate::Denoiser;
 use crate::denoiser::each;
-use crate::sampler::{Ddpm, Sampler};
+use crate::sampler::{Ddpm, Run, Step};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
@@ -45,29 +45,28 @@ impl Method for Dps {
         Ok(())
     }
 
-    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
-        Ok(Box::new(Pulled { scale: self.scale, seen, ancestral: Ddpm::default() }))
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+        Ok(Box::new(Pulled { scale: self.scale, measured, ancestral: Ddpm::default() }))
     }
 }
 
 /// Ancestral sampling with a step towards what was measured after each.
-#[derive(Debug)]
 struct Pulled<'a> {
     scale: f64,
-    seen: &'a Measured,
+    measured: &'a Measured,
     ancestral: Ddpm,
 }
 
-impl Sampler for Pulled<'_> {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
+impl Run for Pulled<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let mut x0 = None;
         let (_, gradient) = grad::gradient(x, |x| {
-            let estimate = m.x0(x, t)?;
+            let estimate = m.x0(x, step.t)?;
             x0 = Some(estimate.detach());
-            sum_per_sample(&self.seen.residual(1., &estimate)?.sqr()?)?.affine(1., TINY)?.sqrt()
+            sum_per_sample(&self.measured.residual(1., &estimate)?.sqr()?)?.affine(1., TINY)?.sqrt()
         })?;
         let Some(x0) = x0 else { bail!("dps: the denoiser gave no estimate") };
-        let length = each(m.process(), t, |m| self.scale * (m.alpha * m.alpha + m.sigma * m.sigma));
-        self.ancestral.given(m.process(), x, &x0, t, s, z)? - scale(&gradient, &length)?
+        let length = each(m.process(), step.t, |m| self.scale * (m.alpha * m.alpha + m.sigma * m.sigma));
+        self.ancestral.step_by(m.process(), x, &x0, step, z)? - scale(&gradient, &length)?
     }
 }

@@ -6,8 +6,10 @@
 
 use super::{Measured, Method, Posterior};
 use crate::Denoiser;
-use crate::mcmc::{AnyKernel, Hmc, Level, Score};
-use crate::sampler::{Ddim, Sampler, lands};
+use crate::density::Density;
+use crate::ladder::NoiseLevel;
+use crate::mcmc::{AnyKernel, Chains, Hmc, StepSizes};
+use crate::sampler::{Ddim, Run, Step};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -42,39 +44,38 @@ impl Method for Mcmc {
         if self.steps_per_level == 0 {
             bail!("mcmc: steps_per_level is 0; it must be at least 1");
         }
-        self.kernel.get().check()
+        self.kernel.check_by_score()
     }
 
-    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
-        Ok(Box::new(Annealed { method: self.clone(), seen }))
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+        Ok(Box::new(Annealed { method: self, measured, sizes: StepSizes::default() }))
     }
 }
 
 /// The chains of one run.
-#[derive(Debug)]
 struct Annealed<'a> {
-    method: Mcmc,
-    seen: &'a Measured,
+    method: &'a Mcmc,
+    measured: &'a Measured,
+    sizes: StepSizes,
 }
 
-impl Sampler for Annealed<'_> {
-    fn begin(&mut self, _times: &[f64]) {
-        self.method.kernel.get_mut().begin();
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let posterior = Posterior::new(m, self.seen);
-        let level = posterior.marginal(t)?;
+impl Run for Annealed<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let posterior = Posterior::new(m, self.measured);
+        let level = posterior.marginal(step.t)?;
         // no direction is narrower than the noise of the level, and of what was measured
-        let precision = level.sigma.powi(-2) + self.seen.operator().norm2() / posterior.variance(&level);
-        let density = Level { model: &posterior, t };
-        let mut at = density.look(x)?;
+        let precision = level.sigma.powi(-2) + self.measured.operator().norm2() / posterior.variance(&level);
+        let density = NoiseLevel { model: &posterior, t: step.t };
+        let (sizes, length) = (std::mem::take(&mut self.sizes), vec![precision.powf(-0.5)]);
+        let mut chains = Chains { at: density.evaluate(x)?, length, sizes };
         for _ in 0..self.method.steps_per_level {
-            at = self.method.kernel.get_mut().advance(&density, &at, &[precision.powf(-0.5)], z)?.0;
+            self.method.kernel.get().step(&density, &mut chains, z)?;
         }
-        match lands(s) {
-            true => at.x.affine(1. / level.alpha, 0.), // with the noise of the last level, which is none to see
-            false => Ddim::default().step(m, &at.x, t, s, z),
+        let x = chains.at.x;
+        self.sizes = chains.sizes;
+        match step.is_final() {
+            true => x.affine(1. / level.alpha, 0.), // with the noise of the last level, which is none to see
+            false => (&Ddim::default()).step(m, &x, step, z),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use repaint::RePaint;
 pub use replace::Replace;
 pub use superres::SuperRes;
 
-use crate::sampler::{At, Sampler, follow};
+use crate::sampler::{At, Run, drive};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -131,35 +131,35 @@ impl Measured {
     }
 }
 
-/// A way to draw x_0 given what was measured: a sampler that is told of it, and the way that it takes through the levels.
+/// A way to draw x_0 given what was measured: a run that knows of it, and the steps that it takes through the levels.
 pub trait Method: Send + Sync + Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()> {
         Ok(())
     }
 
-    /// What takes the steps given `seen`. Errors if it cannot.
-    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>>;
+    /// A run given `measured` down the falling `times`, which has not begun. Errors if it cannot.
+    fn start<'a>(&'a self, measured: &'a Measured, times: &[f64]) -> Result<Box<dyn Run + 'a>>;
 
     /// Its steps (t, s) through the falling `times`. Errors if the options do not suit them.
-    fn route(&self, _process: &dyn Process, _seen: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
+    fn route(&self, _process: &dyn Process, _measured: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
         Ok(times.windows(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
-    /// Samples `[B, ...]` of x_0 given `seen`, from `x`, noise at the first of the falling `times`; the last is 0. Tells
+    /// Samples `[B, ...]` of x_0 given `measured`, from `x`, noise at the first of the falling `times`; the last is 0. Tells
     /// `watch` after each of its steps.
     fn draw(
         &self,
         m: &dyn Denoiser,
-        seen: &Measured,
+        measured: &Measured,
         times: &[f64],
         x: &Tensor,
         z: &mut Noise,
         watch: &mut dyn FnMut(At) -> Result<()>,
     ) -> Result<Tensor> {
         self.check()?;
-        let mut sampler = self.sampler(seen)?;
-        follow(m, sampler.as_mut(), &self.route(m.process(), seen, times)?, x, z, watch)
+        let mut run = self.start(measured, times)?;
+        drive(m, run.as_mut(), &self.route(m.process(), measured, times)?, x, z, watch)
     }
 }
 

@@ -4,7 +4,7 @@
 use super::replace::Replaced;
 use super::{Measured, Method};
 use crate::Process;
-use crate::sampler::Sampler;
+use crate::sampler::Run;
 use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -67,11 +67,11 @@ impl Method for RePaint {
         Ok(())
     }
 
-    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
-        Ok(Box::new(Replaced::new(seen)?))
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+        Ok(Box::new(Replaced::new(measured)?))
     }
 
-    fn route(&self, process: &dyn Process, seen: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
+    fn route(&self, process: &dyn Process, measured: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {
         let levels = times.len().saturating_sub(1);
         if self.jump > levels && self.resample > 1 {
             bail!(
@@ -80,7 +80,7 @@ impl Method for RePaint {
             );
         }
         // where nothing is put in its place, going back would only forget it
-        let lowest = Replaced::new(seen)?.lowest(process, times);
+        let lowest = Replaced::new(measured)?.lowest(process, times);
         let route: Vec<(f64, f64)> = self.path(times, lowest).take(MOST + 1).collect();
         if route.len() > MOST {
             bail!(

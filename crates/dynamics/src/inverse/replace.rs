@@ -4,7 +4,7 @@
 //! Its samples have what was measured exactly, but the rest was drawn before it knew: a biased draw from the posterior.
 
 use super::{Measured, Method};
-use crate::sampler::{Ddpm, Sampler};
+use crate::sampler::{Ddpm, Run, Step};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -22,31 +22,30 @@ impl Named for Replace {
 }
 
 impl Method for Replace {
-    fn sampler<'a>(&self, seen: &'a Measured) -> Result<Box<dyn Sampler + 'a>> {
-        Ok(Box::new(Replaced::new(seen)?))
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+        Ok(Box::new(Replaced::new(measured)?))
     }
 }
 
 /// Ancestral sampling that goes back up, too, by noise, and has what was measured in its place after every step.
-#[derive(Debug)]
 pub(super) struct Replaced<'a> {
-    seen: &'a Measured,
+    measured: &'a Measured,
     gram: f64,
     inner: Ddpm,
 }
 
 impl<'a> Replaced<'a> {
     /// Errors if the operator has no inverse that could put a measurement in its place.
-    pub fn new(seen: &'a Measured) -> Result<Self> {
-        let Some(gram) = seen.operator().gram() else {
+    pub fn new(measured: &'a Measured) -> Result<Self> {
+        let Some(gram) = measured.operator().gram() else {
             bail!("what was measured through a blur cannot be put back into its place; use the method dps or mcmc");
         };
-        Ok(Self { seen, gram, inner: Ddpm::default() })
+        Ok(Self { measured, gram, inner: Ddpm::default() })
     }
 
     /// Of the noise that alpha y needs to have that of the level; below 0 where it has more already.
     fn variance(&self, alpha: f64, sigma: f64) -> f64 {
-        sigma * sigma - (alpha * self.seen.noise()).powi(2) / self.gram
+        sigma * sigma - (alpha * self.measured.noise()).powi(2) / self.gram
     }
 
     /// The last of the falling `times` at which what was measured is put in its place.
@@ -57,26 +56,26 @@ impl<'a> Replaced<'a> {
 
     /// x + A^T (alpha y + deviation A z - A x) / g: with the noise of y, all has the noise of the level.
     fn place(&self, x: &Tensor, alpha: f64, sigma: f64, z: &mut Noise) -> Result<Tensor> {
-        let operator = self.seen.operator();
+        let operator = self.measured.operator();
         let variance = self.variance(alpha, sigma);
         if variance < 0. {
             return Ok(x.clone()); // y has more noise than x_t has left: from here on the model denoises both
         }
         let drawn = z.normal_like(x)?.affine(variance.sqrt(), 0.)?;
-        let missing = self.seen.residual(alpha, &(x - drawn)?)?;
+        let missing = self.measured.residual(alpha, &(x - drawn)?)?;
         x + operator.adjoint(&missing)?.affine(1. / self.gram, 0.)?
     }
 }
 
-impl Sampler for Replaced<'_> {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let (&[from], &[to]) = (t, s) else {
+impl Run for Replaced<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let (&[from], &[to]) = (step.t, step.s) else {
             bail!("replacement takes its steps at one time for all samples");
         };
         if to > from {
             return self.inner.back(m.process(), x, from, to, z);
         }
-        let x = self.inner.step(m, x, t, s, z)?;
+        let x = (&self.inner).step(m, x, step, z)?;
         let end = m.process().marginal(to);
         self.place(&x, end.alpha, end.sigma, z)
     }

@@ -1,29 +1,30 @@
-//! log Z(t) = ln of the integral of exp(-E(., t)), for an energy whose constant is free at each t: particles go from the
-//! prior down the noise levels, and their weights add up. \[Neal01; DelMoral06; Doucet22\]
+//! log Z = ln of the sum or integral of exp(-E) at the end of a ladder: particles go along it from draws of a normalised density,
+//! and their weights add up. Along the noise levels it is log Z(t) of an energy whose constant is free at each t.
+//! \[Neal01; DelMoral06; Doucet22\]
 //!
-//! The step from level to level and its weights are those of `particles.rs`. At each level a kernel may move the particles:
-//! one that leaves the density there as it is changes no weight, and no mean of weights. \[DelMoral06\]
+//! The step from rung to rung and its weights are those of [`Particles`]. At each rung a kernel may move the particles: one
+//! that leaves the density there as it is changes no weight, and no mean of weights. \[DelMoral06\]
 
 use super::mean_and_error;
-use crate::mcmc::{AnyKernel, Level, Mala, Stats};
-use crate::particles::Particles;
-use crate::sampler::{PURE, prior};
-use crate::{Denoiser, NoisyEnergy};
+use crate::NoisyEnergy;
+use crate::ladder::{Ladder, NoiseLevels, Particles};
+use crate::mcmc::{AnyKernel, Chains, Mala, Stats, StepSizes};
+use crate::sampler::PURE;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use serde::Serialize;
 
-/// How the noise levels are gone down.
+/// How a ladder is gone along.
 #[derive(Clone, Debug)]
 pub struct Annealing {
-    /// Steps from the prior to t, even in log SNR. In few of them particles between far modes, which have more ways to go
+    /// Steps from the prior to t, even in log SNR, where the ladder is that of noise levels. In few of them particles between far modes, which have more ways to go
     /// than others, get rare large weights: estimates are then mostly too small, and their errors too.
     pub levels: usize,
     /// Particles are drawn again in proportion to their weights where their effective number falls below this part of
     /// them (sequential Monte Carlo); 0 never does (annealed importance sampling).
     pub resample: f64,
-    /// What moves the particles at each level, with a test of acceptance. Its unit of length is sigma at first, and grows
-    /// or shrinks from level to level, for all particles alike, as proposals are accepted.
+    /// What moves the particles at each level, and leaves it as it is. Its unit of length is that of the rung at first, sigma for
+    /// noise levels, and grows or shrinks from level to level, for all particles alike, as proposals are accepted.
     pub kernel: AnyKernel,
     /// Its steps at each level.
     pub steps_per_level: usize,
@@ -35,11 +36,9 @@ impl Default for Annealing {
     }
 }
 
-/// The particles at one level.
+/// The particles at one rung.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct LevelReport {
-    /// The time.
-    pub t: f64,
+pub struct RungReport {
     /// The estimate of log Z there.
     pub log_z: f64,
     /// Effective number of particles, as a part of all, before any are drawn again.
@@ -50,19 +49,19 @@ pub struct LevelReport {
     pub acceptance: f64,
 }
 
-/// One population at the end of its way.
+/// One population at the end of a ladder.
 #[derive(Clone, Debug)]
 pub struct Population {
-    /// The estimate of log Z(t). That of Z has no bias if `steps_per_level` is 0. If not, the length of the kernel's steps
+    /// The estimate of log Z. That of Z has no bias if `steps_per_level` is 0. If not, the length of the kernel's steps
     /// follows what the same particles accepted at the levels before, and so depends on the weights: the bias that this
     /// leaves goes to 0 as particles grow many. \[Beskos et al. 2016, 1306.6462\]
     pub log_z: f64,
-    /// The particles at t, `[N, ...]`.
+    /// The particles, `[N, ...]`.
     pub x: Tensor,
     /// Their log weights, `[N]`, up to a constant.
     pub log_w: Vec<f64>,
-    /// From the prior to t, both among them.
-    pub levels: Vec<LevelReport>,
+    /// From the first rung to the last, both among them.
+    pub rungs: Vec<RungReport>,
 }
 
 /// log Z from several independent populations.
@@ -102,7 +101,7 @@ impl Annealing {
             bail!("resample is {}; it must be from 0 to 1, 0.5 is usual", self.resample);
         }
         let kernel = self.kernel.get();
-        if self.steps_per_level > 0 && !kernel.corrected() {
+        if self.steps_per_level > 0 && !kernel.exact() {
             bail!(
                 "kernel {} has no test of acceptance and changes the density of a level, so that weights would be wrong; use \
                  mala or hmc",
@@ -113,7 +112,8 @@ impl Annealing {
     }
 
     /// The times from the end of the span, or from where nothing of the data is seen, to `t`: `levels + 1` of them.
-    fn times(&self, m: &dyn NoisyEnergy, t: f64) -> Result<Vec<f64>> {
+    pub fn times(&self, m: &dyn NoisyEnergy, t: f64) -> Result<Vec<f64>> {
+        self.check()?;
         let process = m.process();
         let (low, high) = process.span();
         if !(t >= low * (1. - 1e-6) && t < high) {
@@ -132,12 +132,24 @@ impl Annealing {
         }
     }
 
-    /// One population of particles `[N, ...]` from the prior N(0, sigma^2 I) down to `t`; for a composition of models from
-    /// that of its precision. The noise is that of the whole population: N streams. `watch` is told after each level.
+    /// One population of particles `[N, ...]` from the prior N(0, sigma^2 I) down the noise levels to `t`; for a composition of
+    /// models from that of its precision. The noise is that of the whole population: N streams. `watch` is told after each level.
     pub fn run(
         &self,
         m: &dyn NoisyEnergy,
         t: f64,
+        to: (&[usize], DType, &Device),
+        z: &mut Noise,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Population> {
+        let times = self.times(m, t)?;
+        self.along(&NoiseLevels::new(m, times.iter().map(std::slice::from_ref)), to, z, watch)
+    }
+
+    /// The same along any `ladder` that has a start, for states `[N, ...]` of a shape, type and device.
+    pub fn along(
+        &self,
+        ladder: &dyn Ladder,
         (shape, dtype, device): (&[usize], DType, &Device),
         z: &mut Noise,
         watch: &mut dyn FnMut() -> Result<()>,
@@ -147,36 +159,38 @@ impl Annealing {
         if n < 2 {
             bail!("likelihood: {n} particles; take at least 2");
         }
-        let (times, m) = (self.times(m, t)?, m as &dyn Denoiser);
-        let x = (prior(m.process(), times[0], shape, dtype, device, z)? / m.prior_precision().sqrt())?;
-        let mut particles = Particles::from_prior(m, &x, times[0])?;
-        let (mut kernel, mut length) = (self.kernel.clone(), 1.);
-        kernel.get_mut().begin();
-        let (log_z, ess) = (particles.log_z(), particles.effective(times[0])?);
-        let mut levels = vec![LevelReport { t: times[0], log_z, ess, resampled: false, acceptance: f64::NAN }];
-        for pair in times.windows(2) {
-            let s = pair[1];
-            particles = particles.step(m, pair[0], s, z)?;
-            let (log_z, ess) = (particles.log_z(), particles.effective(s)?);
-            let resampled = ess < self.resample && s > t;
+        let kernel = self.kernel.get();
+        if self.steps_per_level > 0 {
+            ladder.density(0).check(kernel.needs())?;
+        }
+        let x = ladder.start(shape, dtype, device, z)?;
+        let mut particles = Particles::start(ladder, &x)?;
+        let (mut sizes, mut factor) = (StepSizes::default(), 1.);
+        let (log_z, ess) = (particles.log_z(), particles.effective(&ladder.name(0))?);
+        let mut rungs = vec![RungReport { log_z, ess, resampled: false, acceptance: f64::NAN }];
+        for rung in 1..ladder.rungs() {
+            particles = particles.step(ladder, rung - 1, z)?;
+            let (log_z, ess) = (particles.log_z(), particles.effective(&ladder.name(rung))?);
+            let resampled = ess < self.resample && rung + 1 < ladder.rungs();
             if resampled {
-                particles = particles.drawn_again(z)?;
+                particles = particles.resampled(z)?;
             }
-            let (level, unit) = (Level { model: m, t: &[s] }, length * m.process().marginal(s).sigma);
+            let density = ladder.density(rung);
+            let length = ladder.length(rung).into_iter().map(|length| factor * length).collect();
+            let mut chains = Chains { at: particles.at, length, sizes };
             let mut stats = Stats::default();
             for _ in 0..self.steps_per_level {
-                let (at, more) = kernel.get_mut().advance(&level, &particles.at, &[unit], z)?;
-                particles.at = at;
-                stats += more;
+                stats += kernel.step(density.as_ref(), &mut chains, z)?;
             }
+            (particles.at, sizes) = (chains.at, chains.sizes);
             let acceptance = stats.acceptance();
             if acceptance.is_finite() {
-                length *= (acceptance - ACCEPTANCE).exp();
+                factor *= (acceptance - ACCEPTANCE).exp();
             }
-            levels.push(LevelReport { t: s, log_z, ess, resampled, acceptance });
+            rungs.push(RungReport { log_z, ess, resampled, acceptance });
             watch()?;
         }
-        Ok(Population { log_z: particles.log_z(), x: particles.at.x, log_w: particles.log_w, levels })
+        Ok(Population { log_z: particles.log_z(), x: particles.at.x, log_w: particles.log_w, rungs })
     }
 }
 

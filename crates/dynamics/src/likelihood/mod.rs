@@ -11,7 +11,7 @@ mod flow;
 mod normalised;
 mod normaliser;
 
-pub use annealing::{Annealing, LevelReport, LogZ, Population};
+pub use annealing::{Annealing, LogZ, Population, RungReport};
 pub use flow::{Divergence, FEW, Flow, FlowLikelihood, Probe};
 pub use normalised::{ConstantAt, Constants, Normalised};
 pub use normaliser::Normaliser;

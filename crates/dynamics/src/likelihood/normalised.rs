@@ -58,11 +58,11 @@ impl Constants {
         noises: impl IntoIterator<Item = Noise>,
         watch: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Self> {
-        let (mut times, mut runs) = (vec![], vec![]);
+        let t = m.process().span().0;
+        let (times, mut runs) = (annealing.times(m, t)?, vec![]);
         for mut noise in noises {
-            let levels = annealing.run(m, m.process().span().0, to, &mut noise, watch)?.levels;
-            times = levels.iter().map(|level| level.t).collect();
-            runs.push(levels.iter().map(|level| level.log_z).collect::<Vec<_>>());
+            let rungs = annealing.run(m, t, to, &mut noise, watch)?.rungs;
+            runs.push(rungs.iter().map(|rung| rung.log_z).collect::<Vec<_>>());
         }
         let of = |(i, &t): (usize, &f64)| ConstantAt {
             log_snr: m.process().log_snr(t),

@@ -11,7 +11,7 @@
 //! Correlations over more steps than a half has are not seen: of short chains that have not mixed ESS says too much, and R-hat
 //! tells.
 
-use super::View;
+use crate::density::Evaluated;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -201,7 +201,7 @@ fn places(x: &Tensor) -> Result<Vec<Vec<f64>>> {
 
 impl Trace {
     /// Notes where the chains are now. Errors if they are not as many as before, or another number is known of them.
-    pub fn record(&mut self, at: &View) -> Result<()> {
+    pub fn record(&mut self, at: &Evaluated) -> Result<()> {
         let (batch, before) = (at.x.dim(0)?, self.chains());
         if before > 0 && before != batch {
             bail!("trace: {batch} chains after {before}; a trace is of one set of chains");
@@ -301,7 +301,7 @@ mod tests {
         for t in 0..steps {
             let x = z.normal((2, 1), DType::F64, &Device::Cpu).unwrap();
             let energy = Some((0..2).map(|n| energy(t, n)).collect());
-            trace.record(&View { score: x.clone(), x, energy }).unwrap();
+            trace.record(&Evaluated { score: Some(x.clone()), x, energy }).unwrap();
         }
         trace
     }

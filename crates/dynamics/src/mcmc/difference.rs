@@ -3,8 +3,8 @@
 //! E(y) - E(x) = -int_0^1 s(x + u (y - x)) . (y - x) du \[Sjoberg23\], by the Lobatto rule of four points and its Kronrod
 //! extension to seven \[Gander & Gautschi 2000\]: both use the ends, whose scores are known already.
 
-use super::{Score, View};
-use candle_core::{DType, Result, Tensor};
+use crate::density::{Density, Evaluated, Score};
+use candle_core::{DType, Result, Tensor, bail};
 use langevin_ops::shape::dot_per_sample;
 
 /// E(y) - E(x) of each chain, on the host.
@@ -26,8 +26,18 @@ fn rounding(dtype: DType) -> f64 {
     }
 }
 
+/// E(to) - E(from) of each chain: exact where both energies are known, else the line integral of the score along the
+/// straight path, five evaluations more.
+pub fn difference(m: &dyn Density, from: &Evaluated, to: &Evaluated) -> Result<Difference> {
+    match (&from.energy, &to.energy, m.as_score()) {
+        (Some(before), Some(after), _) => Ok(of_energies(before, after, to.x.dtype())),
+        (_, _, Some(score)) => along_the_path(score, from, to),
+        _ => bail!("the density gives neither values nor a score, and a difference of energies needs one of them"),
+    }
+}
+
 /// From energies `[B]` that were computed in `dtype`.
-pub(super) fn of_energies(from: &[f64], to: &[f64], dtype: DType) -> Difference {
+fn of_energies(from: &[f64], to: &[f64], dtype: DType) -> Difference {
     let rounding = rounding(dtype);
     let pairs = || from.iter().zip(to);
     Difference {
@@ -38,14 +48,14 @@ pub(super) fn of_energies(from: &[f64], to: &[f64], dtype: DType) -> Difference 
 
 /// Along the straight path: five evaluations of the score. Exact for an energy that is a polynomial of degree 10 on the
 /// path, its error for one of degree 6; the path between other ends gives another value where the score is no gradient.
-pub(super) fn along_the_path<S: Score + ?Sized>(m: &S, from: &View, to: &View) -> Result<Difference> {
+fn along_the_path(m: &dyn Score, from: &Evaluated, to: &Evaluated) -> Result<Difference> {
     let way = (&to.x - &from.x)?;
     let rise = |score: &Tensor| -> Result<Vec<f64>> {
         Ok(dot_per_sample(score, &way)?.into_iter().map(|along| -along).collect())
     };
     let at = |u: f64| rise(&m.score(&(&from.x + way.affine(0.5 * (1. + u), 0.)?)?)?);
     let (near, far) = (1. / 5f64.sqrt(), (2. / 3f64).sqrt());
-    let ends = [rise(&from.score)?, rise(&to.score)?];
+    let ends = [rise(from.score()?)?, rise(to.score()?)?];
     let (near, far, middle) = ([at(-near)?, at(near)?], [at(-far)?, at(far)?], at(0.)?);
     let sum = |pair: &[Vec<f64>; 2], i: usize| pair[0][i] + pair[1][i];
     let rules = |i: usize| {

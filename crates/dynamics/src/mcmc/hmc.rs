@@ -3,12 +3,13 @@
 //!
 //! A leapfrog step is p += e/2 s(q), q += e M^-1 p, p += e/2 s(q), with s = -grad E; M is diagonal.
 
-use super::step_size::{StepSize, check};
-use super::{Difference, Proposal, Score, ScoreKernel, Stats, View};
+use super::step_size::check;
+use super::{Chains, Difference, Kernel, Proposal, Stats, difference};
+use crate::density::{Capability, Density, Evaluated};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::{dot_per_sample, scale};
+use langevin_ops::shape::{PerSample, dot_per_sample, scale};
 use serde::{Deserialize, Serialize};
 
 /// As many scores a step as it has leapfrog steps, and five more where the energy is not known.
@@ -28,15 +29,11 @@ pub struct Hmc {
     pub adapt: usize,
     /// The rate of acceptance that adaptation aims at.
     pub target: f64,
-    /// What the chains have adapted so far.
-    #[serde(skip)]
-    pub size: StepSize,
 }
 
 impl Default for Hmc {
     fn default() -> Self {
-        let (size, inverse_mass) = (StepSize::default(), vec![]);
-        Self { step: 0.3, leapfrogs: 5, jitter: 0.2, inverse_mass, adapt: 0, target: 0.8, size }
+        Self { step: 0.3, leapfrogs: 5, jitter: 0.2, inverse_mass: vec![], adapt: 0, target: 0.8 }
     }
 }
 
@@ -48,25 +45,27 @@ impl Named for Hmc {
 /// `steps` leapfrog steps of sizes `e` (one for all chains or one a chain) from `at` with momenta `p`: where they lead, and
 /// the momenta there. `inverse_mass` is `[1, ...]`; ones if absent.
 pub fn leapfrog(
-    m: &dyn Score,
-    at: &View,
+    m: &dyn Density,
+    at: &Evaluated,
     p: &Tensor,
     e: &[f64],
     inverse_mass: Option<&Tensor>,
     steps: usize,
-) -> Result<(View, Tensor)> {
+) -> Result<(Evaluated, Tensor)> {
+    m.check(Capability::Score)?;
+    let score_of = |x: &Tensor| m.as_score().map_or_else(|| bail!("the density has no score"), |m| m.score(x));
     let half: Vec<f64> = e.iter().map(|e| 0.5 * e).collect();
-    let (mut at, mut p) = (at.clone(), (p + scale(&at.score, &half)?)?);
+    let (mut at, mut p) = (at.clone(), (p + scale(at.score()?, &half)?)?);
     for i in 1..=steps {
         let velocity = velocity(&p, inverse_mass)?;
         let x = (&at.x + scale(&velocity, e)?)?;
         if i == steps {
-            at = m.look(&x)?;
-            p = (p + scale(&at.score, &half)?)?;
+            at = m.evaluate(&x)?;
+            p = (p + scale(at.score()?, &half)?)?;
         } else {
-            let score = m.score(&x)?.detach();
+            let score = score_of(&x)?.detach();
             p = (p + scale(&score, e)?)?;
-            at = View { x, score, energy: None };
+            at = Evaluated { x, score: Some(score), energy: None };
         }
     }
     Ok((at, p))
@@ -97,10 +96,10 @@ impl Hmc {
     }
 
     /// The end of the trajectory from `at` with momenta `p` and step sizes `e`, one for all chains or one a chain.
-    pub fn propose(&self, m: &dyn Score, at: &View, p: &Tensor, e: &[f64]) -> Result<Proposal> {
+    pub fn propose(&self, m: &dyn Density, at: &Evaluated, p: &Tensor, e: &[f64]) -> Result<Proposal> {
         let metric = self.metric(&at.x)?;
         let (to, end) = leapfrog(m, at, p, e, metric.as_ref(), self.leapfrogs)?;
-        let Difference { value, error } = m.delta_energy(at, &to)?;
+        let Difference { value, error } = difference(m, at, &to)?;
         let (before, after) = (kinetic(p, metric.as_ref())?, kinetic(&end, metric.as_ref())?);
         let log_ratio =
             value.iter().zip(before.iter().zip(&after)).map(|(rise, (before, after))| before - after - rise);
@@ -108,7 +107,7 @@ impl Hmc {
     }
 }
 
-impl ScoreKernel for Hmc {
+impl Kernel for Hmc {
     fn check(&self) -> Result<()> {
         check("hmc", self.step, self.target)?;
         if self.leapfrogs == 0 {
@@ -123,28 +122,20 @@ impl ScoreKernel for Hmc {
         }
     }
 
-    fn begin(&mut self) {
-        self.size = StepSize::default();
-    }
-
-    fn adapt_again(&mut self, steps: usize) {
-        self.size.again(steps);
-    }
-
-    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
-        let batch = at.x.dim(0)?;
-        let mut p = z.normal_like(&at.x)?;
-        if let Some(inverse) = self.metric(&at.x)? {
+    fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        let batch = chains.at.x.dim(0)?;
+        let mut p = z.normal_like(&chains.at.x)?;
+        if let Some(inverse) = self.metric(&chains.at.x)? {
             p = p.broadcast_div(&inverse.sqrt()?)?;
         }
-        let mut e = self.size.times(length, batch, self.step)?;
+        let mut e = chains.sizes.times(&chains.length, batch, self.step)?;
         if self.jitter > 0. {
-            let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
             let u = z.uniform(batch)?;
-            e = (0..batch).map(|i| at(&e, i) * (1. + self.jitter * (2. * u[i] - 1.))).collect();
+            e = (0..batch).map(|i| e.at(i) * (1. + self.jitter * (2. * u[i] - 1.))).collect();
         }
-        let settled = self.propose(m, at, &p, &e)?.settle(at, &z.uniform(batch)?)?;
-        self.size.adapt(&settled.probability, self.target, self.adapt);
-        Ok((settled.at, settled.stats))
+        let settled = self.propose(m, &chains.at, &p, &e)?.accept_reject(&chains.at, &z.uniform(batch)?)?;
+        chains.sizes.adapt(&settled.probability, self.target, self.adapt);
+        chains.at = settled.at;
+        Ok(settled.stats)
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Its stationary density is off by O(eps): a normal of variance v gets v / (1 - eps/(2v)).
 
-use super::{Score, ScoreKernel, Stats, View};
+use super::{Chains, Kernel, Stats};
+use crate::density::Density;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::{combine, sum_per_sample, to_host};
+use langevin_ops::shape::{choose, combine, sum_per_sample, to_host};
 use serde::{Deserialize, Serialize};
 
 /// x + eps score + sqrt(2 eps) z, `eps` one for all samples or one a sample: every corrector's step too.
@@ -34,7 +35,7 @@ impl Named for Langevin {
     const ABOUT: &'static str = "Langevin dynamics without a test of acceptance [Roberts & Tweedie 1996]";
 }
 
-impl ScoreKernel for Langevin {
+impl Kernel for Langevin {
     fn check(&self) -> Result<()> {
         if !(self.step.is_finite() && self.step > 0.) {
             bail!("langevin: step is {}; it must be a number above 0", self.step);
@@ -42,27 +43,21 @@ impl ScoreKernel for Langevin {
         Ok(())
     }
 
-    fn corrected(&self) -> bool {
+    fn exact(&self) -> bool {
         false
     }
 
-    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
-        let eps: Vec<f64> = length.iter().map(|length| self.step * length * length).collect();
-        let proposal = langevin(&at.x, &at.score, &eps, &z.normal_like(&at.x)?)?.detach();
+    fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        let at = &chains.at;
+        let eps: Vec<f64> = chains.length.iter().map(|length| self.step * length * length).collect();
+        let proposal = langevin(&at.x, at.score()?, &eps, &z.normal_like(&at.x)?)?.detach();
         // 0 x is 0 where x is finite, and NaN elsewhere
         let finite: Vec<bool> =
             to_host(&sum_per_sample(&(&proposal * 0.)?)?)?.into_iter().map(|zero| zero == 0.).collect();
         let nan = finite.iter().filter(|&&finite| !finite).count() as u64;
         let x = if nan == 0 { proposal } else { choose(&finite, &proposal, &at.x)? };
         let proposed = finite.len() as u64;
-        Ok((m.look(&x)?, Stats { proposed, accepted: proposed - nan, nan, ..Stats::default() }))
+        chains.at = m.evaluate(&x)?;
+        Ok(Stats { proposed, accepted: proposed - nan, nan, ..Stats::default() })
     }
-}
-
-/// Sample by sample: `a` where `mask`, else `b`; what is not chosen may hold anything.
-pub(crate) fn choose(mask: &[bool], a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let mask: Vec<u8> = mask.iter().map(|&m| m.into()).collect();
-    let mut dims = vec![1; a.rank()];
-    dims[0] = mask.len();
-    Tensor::from_vec(mask, dims, a.device())?.broadcast_as(a.shape())?.contiguous()?.where_cond(a, b)
 }

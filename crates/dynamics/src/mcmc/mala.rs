@@ -2,8 +2,9 @@
 //!
 //! With v = sqrt(h/2) (s(x) + s(y)) the two proposal densities differ by ln q(x|y) - ln q(y|x) = -xi . v - |v|^2 / 2.
 
-use super::step_size::{StepSize, check};
-use super::{Difference, Proposal, Score, ScoreKernel, Stats, View, langevin};
+use super::step_size::check;
+use super::{Chains, Difference, Kernel, Proposal, Stats, difference, langevin};
+use crate::density::{Density, Evaluated};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -20,14 +21,11 @@ pub struct Mala {
     pub adapt: usize,
     /// The rate of acceptance that adaptation aims at: 0.574 is best in many dimensions.
     pub target: f64,
-    /// What the chains have adapted so far.
-    #[serde(skip)]
-    pub size: StepSize,
 }
 
 impl Default for Mala {
     fn default() -> Self {
-        Self { step: 0.1, adapt: 0, target: 0.574, size: StepSize::default() }
+        Self { step: 0.1, adapt: 0, target: 0.574 }
     }
 }
 
@@ -37,36 +35,29 @@ impl Named for Mala {
 }
 
 /// The proposal from `at` with step sizes `h` (one for all chains or one a chain) and normal numbers `xi`.
-pub fn propose(m: &dyn Score, at: &View, h: &[f64], xi: &Tensor) -> Result<Proposal> {
-    let to = m.look(&langevin(&at.x, &at.score, h, xi)?)?;
-    let Difference { value, error } = m.delta_energy(at, &to)?;
-    let v = scale(&(&at.score + &to.score)?, &h.iter().map(|h| (0.5 * h).sqrt()).collect::<Vec<_>>())?;
+pub fn propose(m: &dyn Density, at: &Evaluated, h: &[f64], xi: &Tensor) -> Result<Proposal> {
+    let to = m.evaluate(&langevin(&at.x, at.score()?, h, xi)?)?;
+    let Difference { value, error } = difference(m, at, &to)?;
+    let v = scale(&(at.score()? + to.score()?)?, &h.iter().map(|h| (0.5 * h).sqrt()).collect::<Vec<_>>())?;
     let (along, square) = (dot_per_sample(xi, &v)?, dot_per_sample(&v, &v)?);
     let log_ratio =
         value.iter().zip(along.iter().zip(&square)).map(|(rise, (along, square))| -rise - along - 0.5 * square);
     Ok(Proposal { to, log_ratio: log_ratio.collect(), error })
 }
 
-impl ScoreKernel for Mala {
+impl Kernel for Mala {
     fn check(&self) -> Result<()> {
         check("mala", self.step, self.target)
     }
 
-    fn begin(&mut self) {
-        self.size = StepSize::default();
-    }
-
-    fn adapt_again(&mut self, steps: usize) {
-        self.size.again(steps);
-    }
-
-    fn advance(&mut self, m: &dyn Score, at: &View, length: &[f64], z: &mut Noise) -> Result<(View, Stats)> {
-        let batch = at.x.dim(0)?;
-        let squares: Vec<f64> = length.iter().map(|length| length * length).collect();
-        let h = self.size.times(&squares, batch, self.step)?;
-        let proposal = propose(m, at, &h, &z.normal_like(&at.x)?)?;
-        let settled = proposal.settle(at, &z.uniform(batch)?)?;
-        self.size.adapt(&settled.probability, self.target, self.adapt);
-        Ok((settled.at, settled.stats))
+    fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        let batch = chains.at.x.dim(0)?;
+        let squares: Vec<f64> = chains.length.iter().map(|length| length * length).collect();
+        let h = chains.sizes.times(&squares, batch, self.step)?;
+        let proposal = propose(m, &chains.at, &h, &z.normal_like(&chains.at.x)?)?;
+        let settled = proposal.accept_reject(&chains.at, &z.uniform(batch)?)?;
+        chains.sizes.adapt(&settled.probability, self.target, self.adapt);
+        chains.at = settled.at;
+        Ok(settled.stats)
     }
 }

@@ -1,17 +1,18 @@
 //! The test of Metropolis and Hastings: y for x with probability min(1, p(y) q(x|y) / (p(x) q(y|x))). \[Hastings 1970\]
 
-use super::{Stats, View, choose};
+use super::Stats;
+use crate::density::Evaluated;
 use candle_core::{Result, bail};
 
 /// An energy that rises by more than this over one proposal ran away.
 const RUNAWAY: f64 = 1000.;
 /// The log-ratio of what is refused for another reason: no uniform number but 0 is below its exponential.
-pub(super) const REFUSED: f64 = -RUNAWAY;
+pub(crate) const REFUSED: f64 = -RUNAWAY;
 
 /// Where chains may go.
 pub struct Proposal {
     /// There.
-    pub to: View,
+    pub to: Evaluated,
     /// ln of the ratio that is compared with a uniform number, `[B]`, not cut off at 0; NaN for a proposal that is lost.
     pub log_ratio: Vec<f64>,
     /// How far it may be off, `[B]`.
@@ -19,8 +20,8 @@ pub struct Proposal {
 }
 
 /// Where chains are after the test.
-pub(super) struct Settled {
-    pub at: View,
+pub(crate) struct Settled {
+    pub at: Evaluated,
     pub stats: Stats,
     /// min(1, ratio) of each chain; 0 for what was lost.
     pub probability: Vec<f64>,
@@ -28,7 +29,7 @@ pub(super) struct Settled {
 
 impl Proposal {
     /// Each chain goes there, or stays `at` where it is, by its uniform number `u`.
-    pub(super) fn settle(self, at: &View, u: &[f64]) -> Result<Settled> {
+    pub(crate) fn accept_reject(self, at: &Evaluated, u: &[f64]) -> Result<Settled> {
         let Self { to, log_ratio, error } = self;
         if u.len() != log_ratio.len() {
             bail!("metropolis: {} uniform numbers for {} chains; give one a chain", u.len(), log_ratio.len());
@@ -44,21 +45,5 @@ impl Proposal {
         };
         let probability = log_ratio.iter().map(|ratio| if ratio.is_nan() { 0. } else { ratio.exp().min(1.) });
         Ok(Settled { at: to.where_else(&accepted, at)?, stats, probability: probability.collect() })
-    }
-}
-
-impl View {
-    /// Chain by chain: this where `mask`, else `other`.
-    pub(super) fn where_else(self, mask: &[bool], other: &View) -> Result<View> {
-        if mask.iter().all(|&here| here) {
-            return Ok(self);
-        }
-        let energy = match (&self.energy, &other.energy) {
-            (Some(a), Some(b)) => {
-                Some(mask.iter().zip(a.iter().zip(b)).map(|(&here, (a, b))| if here { *a } else { *b }).collect())
-            }
-            _ => None,
-        };
-        Ok(View { x: choose(mask, &self.x, &other.x)?, score: choose(mask, &self.score, &other.score)?, energy })
     }
 }

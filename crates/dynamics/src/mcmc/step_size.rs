@@ -8,6 +8,7 @@
 //! after it has come to rest count.
 
 use candle_core::{Result, bail};
+use langevin_ops::shape::PerSample;
 
 const GAMMA: f64 = 0.05;
 const T0: f64 = 10.;
@@ -28,27 +29,24 @@ struct Average {
 
 /// The step sizes of a set of chains, as factors of the first.
 #[derive(Clone, Debug, Default)]
-pub struct StepSize {
+pub struct StepSizes {
     chains: Vec<Average>,
     done: usize,
     frozen: bool,
     steps: Option<usize>, // as many in place of the kernel's own
 }
 
-impl StepSize {
+impl StepSizes {
     /// `first`, as each chain has adapted it, times `units` (one for all chains or one a chain); one number where all share.
     pub(super) fn times(&mut self, units: &[f64], batch: usize, first: f64) -> Result<Vec<f64>> {
-        if units.len() != 1 && units.len() != batch {
-            bail!("mcmc: {} lengths for {batch} chains; give one, or one a chain", units.len());
-        }
+        units.check(batch, "units of length of chains")?;
         if self.chains.len() != batch {
             *self = Self { steps: self.steps, ..Self::default() }; // none has adapted, or these are other chains
         }
         let frozen = self.frozen;
         let own = |chain: &Average| chain.from + if frozen { chain.log_mean } else { chain.log };
         let n = units.len().max(self.chains.len());
-        let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
-        Ok((0..n).map(|i| first * at(units, i) * self.chains.get(i).map_or(1., |chain| own(chain).exp())).collect())
+        Ok((0..n).map(|i| first * units.at(i) * self.chains.get(i).map_or(1., |chain| own(chain).exp())).collect())
     }
 
     /// The same chains at another density: over `steps` steps they adapt again, from the sizes that they have.

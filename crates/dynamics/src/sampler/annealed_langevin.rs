@@ -2,8 +2,8 @@
 //! eps = step sigma^2 / 2, and nothing between the levels but the scale of the data; at the end the denoised x0.
 //! \[Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475\]
 
-use super::transfer::{carried, ends, lands};
-use super::{Sampler, above_zero};
+use super::parts::transfer::carried;
+use super::{Run, Sampler, Step, above_zero};
 use crate::Denoiser;
 use crate::denoiser::each;
 use crate::mcmc::langevin;
@@ -43,19 +43,25 @@ impl Sampler for AnnealedLangevin {
         Ok(())
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let eps = each(m.process(), t, |m| 0.5 * self.step * m.sigma.powi(2));
-        let mut x = x.clone();
-        for _ in 0..self.steps_per_level {
-            x = langevin(&x, &m.score(&x, t)?, &eps, &z.normal_like(&x)?)?;
-        }
-        if lands(s) {
-            return m.x0(&x, t);
-        }
-        carried(&ends(m.process(), t, s)?, &x)
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
     }
 
     fn mcmc(&self) -> bool {
         true
+    }
+}
+
+impl Run for &AnnealedLangevin {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let eps = each(m.process(), step.t, |m| 0.5 * self.step * m.sigma.powi(2));
+        let mut x = x.clone();
+        for _ in 0..self.steps_per_level {
+            x = langevin(&x, &m.score(&x, step.t)?, &eps, &z.normal_like(&x)?)?;
+        }
+        if step.is_final() {
+            return m.x0(&x, step.t);
+        }
+        carried(&step.intervals(m.process())?, &x)
     }
 }

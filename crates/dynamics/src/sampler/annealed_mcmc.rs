@@ -2,10 +2,10 @@
 //! at the end the denoised x0. With a test of acceptance it follows energies that no reverse process leads through, such
 //! as products of models. \[Du23, Alg. 1\]
 
-use super::report::Report;
-use super::transfer::{carried, ends, lands};
-use super::{Sampler, above_zero};
+use super::parts::report::{AtLevel, Report};
+use super::{Run, Sampler, Step, above_zero};
 use crate::Denoiser;
+use crate::ladder::{Annealed, Ladder, NoiseLevels};
 use crate::mcmc::{AnyKernel, Mala};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -23,14 +23,11 @@ pub struct AnnealedMcmc {
     /// Steps before those at each level in which each chain adapts its step size, for a kernel with a test of acceptance; 0 leaves
     /// the size as the kernel has it, in units of sigma, where chains stand still once sigma is far below the data's width.
     pub adapt: usize,
-    /// What the kernel did in the last run.
-    #[serde(skip)]
-    pub report: Report,
 }
 
 impl Default for AnnealedMcmc {
     fn default() -> Self {
-        Self { kernel: Mala::default().into(), steps_per_level: 10, adapt: 10, report: Report::default() }
+        Self { kernel: Mala::default().into(), steps_per_level: 10, adapt: 10 }
     }
 }
 
@@ -42,17 +39,30 @@ impl Named for AnnealedMcmc {
 impl Sampler for AnnealedMcmc {
     fn check(&self) -> Result<()> {
         above_zero("steps_per_level", self.steps_per_level as f64)?;
-        self.kernel.get().check()
+        self.kernel.check_by_score()
     }
 
-    fn begin(&mut self, _times: &[f64]) {
-        self.kernel.get_mut().begin();
-        self.report = Report::default();
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        let chains = Annealed::new(self.kernel.get(), self.adapt, self.steps_per_level);
+        Box::new(AnnealedRun { chains, report: Report::default() })
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x = self.report.steps(m, self.kernel.get_mut(), (x, t), (self.adapt, self.steps_per_level), z)?;
-        if lands(s) { m.x0(&x, t) } else { carried(&ends(m.process(), t, s)?, &x) }
+    fn reports(&self) -> bool {
+        true
+    }
+}
+
+struct AnnealedRun<'a> {
+    chains: Annealed<'a>,
+    report: Report,
+}
+
+impl Run for AnnealedRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let levels = NoiseLevels::new(m, [step.t, step.s]);
+        let (at, visit) = self.chains.rung(&levels, 0, x, z)?;
+        self.report.levels.push(AtLevel::new(m.process(), step.t, visit));
+        if step.is_final() { m.x0(&at.x, step.t) } else { levels.carry(0, &at.x) }
     }
 
     fn report(&self) -> Option<&Report> {

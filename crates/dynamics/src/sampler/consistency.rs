@@ -4,8 +4,8 @@
 //! It wants a consistency function: the mean of x0, which a denoiser gives, shrinks the data at every step. The laws of
 //! samplers are tested with the exact consistency function, and it has no order: with that, any steps are as good.
 
-use super::transfer::{Ends, ends, lands, of, sum};
-use super::{Sampler, not_negative};
+use super::parts::transfer::{Interval, of, sum};
+use super::{Needs, Run, Sampler, Step, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -37,19 +37,25 @@ impl Sampler for Consistency {
         not_negative("s_noise", self.s_noise)
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
-        if lands(s) {
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { consistency: true, ..Needs::default() }
+    }
+}
+
+impl Run for &Consistency {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let x0 = m.x0(x, step.t)?;
+        if step.is_final() {
             return Ok(x0);
         }
         let low = m.process().marginal(m.process().span().0);
-        let left = |e: &Ends| (e.s.sigma.powi(2) - (e.s.alpha * low.sigma / low.alpha).powi(2)).max(0.).sqrt();
-        let ends = ends(m.process(), t, s)?;
+        let left = |e: &Interval| (e.s.sigma.powi(2) - (e.s.alpha * low.sigma / low.alpha).powi(2)).max(0.).sqrt();
+        let ends = step.intervals(m.process())?;
         let noise = z.normal_like(x)?;
         sum(&[(of(&ends, |e| e.s.alpha), &x0), (of(&ends, |e| self.s_noise * left(e)), &noise)])
-    }
-
-    fn wants_consistency(&self) -> bool {
-        true
     }
 }

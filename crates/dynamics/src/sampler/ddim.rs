@@ -1,8 +1,8 @@
 //! DDIM: x_s = alpha_s x0 + sqrt(sigma_s^2 - v) eps + sqrt(v) z with v = eta^2 times the variance of q(x_s | x_t, x0).
 //! [SongDDIM, eq. 12 and 16]
 
-use super::transfer::{Ends, ends, lands, of, sum};
-use super::{Sampler, not_negative};
+use super::parts::transfer::{Interval, of, sum};
+use super::{Run, Sampler, Step, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -39,16 +39,26 @@ impl Sampler for Ddim {
         Ok(())
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let (x0, unclipped) = m.x0_unclipped(x, t)?;
-        if lands(s) {
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
+    }
+
+    fn order(&self) -> Option<u32> {
+        (self.eta == 0.).then_some(1)
+    }
+}
+
+impl Run for &Ddim {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let (x0, unclipped) = m.x0_unclipped(x, step.t)?;
+        if step.is_final() {
             return Ok(x0);
         }
-        let ends = ends(m.process(), t, s)?;
-        let v = |e: &Ends| self.eta.powi(2) * e.posterior();
-        let of_eps = |e: &Ends| (e.s.sigma.powi(2) - v(e)).max(0.).sqrt();
+        let ends = step.intervals(m.process())?;
+        let v = |e: &Interval| self.eta.powi(2) * e.posterior();
+        let of_eps = |e: &Interval| (e.s.sigma.powi(2) - v(e)).max(0.).sqrt();
         let of_x = of(&ends, |e| of_eps(e) / e.t.sigma);
-        let in_eps = |e: &Ends| -of_eps(e) * e.t.alpha / e.t.sigma; // the factor of x0 in eps
+        let in_eps = |e: &Interval| -of_eps(e) * e.t.alpha / e.t.sigma; // the factor of x0 in eps
         let mean = if self.use_clipped_model_output {
             sum(&[(of_x, x), (of(&ends, |e| e.s.alpha + in_eps(e)), &x0)])?
         } else {
@@ -58,9 +68,5 @@ impl Sampler for Ddim {
             return Ok(mean);
         }
         mean + sum(&[(of(&ends, |e| v(e).sqrt()), &z.normal_like(x)?)])
-    }
-
-    fn order(&self) -> Option<u32> {
-        (self.eta == 0.).then_some(1)
     }
 }

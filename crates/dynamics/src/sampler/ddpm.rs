@@ -4,8 +4,8 @@
 //!
 //! For a variance exploding process it is the "ancestral Euler" of k-diffusion.
 
-use super::Sampler;
-use super::transfer::{Ends, ends, lands, of, sum};
+use super::parts::transfer::{Interval, of, sum};
+use super::{Run, Sampler, Step};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -40,28 +40,33 @@ impl Named for Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        self.given(m.process(), x, &m.x0(x, t)?, t, s, z)
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
+    }
+}
+
+impl Run for &Ddpm {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        self.step_by(m.process(), x, &m.x0(x, step.t)?, step, z)
     }
 }
 
 impl Ddpm {
     /// The step for the estimate `x0`.
-    pub(crate) fn given(
+    pub(crate) fn step_by(
         &self,
         process: &dyn Process,
         x: &Tensor,
         x0: &Tensor,
-        t: &[f64],
-        s: &[f64],
+        step: Step,
         z: &mut Noise,
     ) -> Result<Tensor> {
-        let noisy_end = self.noisy_end && self.variance == Variance::FixedLarge && t.iter().all(|&t| t > 1.);
-        if lands(s) && !noisy_end {
+        let noisy_end = self.noisy_end && self.variance == Variance::FixedLarge && step.t.iter().all(|&t| t > 1.);
+        if step.is_final() && !noisy_end {
             return Ok(x0.clone());
         }
-        let ends = ends(process, t, s)?;
-        let deviation = |e: &Ends| match self.variance {
+        let ends = step.intervals(process)?;
+        let deviation = |e: &Interval| match self.variance {
             _ if e.s.sigma == 0. && !noisy_end => 0.,
             Variance::FixedSmall => e.posterior().sqrt(),
             Variance::FixedLarge => e.variance().sqrt(),
@@ -75,7 +80,7 @@ impl Ddpm {
 
     /// The other way, from `s` up to a noisier `t`: q(x_t | x_s) = N(r x_s, sigma_t^2 - r^2 sigma_s^2).
     pub(crate) fn back(&self, process: &dyn Process, x: &Tensor, s: f64, t: f64, z: &mut Noise) -> Result<Tensor> {
-        let ends = ends(process, &[t], &[s])?;
-        sum(&[(of(&ends, Ends::ratio), x), (of(&ends, |e| e.variance().sqrt()), &z.normal_like(x)?)])
+        let ends = Step { t: &[t], s: &[s] }.intervals(process)?;
+        sum(&[(of(&ends, Interval::ratio), x), (of(&ends, |e| e.variance().sqrt()), &z.normal_like(x)?)])
     }
 }

@@ -1,10 +1,7 @@
 //! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. \[Lu22, Alg. 2\]
 
-use super::Sampler;
-use super::multistep::{Dpmpp, Extrapolate, History, Second};
-use crate::Denoiser;
-use candle_core::{Result, Tensor};
-use langevin_ops::noise::Noise;
+use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
+use super::{Run, Sampler};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +17,6 @@ pub struct Dpmpp2m {
     pub lower_order_final: bool,
     /// Whether the last step is Euler's in any run; one to clean data always is.
     pub euler_at_final: bool,
-    #[serde(skip)]
-    history: History,
 }
 
 impl Default for Dpmpp2m {
@@ -31,7 +26,6 @@ impl Default for Dpmpp2m {
             extrapolate: Extrapolate::default(),
             lower_order_final: true,
             euler_at_final: false,
-            history: History::default(),
         }
     }
 }
@@ -42,12 +36,8 @@ impl Named for Dpmpp2m {
 }
 
 impl Sampler for Dpmpp2m {
-    fn begin(&mut self, times: &[f64]) {
-        self.history.begin(times);
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let Self { second, extrapolate, lower_order_final, euler_at_final, .. } = *self;
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        let Self { second, extrapolate, lower_order_final, euler_at_final } = *self;
         let rule = Dpmpp {
             order: 2,
             eta: 0.,
@@ -57,7 +47,7 @@ impl Sampler for Dpmpp2m {
             euler_at_final,
             sign_of_diffusers: false,
         };
-        rule.step(&mut self.history, m, x, t, s, z)
+        Box::new(Multistep { rule, history: History::new(times) })
     }
 
     fn order(&self) -> Option<u32> {

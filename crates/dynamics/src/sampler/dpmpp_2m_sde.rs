@@ -1,10 +1,8 @@
 //! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. \[Lu22, eq. 18\]
 
-use super::multistep::{Dpmpp, Extrapolate, History, Second};
-use super::{Sampler, not_negative};
-use crate::Denoiser;
-use candle_core::{Result, Tensor};
-use langevin_ops::noise::Noise;
+use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
+use super::{Run, Sampler, not_negative};
+use candle_core::Result;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -20,19 +18,11 @@ pub struct Dpmpp2mSde {
     pub lower_order_final: bool,
     /// Whether the last step is Euler's in any run; one to clean data always is.
     pub euler_at_final: bool,
-    #[serde(skip)]
-    history: History,
 }
 
 impl Default for Dpmpp2mSde {
     fn default() -> Self {
-        Self {
-            second: Second::default(),
-            eta: 1.,
-            lower_order_final: true,
-            euler_at_final: false,
-            history: History::default(),
-        }
+        Self { second: Second::default(), eta: 1., lower_order_final: true, euler_at_final: false }
     }
 }
 
@@ -46,12 +36,8 @@ impl Sampler for Dpmpp2mSde {
         not_negative("eta", self.eta)
     }
 
-    fn begin(&mut self, times: &[f64]) {
-        self.history.begin(times);
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let Self { second, eta, lower_order_final, euler_at_final, .. } = *self;
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        let Self { second, eta, lower_order_final, euler_at_final } = *self;
         let rule = Dpmpp {
             order: 2,
             eta,
@@ -61,7 +47,7 @@ impl Sampler for Dpmpp2mSde {
             euler_at_final,
             sign_of_diffusers: false,
         };
-        rule.step(&mut self.history, m, x, t, s, z)
+        Box::new(Multistep { rule, history: History::new(times) })
     }
 
     fn order(&self) -> Option<u32> {

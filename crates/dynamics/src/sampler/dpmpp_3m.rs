@@ -2,11 +2,9 @@
 //!
 //! D2 is taken as the authors' code has it, half of what Taylor's formula asks: the order that shows is 2.
 
-use super::multistep::{Dpmpp, Extrapolate, History, Second};
-use super::{Sampler, not_negative};
-use crate::Denoiser;
-use candle_core::{Result, Tensor, bail};
-use langevin_ops::noise::Noise;
+use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
+use super::{Run, Sampler, not_negative};
+use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +25,6 @@ pub struct Dpmpp3m {
     /// With eta > 0, whether the last term has the sign that diffusers gives it, which costs accuracy: for its own
     /// trajectories.
     pub sign_of_diffusers: bool,
-    #[serde(skip)]
-    history: History,
 }
 
 impl Default for Dpmpp3m {
@@ -40,7 +36,6 @@ impl Default for Dpmpp3m {
             lower_order_final: true,
             euler_at_final: false,
             sign_of_diffusers: false,
-            history: History::default(),
         }
     }
 }
@@ -58,14 +53,10 @@ impl Sampler for Dpmpp3m {
         not_negative("eta", self.eta)
     }
 
-    fn begin(&mut self, times: &[f64]) {
-        self.history.begin(times);
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let Self { second, eta, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers, .. } = *self;
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        let Self { second, eta, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers } = *self;
         let rule = Dpmpp { order: 3, eta, second, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers };
-        rule.step(&mut self.history, m, x, t, s, z)
+        Box::new(Multistep { rule, history: History::new(times) })
     }
 
     fn order(&self) -> Option<u32> {

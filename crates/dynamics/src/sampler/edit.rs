@@ -11,7 +11,7 @@ use langevin_ops::shape::{combine, norm_per_sample, sum_per_sample, to_host};
 ///
 /// `x` `[B, ...]` is clean data and enters as alpha x. `times` is the falling grid that would sample it. Errors if the
 /// sampler is not one for the ODE.
-pub fn encode(m: &dyn Denoiser, sampler: &mut AnySampler, times: &[f64], x: &Tensor) -> Result<Tensor> {
+pub fn encode(m: &dyn Denoiser, sampler: &AnySampler, times: &[f64], x: &Tensor) -> Result<Tensor> {
     if sampler.get().order().is_none() {
         bail!("`{}` draws noise and has no way back; encode with euler, heun or rk45", sampler.name());
     }
@@ -20,7 +20,7 @@ pub fn encode(m: &dyn Denoiser, sampler: &mut AnySampler, times: &[f64], x: &Ten
         bail!("encoding needs a time above 0 in the grid {times:?}");
     };
     let x = x.affine(m.process().marginal(first).alpha, 0.)?;
-    run(m, sampler.get_mut(), &rising, &x, &mut Noise::seeds(&[]), |_| Ok(()))
+    run(m, sampler.get(), &rising, &x, &mut Noise::seeds(&[]), |_| Ok(()))
 }
 
 /// x_t = alpha x0 + sigma eps, where a run from an image begins: `x0` and `eps` `[B, ...]`.

@@ -4,8 +4,8 @@
 //! x_t' = r x + S_noise sqrt(sigma_t'^2 - r^2 sigma_t^2) z, r = alpha_t'/alpha_t.
 
 use super::heun::{STEEP, correct};
-use super::transfer::{Ends, ends, lands, of, sum, towards};
-use super::{Sampler, not_negative};
+use super::parts::transfer::{Interval, euler_step, of, sum};
+use super::{Run, Sampler, Step, not_negative};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -24,13 +24,16 @@ pub struct EdmStochastic {
     pub s_max: f64,
     /// Standard deviation of the added noise; slightly above 1 makes up for detail that a network removes.
     pub s_noise: f64,
-    #[serde(skip)]
+}
+
+struct EdmRun<'a> {
+    options: &'a EdmStochastic,
     steps: usize,
 }
 
 impl Default for EdmStochastic {
     fn default() -> Self {
-        Self { s_churn: 40., s_min: 0.05, s_max: 50., s_noise: 1., steps: 0 }
+        Self { s_churn: 40., s_min: 0.05, s_max: 50., s_noise: 1. }
     }
 }
 
@@ -47,20 +50,8 @@ impl Sampler for EdmStochastic {
         not_negative("s_noise", self.s_noise)
     }
 
-    fn begin(&mut self, times: &[f64]) {
-        self.steps = times.len().saturating_sub(1);
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let raised: Vec<f64> = t.iter().map(|&t| self.raised(m.process(), t)).collect();
-        let x = if raised == t { x.clone() } else { self.churn(m.process(), x, t, &raised, z)? };
-        let ends = ends(m.process(), &raised, s)?;
-        let x0 = m.x0(&x, &raised)?;
-        let euler = towards(&ends, &x, &x0)?;
-        if lands(s) {
-            return Ok(euler);
-        }
-        correct(m, &ends, &x, &x0, &euler, (&raised, s), STEEP)
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(EdmRun { options: self, steps: times.len().saturating_sub(1) })
     }
 
     fn order(&self) -> Option<u32> {
@@ -68,11 +59,26 @@ impl Sampler for EdmStochastic {
     }
 }
 
+impl Run for EdmRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, Step { t, s }: Step, z: &mut Noise) -> Result<Tensor> {
+        let raised: Vec<f64> = t.iter().map(|&t| self.options.raised(m.process(), t, self.steps)).collect();
+        let x = if raised == t { x.clone() } else { self.options.churn(m.process(), x, t, &raised, z)? };
+        let step = Step { t: &raised, s };
+        let ends = step.intervals(m.process())?;
+        let x0 = m.x0(&x, &raised)?;
+        let euler = euler_step(&ends, &x, &x0)?;
+        if step.is_final() {
+            return Ok(euler);
+        }
+        correct(m, &ends, &x, &x0, &euler, step, STEEP)
+    }
+}
+
 impl EdmStochastic {
-    /// The time whose sigma/alpha is 1 + gamma times that of `t`, within the span.
-    fn raised(&self, process: &dyn Process, t: f64) -> f64 {
+    /// The time whose sigma/alpha is 1 + gamma times that of `t`, within the span, in a run of so many steps.
+    fn raised(&self, process: &dyn Process, t: f64, steps: usize) -> f64 {
         let sigma = (-0.5 * process.log_snr(t)).exp();
-        let gamma = (self.s_churn / self.steps.max(1) as f64).min(2f64.sqrt() - 1.);
+        let gamma = (self.s_churn / steps.max(1) as f64).min(2f64.sqrt() - 1.);
         if gamma <= 0. || !(self.s_min..=self.s_max).contains(&sigma) {
             return t;
         }
@@ -80,8 +86,8 @@ impl EdmStochastic {
     }
 
     fn churn(&self, process: &dyn Process, x: &Tensor, t: &[f64], raised: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let up = ends(process, raised, t)?; // from t up to raised: s is the less noisy end
+        let up = Step { t: raised, s: t }.intervals(process)?; // from t up to raised: s is the less noisy end
         let noise = z.normal_like(x)?;
-        sum(&[(of(&up, Ends::ratio), x), (of(&up, |e| self.s_noise * e.variance().sqrt()), &noise)])
+        sum(&[(of(&up, Interval::ratio), x), (of(&up, |e| self.s_noise * e.variance().sqrt()), &noise)])
     }
 }

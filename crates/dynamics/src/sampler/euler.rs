@@ -3,8 +3,8 @@
 //! There dx/dsigma = eps \[Karras22, Alg. 1 without its correction\], so a step is exact for a constant x0; it is DDIM
 //! with eta = 0 [SongDDIM, eq. 13]. Written in x and x0 it starts from alpha = 0 as from anywhere else.
 
-use super::Sampler;
-use super::transfer::{ends, towards};
+use super::parts::transfer::euler_step;
+use super::{Run, Sampler, Step};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -22,11 +22,17 @@ impl Named for Euler {
 }
 
 impl Sampler for Euler {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
-        towards(&ends(m.process(), t, s)?, x, &m.x0(x, t)?)
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
     }
 
     fn order(&self) -> Option<u32> {
         Some(1)
+    }
+}
+
+impl Run for &Euler {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
+        euler_step(&step.intervals(m.process())?, x, &m.x0(x, step.t)?)
     }
 }

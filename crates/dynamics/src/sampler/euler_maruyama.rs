@@ -2,12 +2,13 @@
 //!
 //! f = alpha'/alpha is infinite at alpha = 0; the step from there is the exact one, alpha_s x0 + sigma_s z.
 
-use super::Sampler;
-use super::transfer::{Ends, ends, lands, of, sum};
+use super::parts::transfer::{Interval, of, sum};
+use super::{Run, Sampler, Step};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
+use langevin_ops::shape::PerSample;
 use serde::{Deserialize, Serialize};
 
 /// One evaluation a step.
@@ -21,21 +22,26 @@ impl Named for EulerMaruyama {
 }
 
 impl Sampler for EulerMaruyama {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
-        if lands(s) {
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
+    }
+}
+
+impl Run for &EulerMaruyama {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let x0 = m.x0(x, step.t)?;
+        if step.is_final() {
             return Ok(x0);
         }
-        let ends = ends(m.process(), t, s)?;
-        let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
-        let weights: Vec<_> = ends.iter().enumerate().map(|(i, e)| weights(e, at(t, i) - at(s, i))).collect();
+        let ends = step.intervals(m.process())?;
+        let weights: Vec<_> = ends.iter().enumerate().map(|(i, e)| weights(e, step.t.at(i) - step.s.at(i))).collect();
         let column = |i: usize| of(&weights, |w| w[i]);
         sum(&[(column(0), x), (column(1), &x0), (column(2), &z.normal_like(x)?)])
     }
 }
 
 /// The numbers of x, x0 and z in a step of length `dt` towards the data; score = (alpha x0 - x) / sigma^2.
-fn weights(e: &Ends, dt: f64) -> [f64; 3] {
+fn weights(e: &Interval, dt: f64) -> [f64; 3] {
     let Marginal { alpha, sigma, .. } = e.t;
     if e.s.sigma == 0. {
         return [0., 1., 0.];

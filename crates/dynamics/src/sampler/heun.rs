@@ -5,12 +5,13 @@
 //! A step with an end above sigma/alpha = 1000 (`angle_above`) is therefore taken in the angle theta = atan(sigma/alpha), where
 //! y = x / sqrt(alpha^2 + sigma^2) has the finite slope cos(theta) eps - sin(theta) x0 everywhere.
 
-use super::transfer::{Ends, ends, lands, of, sum, towards};
-use super::{Sampler, above_zero};
+use super::parts::transfer::{Interval, euler_step, of, sum};
+use super::{Run, Sampler, Step, above_zero};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
+use langevin_ops::shape::PerSample;
 use serde::{Deserialize, Serialize};
 
 /// sigma/alpha from which a step is taken in the angle.
@@ -40,14 +41,8 @@ impl Sampler for Heun {
         above_zero("angle_above", self.angle_above)
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
-        let ends = ends(m.process(), t, s)?;
-        let x0 = m.x0(x, t)?;
-        let euler = towards(&ends, x, &x0)?;
-        if lands(s) {
-            return Ok(euler);
-        }
-        correct(m, &ends, x, &x0, &euler, (t, s), self.angle_above)
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
     }
 
     fn order(&self) -> Option<u32> {
@@ -55,27 +50,39 @@ impl Sampler for Heun {
     }
 }
 
+impl Run for &Heun {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
+        let ends = step.intervals(m.process())?;
+        let x0 = m.x0(x, step.t)?;
+        let euler = euler_step(&ends, x, &x0)?;
+        if step.is_final() {
+            return Ok(euler);
+        }
+        correct(m, &ends, x, &x0, &euler, step, self.angle_above)
+    }
+}
+
 /// The second half of the step: the trapezoid over the slope at x and that at `guess`, Euler's result at `s`.
 pub(super) fn correct(
     m: &dyn Denoiser,
-    ends: &[Ends],
+    ends: &[Interval],
     x: &Tensor,
     x0: &Tensor,
     guess: &Tensor,
-    (t, s): (&[f64], &[f64]),
+    step: Step,
     steep: f64,
 ) -> Result<Tensor> {
-    // samples that land on clean data keep Euler's step: the model is asked elsewhere for them, and not heard
-    let at = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
-    let asked: Vec<f64> = (0..ends.len()).map(|i| if at(s, i) > 0. { at(s, i) } else { at(t, i) }).collect();
-    let next = m.x0(guess, &asked)?;
+    // samples that end at clean data keep Euler's step: for them we evaluate at t and discard the result
+    let Step { t, s } = step;
+    let times: Vec<f64> = (0..ends.len()).map(|i| if s.at(i) > 0. { s.at(i) } else { t.at(i) }).collect();
+    let next = m.x0(guess, &times)?;
     let weights = of(ends, |e| weights(e, steep));
     let column = |i: usize| of(&weights, |w| w[i]);
     sum(&[(column(0), x), (column(1), x0), (column(2), guess), (column(3), &next)])
 }
 
 /// The numbers of x, x0 at t, Euler's guess, and x0 there.
-fn weights(e: &Ends, steep: f64) -> [f64; 4] {
+fn weights(e: &Interval, steep: f64) -> [f64; 4] {
     if e.s.sigma == 0. {
         return [0., 0., 1., 0.];
     }

@@ -1,7 +1,7 @@
 //! From noise to data, one step at a time.
 //!
-//! A sampler is one short file that reads like the paper's box. The loop, progress and trajectories are here, once;
-//! guidance and clipping wrap the denoiser, so no sampler knows of them.
+//! A sampler is one short file that reads like the paper's box: options, which [`start`](Sampler::start) a [`Run`]. The loop,
+//! progress and trajectories are here, once; guidance and clipping wrap the denoiser, so no sampler knows of them.
 
 mod annealed_langevin;
 mod annealed_mcmc;
@@ -16,16 +16,13 @@ mod edm_stochastic;
 mod euler;
 mod euler_maruyama;
 mod heun;
-mod multistep;
+mod parts;
 mod pc;
 mod pndm;
-mod replicas;
-mod report;
 mod reverse_diffusion;
 mod rk45;
 mod smc;
 mod tempering;
-mod transfer;
 mod unipc;
 
 pub use annealed_langevin::AnnealedLangevin;
@@ -40,16 +37,15 @@ pub use edm_stochastic::EdmStochastic;
 pub use euler::Euler;
 pub use euler_maruyama::EulerMaruyama;
 pub use heun::Heun;
-pub use multistep::{Extrapolate, Second};
+pub use parts::multistep::{Extrapolate, Second};
+pub use parts::report::{AtLevel, Report};
+pub(crate) use parts::transfer::{Interval, PURE, carried};
 pub use pc::{Norms, Pc};
 pub use pndm::{Mixed, Pndm};
-pub use replicas::Replicas;
-pub use report::{AtLevel, Report};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
 pub use smc::Smc;
 pub use tempering::Tempering;
-pub(crate) use transfer::{Ends, PURE, lands};
 pub use unipc::{Bh, UniPc};
 
 use crate::{Denoiser, Process};
@@ -57,19 +53,50 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry;
 
-/// A rule that moves x from time `t` to a less noisy `s`. It owns what it remembers between steps.
+/// One step of a run, from the times `t` to the less noisy `s`; each is one for all samples, or one a sample.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Where x is.
+    pub t: &'a [f64],
+    /// Where it goes; 0 is clean data.
+    pub s: &'a [f64],
+}
+
+impl Step<'_> {
+    /// Whether every sample ends at clean data.
+    pub fn is_final(&self) -> bool {
+        self.s.iter().all(|&s| s <= 0.)
+    }
+}
+
+/// What a sampler needs of the model and of where a run begins, beyond a score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The model must have an energy.
+    pub energy: bool,
+    /// The model must be a consistency function, which leads to the end of the trajectory of the ODE, in place of a denoiser.
+    pub consistency: bool,
+    /// The run must begin at draws of the prior, N(0, sigma^2 / [`Denoiser::prior_precision`]), and not at a noised image: it
+    /// weighs what it is given as such draws, or begins others beside them, and cannot see whether they are.
+    pub prior: bool,
+    /// The samples of a run are one population: a sample then depends on the others.
+    pub population: bool,
+}
+
+/// A rule that moves x from noise to data: its options. What it remembers between steps is in a [`Run`].
 pub trait Sampler: Send + Sync + std::fmt::Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()> {
         Ok(())
     }
 
-    /// A run through `times` begins: what is remembered of the last one is forgotten.
-    fn begin(&mut self, _times: &[f64]) {}
+    /// A run through `times`, which has not begun.
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_>;
 
-    /// x at `s` from `x` at `t`; times are one for all samples or one a sample. At `s = 0` it returns clean data, and the
-    /// model is never asked at t = 0.
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor>;
+    /// What it asks of the model and of the start of a run.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
 
     /// Its order of convergence to the probability-flow ODE, which it then solves in both directions; none if it draws
     /// noise.
@@ -77,35 +104,23 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// Whether the model must be a consistency function, which leads to the end of the trajectory of the ODE, in place of
-    /// a denoiser.
-    fn wants_consistency(&self) -> bool {
-        false
-    }
-
-    /// Whether the model must have an energy.
-    fn wants_energy(&self) -> bool {
-        false
-    }
-
-    /// Whether the samples of a run are one population: a sample then depends on the others.
-    fn population(&self) -> bool {
-        false
-    }
-
-    /// Whether a run must begin at draws of the prior, N(0, sigma^2 / [`Denoiser::prior_precision`]), and not at a noised
-    /// image: it weighs what it is given as such draws, or begins others beside them, and cannot see
-    /// whether they are.
-    fn wants_prior(&self) -> bool {
+    /// Whether its runs report what MCMC did.
+    fn reports(&self) -> bool {
         false
     }
 
     /// Whether it moves x by MCMC at the levels of a run, with a test of acceptance or without.
     fn mcmc(&self) -> bool {
-        self.report().is_some()
+        self.reports()
     }
+}
 
-    /// What MCMC did in the last run, for a sampler that has any.
+/// A run of a sampler: what it remembers between its steps.
+pub trait Run {
+    /// x at `step.s` from `x` `[B, ...]` at `step.t`. At s = 0 it returns clean data, and the model is never evaluated at t = 0.
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor>;
+
+    /// What MCMC did so far, for a sampler that [`Sampler::reports`].
     fn report(&self) -> Option<&Report> {
         None
     }
@@ -147,39 +162,65 @@ pub struct At<'a> {
     pub x: &'a Tensor,
 }
 
+/// What a run drew.
+pub struct Drawn {
+    /// The samples, `[B, ...]`.
+    pub x: Tensor,
+    /// What MCMC did, for a sampler that has any.
+    pub report: Option<Report>,
+}
+
 /// Runs `sampler` from `x` at `times[0]` through all `times`, telling `watch` after each step. `x` is any noisy data, but
-/// draws of the prior where [`Sampler::wants_prior`].
+/// draws of the prior where [`Needs::prior`].
 pub fn run(
     m: &dyn Denoiser,
-    sampler: &mut dyn Sampler,
+    sampler: &dyn Sampler,
     times: &[f64],
     x: &Tensor,
     z: &mut Noise,
     watch: impl FnMut(At) -> Result<()>,
 ) -> Result<Tensor> {
     let steps: Vec<(f64, f64)> = times.windows(2).map(|pair| (pair[0], pair[1])).collect();
-    follow(m, sampler, &steps, x, z, watch)
+    Ok(follow(m, sampler, &steps, x, z, watch)?.x)
 }
 
 /// The same through steps (t, s), each from t to s. Where s is not the next t, what is at s is taken to be at the next
 /// t: some schedulers of diffusers do so.
 pub fn follow(
     m: &dyn Denoiser,
-    sampler: &mut dyn Sampler,
+    sampler: &dyn Sampler,
+    steps: &[(f64, f64)],
+    x: &Tensor,
+    z: &mut Noise,
+    watch: impl FnMut(At) -> Result<()>,
+) -> Result<Drawn> {
+    sampler.check()?;
+    let mut run = sampler.start(&times(steps));
+    let x = drive(m, run.as_mut(), steps, x, z, watch)?;
+    Ok(Drawn { x, report: run.report().cloned() })
+}
+
+/// The times of steps (t, s): where each begins, and where the last ends.
+pub fn times(steps: &[(f64, f64)]) -> Vec<f64> {
+    steps.iter().map(|step| step.0).chain(steps.last().map(|step| step.1)).collect()
+}
+
+/// Takes a run that has not begun from `x` through `steps`, telling `watch` after each.
+pub fn drive(
+    m: &dyn Denoiser,
+    run: &mut dyn Run,
     steps: &[(f64, f64)],
     x: &Tensor,
     z: &mut Noise,
     mut watch: impl FnMut(At) -> Result<()>,
 ) -> Result<Tensor> {
-    let times: Vec<f64> = steps.iter().map(|step| step.0).chain(steps.last().map(|step| step.1)).collect();
     if steps.iter().any(|(t, s)| !t.is_finite() || !s.is_finite()) {
+        let times = times(steps);
         bail!("the grid of times {times:?} is not finite; look at the span of the process {:?}", m.process());
     }
-    sampler.check()?;
-    sampler.begin(&times);
     let mut x = x.detach();
     for (i, &(t, s)) in steps.iter().enumerate() {
-        x = sampler.step(m, &x, &[t], &[s], z)?.detach();
+        x = run.step(m, &x, Step { t: &[t], s: &[s] }, z)?.detach();
         watch(At { step: i + 1, steps: steps.len(), t: s, x: &x })?;
     }
     Ok(x)

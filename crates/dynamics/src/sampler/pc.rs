@@ -7,16 +7,17 @@
 //! a reverse process that is not quite that of the densities still arrives, as for products of models. \[Du23, Alg. 1\]
 //! With `replicas` chains leave modes that the kernel does not lead out of.
 
-use super::replicas::{Correction, Replicas};
-use super::report::Report;
-use super::transfer::{Ends, ends, lands};
-use super::{AnySampler, ReverseDiffusion, Sampler, above_zero};
+use super::parts::replicas::Replicas;
+use super::parts::report::{AtLevel, Report};
+use super::parts::transfer::Interval;
+use super::{AnySampler, Needs, ReverseDiffusion, Run, Sampler, Step, above_zero};
 use crate::Denoiser;
+use crate::ladder::{Annealed, NoiseLevels};
 use crate::mcmc::{AnyKernel, langevin};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
-use langevin_ops::shape::norm_per_sample;
+use langevin_ops::shape::{PerSample, norm_per_sample};
 use serde::{Deserialize, Serialize};
 
 /// The norms that make the step size of the corrector.
@@ -56,19 +57,13 @@ pub struct Pc {
     pub snr: f64,
     /// The norms that make the step size.
     pub norms: Norms,
-    /// What the kernel did in the last run.
-    #[serde(skip)]
-    pub report: Report,
-    /// The runs behind, in a run with `replicas`.
-    #[serde(skip)]
-    pub behind: Replicas,
 }
 
 impl Default for Pc {
     fn default() -> Self {
         let predictor = Box::new(ReverseDiffusion::default().into());
-        let (norms, report, behind) = (Norms::default(), Report::default(), Replicas::default());
-        Self { predictor, corrector_steps: 1, corrector: None, adapt: 4, replicas: 1, snr: 0.16, norms, report, behind }
+        let norms = Norms::default();
+        Self { predictor, corrector_steps: 1, corrector: None, adapt: 4, replicas: 1, snr: 0.16, norms }
     }
 }
 
@@ -79,21 +74,13 @@ impl Named for Pc {
 }
 
 impl Sampler for Pc {
-    fn begin(&mut self, times: &[f64]) {
-        self.predictor.get_mut().begin(times);
-        if let Some(kernel) = &mut self.corrector {
-            kernel.get_mut().begin();
-        }
-        (self.report, self.behind) = (Report::default(), Replicas::begin(times));
-    }
-
     fn check(&self) -> Result<()> {
         above_zero("snr", self.snr)?;
         if let Some(kernel) = &self.corrector {
-            kernel.get().check()?;
+            kernel.check_by_score()?;
         }
         above_zero("replicas", self.replicas as f64)?;
-        if self.replicas > 1 && self.corrector.as_ref().is_none_or(|kernel| !kernel.get().corrected()) {
+        if self.replicas > 1 && self.corrector.as_ref().is_none_or(|kernel| !kernel.get().exact()) {
             bail!(
                 "replicas is {}: swaps are accepted by a test, and so must be the steps between them; give corrector=mala or hmc",
                 self.replicas
@@ -106,8 +93,8 @@ impl Sampler for Pc {
             );
         }
         let why = match self.predictor.get() {
-            of if of.wants_consistency() => "asks for a consistency function, which has no score to correct by",
-            of if of.population() => "goes on from particles of its own, whatever the corrector makes of x",
+            of if of.needs().consistency => "asks for a consistency function, which has no score to correct by",
+            of if of.needs().population => "goes on from particles of its own, whatever the corrector makes of x",
             of if of.mcmc() => "takes steps of MCMC at every level itself",
             of => return of.check(),
         };
@@ -115,64 +102,91 @@ impl Sampler for Pc {
         bail!("predictor {name} {why}; use sampler.name={name} alone, or another predictor such as reverse-diffusion")
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x = match &mut self.corrector {
-            Some(kernel) if self.replicas > 1 => {
-                let mut by = Correction { kernel, steps: (self.adapt, self.corrector_steps), runs: self.replicas };
-                let x = self.behind.corrected(m, x, (t, s), &mut by, &mut self.report, z)?;
-                if !lands(s) {
-                    self.behind.follow(m, self.predictor.get_mut(), z)?;
-                }
-                x
-            }
-            Some(kernel) => self.report.steps(m, kernel.get_mut(), (x, t), (self.adapt, self.corrector_steps), z)?,
-            None => self.corrected(m, x, &ends(m.process(), t, s)?, t, z)?,
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        let predictor = self.predictor.get().start(times);
+        let corrector = match self.corrector.as_ref().map(AnyKernel::get) {
+            None => Corrector::Paper,
+            Some(kernel) if self.replicas > 1 => Corrector::Replicas(Box::new(Replicas::new(self, kernel, times))),
+            Some(kernel) => Corrector::Kernel(Annealed::new(kernel, self.adapt, self.corrector_steps)),
         };
-        if lands(s) { m.x0(&x, t) } else { self.predictor.get_mut().step(m, &x, t, s, z) }
-    }
-
-    fn wants_consistency(&self) -> bool {
-        self.predictor.get().wants_consistency()
-    }
-
-    fn wants_energy(&self) -> bool {
-        self.predictor.get().wants_energy()
+        Box::new(PcRun { options: self, predictor, corrector, report: Report::default() })
     }
 
     /// With norms over the batch each step of the corrector depends on all of it.
-    fn population(&self) -> bool {
+    fn needs(&self) -> Needs {
         let over_batch = self.corrector.is_none() && self.corrector_steps > 0 && self.norms == Norms::Batch;
-        over_batch || self.predictor.get().population()
+        let of = self.predictor.get().needs();
+        Needs { population: over_batch || of.population, prior: self.replicas > 1 || of.prior, ..of }
     }
 
-    fn wants_prior(&self) -> bool {
-        self.replicas > 1 || self.predictor.get().wants_prior()
+    fn reports(&self) -> bool {
+        self.corrector.is_some()
     }
 
     fn mcmc(&self) -> bool {
         true
     }
+}
+
+/// What corrects x at a level.
+enum Corrector<'a> {
+    /// The Langevin steps of the paper.
+    Paper,
+    /// Steps of a kernel.
+    Kernel(Annealed<'a>),
+    /// The same with swaps between several runs.
+    Replicas(Box<Replicas<'a>>),
+}
+
+struct PcRun<'a> {
+    options: &'a Pc,
+    predictor: Box<dyn Run + 'a>,
+    corrector: Corrector<'a>,
+    report: Report,
+}
+
+impl Run for PcRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let x = match &mut self.corrector {
+            Corrector::Paper => self.options.corrected(m, x, step, z)?,
+            Corrector::Kernel(chains) => {
+                let (at, visit) = chains.rung(&NoiseLevels::new(m, [step.t]), 0, x, z)?;
+                self.report.levels.push(AtLevel::new(m.process(), step.t, visit));
+                at.x
+            }
+            Corrector::Replicas(behind) => {
+                let (x, visit) = behind.corrected(m, x, step, z)?;
+                self.report.levels.extend(visit.map(|visit| AtLevel::new(m.process(), step.t, visit)));
+                if !step.is_final() {
+                    behind.follow(m, z)?;
+                    self.predictor = behind.predictor(); // the chains that were swapped have no past
+                }
+                x
+            }
+        };
+        if step.is_final() { m.x0(&x, step.t) } else { self.predictor.step(m, &x, step, z) }
+    }
 
     fn report(&self) -> Option<&Report> {
-        self.corrector.as_ref().map(|_| &self.report)
+        self.options.corrector.as_ref().map(|_| &self.report)
     }
 }
 
 impl Pc {
     /// After the Langevin steps of the paper.
-    fn corrected(&self, m: &dyn Denoiser, x: &Tensor, ends: &[Ends], t: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let mut x = x.clone();
+    fn corrected(&self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let (ends, mut x) = (step.intervals(m.process())?, x.clone());
         for _ in 0..self.corrector_steps {
-            let score = m.score(&x, t)?;
+            let score = m.score(&x, step.t)?;
             let noise = z.normal_like(&x)?;
-            let eps = self.step_size(ends, &score, &noise)?;
+            let eps = self.step_size(&ends, &score, &noise)?;
             x = langevin(&x, &score, &eps, &noise)?;
         }
         Ok(x)
     }
 
-    fn step_size(&self, ends: &[Ends], score: &Tensor, noise: &Tensor) -> Result<Vec<f64>> {
-        let sigma = |i: usize| ends[if ends.len() == 1 { 0 } else { i }].t.sigma;
+    fn step_size(&self, ends: &[Interval], score: &Tensor, noise: &Tensor) -> Result<Vec<f64>> {
+        let sigma = |i: usize| ends.at(i).t.sigma;
         let ratios: Vec<f64> = match self.norms {
             Norms::Level => (0..ends.len()).map(sigma).collect(),
             Norms::Sample => {
@@ -206,10 +220,8 @@ mod tests {
             let read = serde_json::from_str::<AnySampler>(&format!(r#"{{"name": "pc", "predictor": "{name}"}}"#));
             let pc = Pc { predictor: Box::new(predictor), ..Pc::default() };
             let (own, of) = (&pc as &dyn Sampler, pc.predictor.get());
-            assert_eq!(own.wants_consistency(), of.wants_consistency(), "{name}");
-            assert_eq!((own.wants_energy(), own.population()), (of.wants_energy(), of.population()), "{name}");
-            assert_eq!(own.wants_prior(), of.wants_prior(), "{name}");
-            assert!(own.mcmc() && of.wants_prior() == (name == "smc"), "{name}");
+            assert_eq!(own.needs(), of.needs(), "{name}");
+            assert!(own.mcmc() && of.needs().prior == (name == "smc"), "{name}");
             assert_eq!(read.is_err(), names.contains(&name), "{name}: {read:?}");
             if let Err(why) = read {
                 let why = why.to_string();

@@ -3,13 +3,14 @@
 //!
 //! It needs times evenly spaced in t, and divides by alpha: a step from alpha = 0 is DDIM's, and is not remembered.
 
-use super::Sampler;
-use super::transfer::{Ends, ends, lands, of, sum, towards};
+use super::parts::transfer::{Interval, euler_step, of, sum};
+use super::{Run, Sampler, Step};
 use crate::denoiser::each;
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
+use langevin_ops::shape::PerSample;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -33,7 +34,10 @@ pub struct Pndm {
     pub skip_prk_steps: bool,
     /// What the formulas mix.
     pub mix: Mixed,
-    #[serde(skip)]
+}
+
+struct PndmRun<'a> {
+    options: &'a Pndm,
     past: VecDeque<Tensor>, // newest first
 }
 
@@ -44,39 +48,8 @@ impl Named for Pndm {
 }
 
 impl Sampler for Pndm {
-    fn begin(&mut self, _: &[f64]) {
-        self.past.clear();
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
-        let step = ends(m.process(), t, s)?;
-        if step.iter().any(|e| e.t.alpha < 1e-6 * e.t.sigma) {
-            return towards(&step, x, &m.x0(x, t)?);
-        }
-        let first = self.mix.told(m, x, t)?;
-        self.past.push_front(first.clone());
-        self.past.truncate(4);
-        let along = |told: &Tensor| self.mix.transfer(&step, x, told);
-        if lands(s) && self.past.len() < 4 {
-            return along(&first);
-        }
-        let e = &self.past;
-        match (e.len(), self.skip_prk_steps) {
-            (1, true) => along(&weighted(&[(0.5, &first), (0.5, &self.mix.told(m, &along(&first)?, s)?)])?),
-            (2, true) => along(&weighted(&[(1.5, &e[0]), (-0.5, &e[1])])?),
-            (3, true) => along(&weighted(&[(23. / 12., &e[0]), (-16. / 12., &e[1]), (5. / 12., &e[2])])?),
-            (4, _) => {
-                along(&weighted(&[(55. / 24., &e[0]), (-59. / 24., &e[1]), (37. / 24., &e[2]), (-9. / 24., &e[3])])?)
-            }
-            _ => {
-                let (upper, lower) = halves(m.process(), t, s);
-                let half = |at: &[f64], told: &Tensor| self.mix.transfer(&ends(m.process(), t, at)?, x, told);
-                let second = self.mix.told(m, &half(&upper, &first)?, &lower)?;
-                let third = self.mix.told(m, &half(&lower, &second)?, &lower)?;
-                let fourth = self.mix.told(m, &along(&third)?, s)?;
-                along(&weighted(&[(1. / 6., &first), (1. / 3., &second), (1. / 3., &third), (1. / 6., &fourth)])?)
-            }
-        }
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(PndmRun { options: self, past: VecDeque::new() })
     }
 
     fn order(&self) -> Option<u32> {
@@ -84,8 +57,43 @@ impl Sampler for Pndm {
     }
 }
 
+impl Run for PndmRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
+        let (ends, Pndm { mix, skip_prk_steps }, s) = (step.intervals(m.process())?, self.options, step.s);
+        if ends.iter().any(|e| e.t.alpha < 1e-6 * e.t.sigma) {
+            return euler_step(&ends, x, &m.x0(x, step.t)?);
+        }
+        let first = mix.of(m, x, step.t)?;
+        self.past.push_front(first.clone());
+        self.past.truncate(4);
+        let along = |mixed: &Tensor| mix.transfer(&ends, x, mixed);
+        if step.is_final() && self.past.len() < 4 {
+            return along(&first);
+        }
+        let e = &self.past;
+        match (e.len(), *skip_prk_steps) {
+            (1, true) => along(&weighted(&[(0.5, &first), (0.5, &mix.of(m, &along(&first)?, s)?)])?),
+            (2, true) => along(&weighted(&[(1.5, &e[0]), (-0.5, &e[1])])?),
+            (3, true) => along(&weighted(&[(23. / 12., &e[0]), (-16. / 12., &e[1]), (5. / 12., &e[2])])?),
+            (4, _) => {
+                along(&weighted(&[(55. / 24., &e[0]), (-59. / 24., &e[1]), (37. / 24., &e[2]), (-9. / 24., &e[3])])?)
+            }
+            _ => {
+                let (upper, lower) = halves(m.process(), step);
+                let half = |to: &[f64], mixed: &Tensor| {
+                    mix.transfer(&Step { t: step.t, s: to }.intervals(m.process())?, x, mixed)
+                };
+                let second = mix.of(m, &half(&upper, &first)?, &lower)?;
+                let third = mix.of(m, &half(&lower, &second)?, &lower)?;
+                let fourth = mix.of(m, &along(&third)?, s)?;
+                along(&weighted(&[(1. / 6., &first), (1. / 3., &second), (1. / 3., &third), (1. / 6., &fourth)])?)
+            }
+        }
+    }
+}
+
 impl Mixed {
-    fn told(self, m: &dyn Denoiser, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+    fn of(self, m: &dyn Denoiser, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         match self {
             Self::Eps => m.eps(x, t),
             Self::V => {
@@ -96,13 +104,13 @@ impl Mixed {
     }
 
     /// x moved along a constant eps: (alpha_s/alpha_t) (x - sigma_t eps) + sigma_s eps; eps = alpha v + sigma x.
-    fn transfer(self, step: &[Ends], x: &Tensor, told: &Tensor) -> Result<Tensor> {
-        let r = |e: &Ends| e.s.alpha / e.t.alpha;
-        let of_eps = |e: &Ends| e.s.sigma - r(e) * e.t.sigma;
+    fn transfer(self, ends: &[Interval], x: &Tensor, mixed: &Tensor) -> Result<Tensor> {
+        let r = |e: &Interval| e.s.alpha / e.t.alpha;
+        let of_eps = |e: &Interval| e.s.sigma - r(e) * e.t.sigma;
         match self {
-            Self::Eps => sum(&[(of(step, r), x), (of(step, of_eps), told)]),
+            Self::Eps => sum(&[(of(ends, r), x), (of(ends, of_eps), mixed)]),
             Self::V => {
-                sum(&[(of(step, |e| r(e) + of_eps(e) * e.t.sigma), x), (of(step, |e| of_eps(e) * e.t.alpha), told)])
+                sum(&[(of(ends, |e| r(e) + of_eps(e) * e.t.sigma), x), (of(ends, |e| of_eps(e) * e.t.alpha), mixed)])
             }
         }
     }
@@ -110,10 +118,9 @@ impl Mixed {
 
 /// The times half-way that a Runge-Kutta step goes to first, and is told of. Between entries of a table that lie an odd
 /// number apart they are the two in the middle, as diffusers has it.
-fn halves(process: &dyn Process, t: &[f64], s: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let pick = |v: &[f64], i: usize| v[if v.len() == 1 { 0 } else { i }];
-    let both = (0..t.len().max(s.len())).map(|i| {
-        let (t, s) = (pick(t, i), pick(s, i));
+fn halves(process: &dyn Process, step: Step) -> (Vec<f64>, Vec<f64>) {
+    let both = (0..step.t.len().max(step.s.len())).map(|i| {
+        let (t, s) = (step.t.at(i), step.s.at(i));
         let entries = process.discrete().is_some() && t.fract() == 0. && s.fract() == 0.;
         let half = if entries { (0.5 * (t - s)).floor() } else { 0.5 * (t - s) };
         if half > 0. { (t - half, s + half) } else { (0.5 * (t + s), 0.5 * (t + s)) }

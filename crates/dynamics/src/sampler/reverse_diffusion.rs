@@ -1,8 +1,8 @@
 //! Reverse diffusion: the reverse SDE in the very discretisation of the forward chain x_t = r x_s + G z,
 //! x_s = (2 - r) x + G^2 score + G z, with r = alpha_t/alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2. \[Song21, eq. 46\]
 
-use super::Sampler;
-use super::transfer::{Ends, ends, lands, of, sum};
+use super::parts::transfer::{Interval, of, sum};
+use super::{Run, Sampler, Step};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -20,12 +20,18 @@ impl Named for ReverseDiffusion {
 }
 
 impl Sampler for ReverseDiffusion {
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
-        if lands(s) {
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(self)
+    }
+}
+
+impl Run for &ReverseDiffusion {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        let x0 = m.x0(x, step.t)?;
+        if step.is_final() {
             return Ok(x0);
         }
-        let ends = ends(m.process(), t, s)?;
+        let ends = step.intervals(m.process())?;
         let weights = of(&ends, weights);
         let column = |i: usize| of(&weights, |w| w[i]);
         sum(&[(column(0), x), (column(1), &x0), (column(2), &z.normal_like(x)?)])
@@ -33,7 +39,7 @@ impl Sampler for ReverseDiffusion {
 }
 
 /// The numbers of x, x0 and z; score = (alpha x0 - x) / sigma^2.
-fn weights(e: &Ends) -> [f64; 3] {
+fn weights(e: &Interval) -> [f64; 3] {
     if e.s.sigma == 0. {
         return [0., 1., 0.];
     }

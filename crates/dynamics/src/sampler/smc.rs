@@ -1,14 +1,13 @@
 //! Sequential Monte Carlo down the noise levels: particles take a reverse step, are weighed against the noising step, are
 //! drawn again in proportion to their weights where these are uneven, and are moved by a kernel. \[DelMoral06; Thornton25\]
 //!
-//! Any densities may follow each other so, compositions too. The step and its weights are those of `particles.rs`.
+//! Any densities may follow each other so, compositions too. The step and its weights are those of [`Particles`].
 
-use super::report::{AtLevel, Report};
-use super::transfer::lands;
-use super::{Sampler, above_zero};
+use super::parts::report::{AtLevel, Report};
+use super::{Needs, Run, Sampler, Step, above_zero};
 use crate::Denoiser;
-use crate::mcmc::{AnyKernel, Level, Mala};
-use crate::particles::Particles;
+use crate::ladder::{Ladder, NoiseLevels, Particles, visit};
+use crate::mcmc::{AnyKernel, Chains, Mala, StepSizes};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -24,17 +23,11 @@ pub struct Smc {
     pub kernel: AnyKernel,
     /// Its steps at each level.
     pub steps_per_level: usize,
-    /// What happened in the last run.
-    #[serde(skip)]
-    pub report: Report,
-    #[serde(skip)]
-    particles: Option<Particles>,
 }
 
 impl Default for Smc {
     fn default() -> Self {
-        let (kernel, report) = (Mala::default().into(), Report::default());
-        Self { resample: 0.5, kernel, steps_per_level: 2, report, particles: None }
+        Self { resample: 0.5, kernel: Mala::default().into(), steps_per_level: 2 }
     }
 }
 
@@ -50,59 +43,64 @@ impl Sampler for Smc {
             bail!("resample is {}; it must be from 0 to 1, 0.5 is usual", self.resample);
         }
         above_zero("steps_per_level", self.steps_per_level as f64)?;
-        if !self.kernel.get().corrected() {
+        self.kernel.check_by_score()?;
+        if !self.kernel.get().exact() {
             bail!(
                 "smc: the kernel {} has no test of acceptance, so it leaves no level as it is and the weights would not be \
                  those of what it draws; use mala or hmc",
                 self.kernel.name()
             );
         }
-        self.kernel.get().check()
+        Ok(())
     }
 
-    fn begin(&mut self, _times: &[f64]) {
-        self.kernel.get_mut().begin();
-        (self.report, self.particles) = (Report::default(), None);
+    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(SmcRun { options: self, sizes: StepSizes::default(), particles: None, report: Report::default() })
     }
 
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], z: &mut Noise) -> Result<Tensor> {
-        let (t, s) = (one(t)?, one(s)?);
+    fn needs(&self) -> Needs {
+        Needs { energy: true, population: true, prior: true, ..Needs::default() }
+    }
+
+    fn reports(&self) -> bool {
+        true
+    }
+}
+
+struct SmcRun<'a> {
+    options: &'a Smc,
+    sizes: StepSizes,
+    particles: Option<Particles>,
+    report: Report,
+}
+
+impl Run for SmcRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         if m.noisy_energy().is_none() {
             bail!("smc: this model has a score but no energy to weigh particles by; use sampler.name=annealed-mcmc");
         }
+        let levels = NoiseLevels::new(m, [step.t, step.s]);
         let now = match self.particles.take() {
             Some(now) => now,
-            None => self.moved(m, Particles::from_prior(m, x, t)?, t, z)?,
+            None => self.moved(m, Particles::start(&levels, x)?, step.t, z)?,
         };
-        if lands(&[s]) {
-            let last = self.moved(m, now.drawn_again(z)?, t, z)?;
+        if step.is_final() {
+            let last = self.moved(m, now.resampled(z)?, step.t, z)?;
             self.report.levels.pop(); // this level was told of when it was reached
-            return m.x0(&last.at.x, &[t]);
+            return m.x0(&last.at.x, step.t);
         }
-        let mut next = now.step(m, t, s, z)?;
-        let share = next.effective(s)?;
-        if share < self.resample {
-            next = next.drawn_again(z)?;
+        let mut next = now.step(&levels, 0, z)?;
+        let share = next.effective(&levels.name(1))?;
+        if share < self.options.resample {
+            next = next.resampled(z)?;
         }
-        let next = self.moved(m, next, s, z)?;
+        let next = self.moved(m, next, step.s, z)?;
         if let Some(level) = self.report.levels.last_mut() {
-            level.particles = Some(share);
+            level.visit.particles = Some(share);
         }
         let x = next.at.x.clone();
         self.particles = Some(next);
         Ok(x)
-    }
-
-    fn wants_energy(&self) -> bool {
-        true
-    }
-
-    fn population(&self) -> bool {
-        true
-    }
-
-    fn wants_prior(&self) -> bool {
-        true
     }
 
     fn report(&self) -> Option<&Report> {
@@ -110,19 +108,14 @@ impl Sampler for Smc {
     }
 }
 
-impl Smc {
+impl SmcRun<'_> {
     /// After the steps of the kernel at `t`, which leave weights as they are.
-    fn moved(&mut self, m: &dyn Denoiser, mut now: Particles, t: f64, z: &mut Noise) -> Result<Particles> {
-        let level = (&Level { model: m, t: &[t] }, AtLevel::new(m.process(), &[t]));
-        now.at = self.report.steps_at(level, self.kernel.get_mut(), now.at, self.steps_per_level, z)?;
+    fn moved(&mut self, m: &dyn Denoiser, mut now: Particles, t: &[f64], z: &mut Noise) -> Result<Particles> {
+        let (levels, kernel) = (NoiseLevels::new(m, [t]), self.options.kernel.get());
+        let mut chains = Chains { at: now.at, length: levels.length(0), sizes: std::mem::take(&mut self.sizes) };
+        let visit = visit(levels.density(0).as_ref(), kernel, &mut chains, self.options.steps_per_level, z)?;
+        self.report.levels.push(AtLevel::new(m.process(), t, visit));
+        (now.at, self.sizes) = (chains.at, chains.sizes);
         Ok(now)
-    }
-}
-
-/// The one time of all samples.
-fn one(t: &[f64]) -> Result<f64> {
-    match t.split_first() {
-        Some((first, rest)) if rest.iter().all(|t| t == first) => Ok(*first),
-        _ => bail!("smc: samples at different times are no population; give one time"),
     }
 }

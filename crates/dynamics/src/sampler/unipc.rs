@@ -4,9 +4,9 @@
 //! x_s = keep x + gain m0 - alpha_s B(h) sum_k rho_k (m_k - m0) / r_k, where m_k are remembered x0 at lambda_k,
 //! r_k = (lambda_k - lambda_t)/h, and rho solves R rho = b (their eq. 8); the corrector has the new x0 among them, r = 1.
 
-use super::Sampler;
-use super::multistep::{Extrapolate, History};
-use super::transfer::{Ends, ends, of, sum, towards};
+use super::parts::multistep::{Extrapolate, History};
+use super::parts::transfer::{Interval, euler_step, of, sum};
+use super::{Run, Sampler, Step};
 use crate::Denoiser;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -40,14 +40,16 @@ pub struct UniPc {
     pub extrapolate: Extrapolate,
     /// Whether the last steps are of lower order.
     pub lower_order_final: bool,
-    #[serde(skip)]
+}
+
+/// A run: what was told so far.
+struct UniPcRun<'a> {
+    options: &'a UniPc,
     history: History,
-    #[serde(skip)]
     last: Option<Last>,
 }
 
 /// The step before: where it began, and with which order.
-#[derive(Clone, Debug)]
 struct Last {
     x: Tensor,
     t: Vec<f64>,
@@ -63,8 +65,6 @@ impl Default for UniPc {
             disable_corrector: vec![],
             extrapolate: Extrapolate::default(),
             lower_order_final: true,
-            history: History::default(),
-            last: None,
         }
     }
 }
@@ -82,34 +82,8 @@ impl Sampler for UniPc {
         Ok(())
     }
 
-    fn begin(&mut self, times: &[f64]) {
-        self.history.begin(times);
-        self.last = None;
-    }
-
-    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, t: &[f64], s: &[f64], _: &mut Noise) -> Result<Tensor> {
-        let x0 = m.x0(x, t)?;
-        let told = self.extrapolate.of(m.process(), x, &x0, t)?;
-        let done = self.history.done();
-        let x = match self.last.take() {
-            Some(last) if self.corrector && !self.disable_corrector.contains(&(done - 1)) => {
-                self.correct(m, &last, t, &told)?
-            }
-            _ => x.clone(),
-        };
-        self.history.push(m.process(), t, &told);
-        let order = self.order.clamp(1, 3);
-        let order = if self.lower_order_final { order.min(self.history.left()) } else { order };
-        let ends = ends(m.process(), t, s)?;
-        if self.extrapolate == Extrapolate::Eps && ends.iter().any(|e| !e.h().is_finite()) {
-            return towards(&ends, &x, &x0); // and the next x is not corrected
-        }
-        let each = ends.iter().enumerate();
-        let weigh = |(i, e)| self.predictor(&self.extrapolate.ends(e), &self.lambdas(i), order);
-        let weights: Vec<_> = each.map(weigh).collect();
-        let next = self.history.mix(&weights, &x)?;
-        self.last = Some(Last { x, t: t.to_vec(), order });
-        Ok(next)
+    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+        Box::new(UniPcRun { options: self, history: History::new(times), last: None })
     }
 
     fn order(&self) -> Option<u32> {
@@ -118,24 +92,55 @@ impl Sampler for UniPc {
     }
 }
 
-impl UniPc {
+impl Run for UniPcRun<'_> {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
+        let options = self.options;
+        let x0 = m.x0(x, step.t)?;
+        let m0 = options.extrapolate.of(m.process(), x, &x0, step.t)?;
+        let done = self.history.done();
+        let x = match self.last.take() {
+            Some(last) if options.corrector && !options.disable_corrector.contains(&(done - 1)) => {
+                self.correct(m, &last, step.t, &m0)?
+            }
+            _ => x.clone(),
+        };
+        self.history.push(m.process(), step.t, &m0);
+        let order = options.order.clamp(1, 3);
+        let order = if options.lower_order_final { order.min(self.history.left()) } else { order };
+        let ends = step.intervals(m.process())?;
+        if options.extrapolate == Extrapolate::Eps && ends.iter().any(|e| !e.h().is_finite()) {
+            return euler_step(&ends, &x, &x0); // and the next x is not corrected
+        }
+        let each = ends.iter().enumerate();
+        let weigh = |(i, e)| options.predictor(&options.extrapolate.interval(e), &self.lambdas(i), order);
+        let weights: Vec<_> = each.map(weigh).collect();
+        let next = self.history.mix(&weights, &x)?;
+        self.last = Some(Last { x, t: step.t.to_vec(), order });
+        Ok(next)
+    }
+}
+
+impl UniPcRun<'_> {
     /// What the formulas take for lambda, newest first.
     fn lambdas(&self, i: usize) -> Vec<f64> {
-        self.extrapolate.lambdas(self.history.lambdas(i))
+        self.options.extrapolate.lambdas(self.history.lambdas(i))
     }
 
-    /// x at `t` again, from where the last step began, now that x0 there is `told`.
-    fn correct(&self, m: &dyn Denoiser, last: &Last, t: &[f64], told: &Tensor) -> Result<Tensor> {
-        let ends = ends(m.process(), &last.t, t)?;
+    /// x at `t` again, from where the last step began, now that what is extrapolated is known there: `m0`.
+    fn correct(&self, m: &dyn Denoiser, last: &Last, t: &[f64], m0: &Tensor) -> Result<Tensor> {
+        let ends = Step { t: &last.t, s: t }.intervals(m.process())?;
         let each = ends.iter().enumerate();
-        let weigh = |(i, e)| self.corrector(&self.extrapolate.ends(e), &self.lambdas(i), last.order);
+        let weigh =
+            |(i, e)| self.options.corrector(&self.options.extrapolate.interval(e), &self.lambdas(i), last.order);
         let weights: Vec<_> = each.map(weigh).collect();
         let old = self.history.mix(&of(&weights, |w| [w[0], w[1], w[2], w[3]]), &last.x)?;
-        old + sum(&[(of(&weights, |w| w[4]), told)])
+        old + sum(&[(of(&weights, |w| w[4]), m0)])
     }
+}
 
+impl UniPc {
     /// The numbers of x and of the remembered x0.
-    fn predictor(&self, e: &Ends, lambdas: &[f64], order: usize) -> [f64; 4] {
+    fn predictor(&self, e: &Interval, lambdas: &[f64], order: usize) -> [f64; 4] {
         let (h, order) = (e.h(), order.min(lambdas.len()));
         let mut w = [e.keep(), e.gain(), 0., 0.];
         if order < 2 || !h.is_finite() || h == 0. {
@@ -149,7 +154,7 @@ impl UniPc {
     }
 
     /// The numbers of x, of the x0 remembered then, and of the new x0.
-    fn corrector(&self, e: &Ends, lambdas: &[f64], order: usize) -> [f64; 5] {
+    fn corrector(&self, e: &Interval, lambdas: &[f64], order: usize) -> [f64; 5] {
         let (h, order) = (e.h(), order.min(lambdas.len()).max(1));
         let mut w = [e.keep(), e.gain(), 0., 0.];
         if !h.is_finite() {

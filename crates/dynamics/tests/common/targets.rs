@@ -1,7 +1,7 @@
 //! The exact targets of the MCMC cases, built from what a case says of itself.
 
 use candle_core::{Device, Result, Tensor};
-use langevin_dynamics::mcmc::Energy;
+use langevin_dynamics::{Differentiable, Energy};
 use langevin_ops::shape::sum_per_sample;
 use serde_json::Value;
 
@@ -62,3 +62,5 @@ impl Energy for Target {
         }
     }
 }
+
+impl Differentiable for Target {}

@@ -46,7 +46,7 @@ impl Reconstruction {
         let at = |i: usize| process.t_at(from + (to - from) * i as f64 / self.steps as f64);
         let times: Vec<f64> = std::iter::once(t).chain((1..self.steps).map(at)).chain([0.]).collect();
         // its last step, to t = 0, is x0 itself
-        sampler::run(m, &mut Heun::default(), &times, x, z, |_| Ok(()))
+        sampler::run(m, &Heun::default(), &times, x, z, |_| Ok(()))
     }
 }
 

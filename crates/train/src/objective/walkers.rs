@@ -5,7 +5,7 @@
 use crate::level::{Level, LogSnr};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_dynamics::Cond;
-use langevin_dynamics::particles::Particles;
+use langevin_dynamics::ladder::{NoiseLevels, Particles};
 use langevin_dynamics::sampler::prior;
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
@@ -54,17 +54,21 @@ impl Walkers {
         let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
         let next = match self.now.take() {
             Some(now) if !self.gone.is_multiple_of(LEVELS) => {
-                Particles::at(&denoiser, &now.x, now.t, now.log_w)?.step(&denoiser, now.t, t, z)?
+                let ends = [now.t, t];
+                let levels = NoiseLevels::new(&denoiser, ends.chunks(1));
+                Particles::at(&levels, 0, &now.x, now.log_w)?.step(&levels, 0, z)?
             }
             _ => {
                 let mut shape = x0.dims().to_vec();
                 shape[0] = number;
-                Particles::from_prior(&denoiser, &prior(process, t, &shape, x0.dtype(), x0.device(), z)?, t)?
+                let pure = [t];
+                let levels = NoiseLevels::new(&denoiser, pure.chunks(1));
+                Particles::start(&levels, &prior(process, t, &shape, x0.dtype(), x0.device(), z)?)?
             }
         };
         // where no energy is finite the loss is not either, and says so
-        let next = match next.effective(t) {
-            Ok(part) if part < RESAMPLE => next.drawn_again(z)?,
+        let next = match next.effective(&format!("t = {t}")) {
+            Ok(part) if part < RESAMPLE => next.resampled(z)?,
             _ => next,
         };
         // what is lost weighs next to nothing, in numbers that can be saved
@@ -139,13 +143,13 @@ mod tests {
             let next = match whole {
                 None => {
                     let pure = prior(model.spec.process.get(), now.t, &[n, 2], DType::F64, &Device::Cpu, &mut z)?;
-                    Particles::from_prior(&denoiser, &pure, now.t)?
+                    Particles::start(&NoiseLevels::new(&denoiser, [now.t].chunks(1)), &pure)?
                 }
-                Some(whole) => whole.step(&denoiser, before, now.t, &mut z)?,
+                Some(whole) => whole.step(&NoiseLevels::new(&denoiser, [before, now.t].chunks(1)), 0, &mut z)?,
             };
-            let again = next.effective(now.t)? < RESAMPLE;
+            let again = next.effective("")? < RESAMPLE;
             drawn += usize::from(again);
-            let next = if again { next.drawn_again(&mut z)? } else { next };
+            let next = if again { next.resampled(&mut z)? } else { next };
             let off = to_host(&(&next.at.x - &now.x)?)?;
             let weights: Vec<f64> = next.log_w.iter().zip(&now.log_w).map(|(a, b)| a - b).collect();
             let near = |v: &f64| v.abs() < 1e-9; // which a NaN is not

@@ -194,7 +194,7 @@ impl<'a> Task<'a> {
                  than it says; raise --levels or --particles"
             );
         }
-        let each = || found.iter().flat_map(|(_, levels)| levels);
+        let each = || found.iter().flat_map(|(_, levels)| levels).map(|level| level.particles);
         let ess = each().map(|level| level.ess).fold(1., f64::min);
         let resampled = each().filter(|level| level.resampled).count() as f64 / (found.len() * runs) as f64;
         let accepted: Vec<f64> = each().map(|level| level.acceptance).filter(|part| part.is_finite()).collect();

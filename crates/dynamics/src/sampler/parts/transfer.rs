@@ -1,23 +1,24 @@
 //! What the steps are made of: host numbers of the two ends of a step, and sums of tensors weighted by them.
 //!
 //! x_t = alpha_t x_0 + sigma_t eps at one end, the same with s at the other. Everything is written in x and x0, which
-//! stay finite where alpha = 0; only [`Ends::ratio`] looks from s up to t, where alpha_s > 0.
+//! stay finite where alpha = 0; only [`Interval::ratio`] looks from s up to t, where alpha_s > 0.
 
+use crate::sampler::Step;
 use crate::{Marginal, Process};
 use candle_core::{Result, Tensor, bail};
-use langevin_ops::shape::scale;
+use langevin_ops::shape::{PerSample, scale};
 
 /// sigma/alpha from which next to nothing of the data is seen.
 pub(crate) const PURE: f64 = 1e3;
 
 /// The marginals at both ends of a step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends {
+pub(crate) struct Interval {
     pub t: Marginal,
     pub s: Marginal,
 }
 
-impl Ends {
+impl Interval {
     /// sigma_s / sigma_t, the factor of x in the exact step for a constant x0 (DDIM): x_s = keep x + gain x0.
     pub fn keep(&self) -> f64 {
         self.s.sigma / self.t.sigma
@@ -59,14 +60,16 @@ impl Ends {
     }
 }
 
-/// The ends of the step of each sample, or the one pair that all share.
-pub(crate) fn ends(process: &dyn Process, t: &[f64], s: &[f64]) -> Result<Vec<Ends>> {
-    let n = t.len().max(s.len());
-    if [t.len(), s.len()].iter().any(|&len| len != 1 && len != n) {
-        bail!("a step from {} times to {} times; give one time, or one a sample", t.len(), s.len());
+impl Step<'_> {
+    /// The marginals at both ends for each sample, or the one pair that all share.
+    pub(crate) fn intervals(self, process: &dyn Process) -> Result<Vec<Interval>> {
+        let Step { t, s } = self;
+        let n = t.len().max(s.len());
+        if [t.len(), s.len()].iter().any(|&len| len != 1 && len != n) {
+            bail!("a step from {} times to {} times; give one time, or one a sample", t.len(), s.len());
+        }
+        Ok((0..n).map(|i| Interval { t: process.marginal(t.at(i)), s: process.marginal(s.at(i)) }).collect())
     }
-    let at = |v: &[f64], i: usize| process.marginal(v[if v.len() == 1 { 0 } else { i }]);
-    Ok((0..n).map(|i| Ends { t: at(t, i), s: at(s, i) }).collect())
 }
 
 /// `f` of each.
@@ -96,17 +99,12 @@ pub(crate) fn sum(terms: &[(Vec<f64>, &Tensor)]) -> Result<Tensor> {
 }
 
 /// The exact step for a constant x0, which is Euler's in sigma/alpha and DDIM's with eta = 0.
-pub(crate) fn towards(ends: &[Ends], x: &Tensor, x0: &Tensor) -> Result<Tensor> {
-    sum(&[(of(ends, Ends::keep), x), (of(ends, Ends::gain), x0)])
-}
-
-/// Whether every sample lands on clean data.
-pub(crate) fn lands(s: &[f64]) -> bool {
-    s.iter().all(|&s| s <= 0.)
+pub(crate) fn euler_step(ends: &[Interval], x: &Tensor, x0: &Tensor) -> Result<Tensor> {
+    sum(&[(of(ends, Interval::keep), x), (of(ends, Interval::gain), x0)])
 }
 
 /// x from one noise level to the next with nothing but the scale of the data: x/alpha stays; where there is next to no
 /// signal, x/sigma does.
-pub(crate) fn carried(ends: &[Ends], x: &Tensor) -> Result<Tensor> {
+pub(crate) fn carried(ends: &[Interval], x: &Tensor) -> Result<Tensor> {
     scale(x, &of(ends, |e| if e.starts_from_noise() { e.keep() } else { e.s.alpha / e.t.alpha }))
 }

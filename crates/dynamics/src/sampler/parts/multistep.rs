@@ -5,11 +5,13 @@
 //! where D1 and D2 are h and h^2/2 times the derivatives of x0 in lambda, by differences of what is remembered, and
 //! phi2 = (e^-H - 1)/H + 1, phi3 = phi2/H - 1/2. Where h is infinite (from alpha = 0, to sigma = 0) D0 is all there is.
 
-use super::transfer::{Ends, ends, of, sum, towards};
+use super::transfer::{Interval, euler_step, of, sum};
 use crate::denoiser::eps_from;
+use crate::sampler::{Run, Step};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
+use langevin_ops::shape::PerSample;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -37,11 +39,11 @@ pub enum Extrapolate {
 
 impl Extrapolate {
     /// The ends in which a formula for x0 is that for eps: x_t = sigma eps + alpha x_0 with its letters exchanged.
-    pub(crate) fn ends(self, e: &Ends) -> Ends {
+    pub(crate) fn interval(self, e: &Interval) -> Interval {
         let swap = |m: &Marginal| Marginal { alpha: m.sigma, sigma: m.alpha, dalpha: m.dsigma, dsigma: m.dalpha };
         match self {
             Self::X0 => *e,
-            Self::Eps => Ends { t: swap(&e.t), s: swap(&e.s) },
+            Self::Eps => Interval { t: swap(&e.t), s: swap(&e.s) },
         }
     }
 
@@ -74,8 +76,9 @@ pub(crate) struct History {
 const KEPT: usize = 3;
 
 impl History {
-    pub fn begin(&mut self, times: &[f64]) {
-        *self = Self { steps: times.len().saturating_sub(1), ..Self::default() };
+    /// Of a run through `times`.
+    pub fn new(times: &[f64]) -> Self {
+        Self { steps: times.len().saturating_sub(1), ..Self::default() }
     }
 
     /// Remembers `x0` told at `t`; a step begins.
@@ -103,7 +106,7 @@ impl History {
 
     /// lambda of sample `i`, newest first, as far as it is finite: nothing is learned from an x0 told at alpha = 0.
     pub fn lambdas(&self, i: usize) -> Vec<f64> {
-        let each = self.past.iter().map(|(lambda, _)| lambda[if lambda.len() == 1 { 0 } else { i }]);
+        let each = self.past.iter().map(|(lambda, _)| lambda.at(i));
         each.take_while(|lambda| lambda.is_finite()).collect()
     }
 
@@ -112,6 +115,18 @@ impl History {
         let mut terms = vec![(of(weights, |w| w[0]), x)];
         terms.extend(self.past.iter().enumerate().map(|(k, (_, x0))| (of(weights, |w| w[k + 1]), x0)));
         sum(&terms)
+    }
+}
+
+/// A run of one of them.
+pub(crate) struct Multistep {
+    pub rule: Dpmpp,
+    pub history: History,
+}
+
+impl Run for Multistep {
+    fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
+        self.rule.step(&mut self.history, m, x, step, z)
     }
 }
 
@@ -134,15 +149,14 @@ impl Dpmpp {
         history: &mut History,
         m: &dyn Denoiser,
         x: &Tensor,
-        t: &[f64],
-        s: &[f64],
+        step: Step,
         z: &mut Noise,
     ) -> Result<Tensor> {
-        let ends = ends(m.process(), t, s)?;
-        let x0 = m.x0(x, t)?;
-        history.push(m.process(), t, &self.extrapolate.of(m.process(), x, &x0, t)?);
+        let ends = step.intervals(m.process())?;
+        let x0 = m.x0(x, step.t)?;
+        history.push(m.process(), step.t, &self.extrapolate.of(m.process(), x, &x0, step.t)?);
         if self.extrapolate == Extrapolate::Eps && ends.iter().any(|e| !e.h().is_finite()) {
-            return towards(&ends, x, &x0);
+            return euler_step(&ends, x, &x0);
         }
         // the last steps of a short run are of lower order [Lu22, App. F]
         let order = match history.left() {
@@ -150,8 +164,8 @@ impl Dpmpp {
             left if self.lower_order_final && history.steps() < 15 => self.order.min(left),
             _ => self.order,
         };
-        let weigh = |(i, e): (usize, &Ends)| {
-            self.weights(&self.extrapolate.ends(e), &self.extrapolate.lambdas(history.lambdas(i)), order)
+        let weigh = |(i, e): (usize, &Interval)| {
+            self.weights(&self.extrapolate.interval(e), &self.extrapolate.lambdas(history.lambdas(i)), order)
         };
         let weights: Vec<_> = ends.iter().enumerate().map(weigh).collect();
         let mean = history.mix(&weights, x)?;
@@ -163,7 +177,7 @@ impl Dpmpp {
     }
 
     /// The numbers of x and of the remembered x0, given their `lambdas`, newest (at t) first.
-    fn weights(self, e: &Ends, lambdas: &[f64], order: usize) -> [f64; 1 + KEPT] {
+    fn weights(self, e: &Interval, lambdas: &[f64], order: usize) -> [f64; 1 + KEPT] {
         let h = e.h();
         let total = e.decay().powf(1. + self.eta); // e^-H
         let x = e.keep() * e.decay().powf(self.eta);

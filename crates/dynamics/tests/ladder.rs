@@ -1,0 +1,351 @@
+//! Densities by what is known of them, kernels by what they need, and ladders of every kind against exact answers.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use common::{Fast, largest, mixture};
+use langevin_dynamics::density::{Capability, Evaluated, Given, unclamped};
+use langevin_dynamics::ladder::{
+    Annealed, Base, Exchange, Geometric, Ladder, NoiseLevel, NoiseLevels, Product, RescaledLevels, Tempered,
+};
+use langevin_dynamics::likelihood::{Annealing, LogZ};
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, Hmc, Kernel, Langevin, Mala};
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Score};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{sum_per_sample, to_host};
+
+fn noise(n: usize) -> Noise {
+    Noise::seeds(&(0..n as u64).collect::<Vec<_>>())
+}
+
+/// Bits x with E = -(x W x / 2 + b x), W symmetric without a diagonal: a Boltzmann machine, whose blocks are its bits.
+struct Machine {
+    w: [[f64; 4]; 4],
+    b: [f64; 4],
+}
+
+const MACHINE: Machine = Machine {
+    w: [[0., 1.2, -0.7, 0.4], [1.2, 0., 0.9, -1.5], [-0.7, 0.9, 0., 0.6], [0.4, -1.5, 0.6, 0.]],
+    b: [0.3, -0.5, 0.2, 0.8],
+};
+
+impl Machine {
+    fn field(&self, i: usize, x: &[f64]) -> f64 {
+        self.b[i] + (0..4).map(|j| self.w[i][j] * x[j]).sum::<f64>()
+    }
+
+    fn value(&self, x: &[f64]) -> f64 {
+        -(0..4).map(|i| x[i] * (0.5 * self.field(i, x) + 0.5 * self.b[i])).sum::<f64>()
+    }
+
+    /// Every state with its probability, and ln Z, of energies times `beta`.
+    fn exact(&self, beta: f64) -> (Vec<([f64; 4], f64)>, f64) {
+        let states: Vec<[f64; 4]> = (0..16u8).map(|k| [0, 1, 2, 3].map(|i| f64::from(k >> i & 1))).collect();
+        let weights: Vec<f64> = states.iter().map(|x| (-beta * self.value(x)).exp()).collect();
+        let z: f64 = weights.iter().sum();
+        (states.into_iter().zip(weights).map(|(x, w)| (x, w / z)).collect(), z.ln())
+    }
+}
+
+/// The machine at an inverse temperature.
+struct At<'a>(&'a Machine, f64);
+
+impl Energy for At<'_> {
+    fn energy(&self, x: &Tensor) -> Result<Tensor> {
+        let rows = to_host(x)?;
+        Tensor::from_iter(rows.chunks(4).map(|x| self.1 * self.0.value(x)), x.device())?.to_dtype(x.dtype())
+    }
+}
+
+impl Conditionals for At<'_> {
+    fn blocks(&self) -> usize {
+        4
+    }
+
+    fn draw(&self, block: usize, x: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
+        let (mut rows, u) = (to_host(x)?, z.uniform(x.dim(0)?)?);
+        for (x, u) in rows.chunks_mut(4).zip(u) {
+            x[block] = f64::from(u8::from(u < 1. / (1. + (-self.1 * self.0.field(block, x)).exp())));
+        }
+        unclamped(x, Tensor::from_vec(rows, x.shape(), x.device())?.to_dtype(x.dtype())?, clamped)
+    }
+}
+
+impl Density for At<'_> {
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        Some(self)
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        Some(self)
+    }
+}
+
+/// From fair bits to the machine, by its temperature.
+struct Cooling<'a>(&'a Machine, Vec<f64>);
+
+impl Ladder for Cooling<'_> {
+    fn rungs(&self) -> usize {
+        self.1.len()
+    }
+
+    fn density(&self, rung: usize) -> Box<dyn Density + '_> {
+        Box::new(At(self.0, self.1[rung]))
+    }
+
+    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
+        z.normal(shape, DType::F64, device)?.gt(0.)?.to_dtype(dtype)
+    }
+
+    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
+        Ok(vec![-4. * 2f64.ln(); x.dim(0)?])
+    }
+}
+
+/// E = |x - m|^2 / (2 v) in two dimensions, unnormalised.
+struct Bowl {
+    m: f64,
+    v: f64,
+}
+
+impl Energy for Bowl {
+    fn energy(&self, x: &Tensor) -> Result<Tensor> {
+        sum_per_sample(&((x - self.m)?.sqr()? * (0.5 / self.v))?)
+    }
+}
+
+impl Differentiable for Bowl {}
+
+/// N(0, 1) in two dimensions.
+struct Normal;
+
+impl Energy for Normal {
+    fn energy(&self, x: &Tensor) -> Result<Tensor> {
+        sum_per_sample(&(x.sqr()? * 0.5)?)? + (2. * std::f64::consts::PI).ln()
+    }
+}
+
+impl Differentiable for Normal {}
+
+impl Base for Normal {
+    fn draw(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
+        z.normal(shape, dtype, device)
+    }
+}
+
+/// A density known by its score alone.
+struct ScoreAlone;
+
+impl Score for ScoreAlone {
+    fn score(&self, x: &Tensor) -> Result<Tensor> {
+        x.neg()
+    }
+}
+
+impl Density for ScoreAlone {
+    fn as_score(&self) -> Option<&dyn Score> {
+        Some(self)
+    }
+}
+
+#[test]
+fn a_density_says_what_is_known_of_it() -> Result<()> {
+    let x = Tensor::new(&[[1f64, 0., 1., 1.], [0., 0., 0., 0.]], &Device::Cpu)?;
+    let has = |m: &dyn Density| [Capability::Energy, Capability::Score, Capability::Conditionals].map(|of| m.has(of));
+    assert_eq!(has(&At(&MACHINE, 1.)), [true, false, true]);
+    assert_eq!(has(&Bowl { m: 0., v: 1. }), [true, true, false]);
+    assert_eq!(has(&ScoreAlone), [false, true, false]);
+    assert_eq!(has(&Given::new(&At(&MACHINE, 1.), x.clone())?), [false, false, true]);
+    assert!(Given::new(&ScoreAlone, x.clone()).is_err());
+    let Evaluated { energy, score, .. } = At(&MACHINE, 1.).evaluate(&x)?;
+    // -(w02 + w03 + w23 + b0 + b2 + b3)
+    assert!((energy.unwrap()[0] + -0.7 + 0.4 + 0.6 + 0.3 + 0.2 + 0.8).abs() < 1e-12 && score.is_none());
+    let Evaluated { energy, score, .. } = ScoreAlone.evaluate(&x)?;
+    assert!(energy.is_none() && largest(&score.unwrap(), &x.neg()?) == 0.);
+    Ok(())
+}
+
+/// Every kernel runs on what has what it needs, and says so of what has not.
+#[test]
+fn every_kernel_says_what_it_needs() -> Result<()> {
+    let (bits, points) =
+        (Tensor::zeros((3, 4), DType::F64, &Device::Cpu)?, Tensor::ones((3, 2), DType::F64, &Device::Cpu)?);
+    let (machine, bowl) = (At(&MACHINE, 1.), Bowl { m: 0., v: 1. });
+    for kernel in AnyKernel::defaults() {
+        let kernel = kernel.get();
+        let (good, bad): ((&dyn Density, _), (&dyn Density, _)) = match kernel.needs() {
+            Capability::Conditionals => ((&machine, &bits), (&bowl, &points)),
+            _ => ((&bowl, &points), (&machine, &bits)),
+        };
+        assert!(kernel.run(good.0, &mut Chains::new(good.0, good.1)?, 2, &mut noise(3)).is_ok(), "{kernel:?}");
+        let why = kernel.run(bad.0, &mut Chains::new(bad.0, bad.1)?, 2, &mut noise(3)).unwrap_err().to_string();
+        assert!(why.contains("; take "), "{kernel:?}: {why}");
+    }
+    for name in ["annealed-mcmc", "tempering", "smc", "pc"] {
+        let key = if name == "pc" { "corrector" } else { "kernel" };
+        let read = serde_json::from_str::<langevin_dynamics::sampler::AnySampler>(&format!(
+            r#"{{"name": "{name}", "{key}": "gibbs"}}"#
+        ));
+        let why = read.unwrap_err().to_string();
+        assert!(why.contains("use langevin, mala or hmc"), "{name}: {why}");
+    }
+    Ok(())
+}
+
+/// The part of chains in each state, within 5 standard errors of its probability.
+fn agrees(x: &Tensor, exact: impl Iterator<Item = ([f64; 4], f64)>) -> Result<()> {
+    let rows = to_host(x)?;
+    let n = x.dim(0)? as f64;
+    for (state, p) in exact {
+        let found = rows.chunks(4).filter(|x| *x == state).count() as f64 / n;
+        assert!((found - p).abs() <= 5. * (p * (1. - p) / n).sqrt(), "{state:?}: {found} of {p}");
+    }
+    Ok(())
+}
+
+#[test]
+fn gibbs_draws_a_boltzmann_machine() -> Result<()> {
+    let (n, machine) = (20_000, At(&MACHINE, 1.));
+    let mut z = noise(n);
+    let mut chains = Chains::new(&machine, &Tensor::zeros((n, 4), DType::F64, &Device::Cpu)?)?;
+    let stats = Gibbs {}.run(&machine, &mut chains, 60, &mut z)?;
+    assert_eq!((stats.proposed, stats.acceptance()), (60 * n as u64, 1.));
+    agrees(&chains.at.x, MACHINE.exact(1.).0.into_iter())?;
+    let energies: Vec<f64> = to_host(&chains.at.x)?.chunks(4).map(|x| MACHINE.value(x)).collect();
+    assert_eq!(chains.at.energy.as_deref(), Some(energies.as_slice()));
+    Ok(())
+}
+
+/// Clamped bits stay, and the others are drawn given them.
+#[test]
+fn clamped_bits_condition_the_rest() -> Result<()> {
+    let (n, machine) = (20_000, At(&MACHINE, 1.));
+    let given = Given::new(&machine, Tensor::new(&[[0f64, 1., 0., 1.]], &Device::Cpu)?)?;
+    let start = Tensor::new(&[[0f64, 1., 0., 0.]], &Device::Cpu)?.broadcast_as((n, 4))?.contiguous()?;
+    let mut chains = Chains::new(&given, &start)?;
+    Gibbs {}.run(&given, &mut chains, 60, &mut noise(n))?;
+    let inside = |(x, _): &([f64; 4], f64)| x[1] == 1. && x[3] == 0.;
+    let all: Vec<_> = MACHINE.exact(1.).0.into_iter().filter(inside).collect();
+    let whole: f64 = all.iter().map(|(_, p)| p).sum();
+    agrees(&chains.at.x, all.into_iter().map(|(x, p)| (x, p / whole)))
+}
+
+/// ln Z from weights along a ladder: of bits by Gibbs sampling, of points by the geometric path, moved by HMC or not at all,
+/// drawn again or not.
+#[test]
+fn weights_along_a_ladder_tell_log_z() -> Result<()> {
+    let (n, runs) = (500, 16);
+    let betas: Vec<f64> = (0..=20).map(|i| f64::from(i) / 20.).collect();
+    let (cooling, target) = (Cooling(&MACHINE, betas.clone()), Bowl { m: 0.7, v: 0.3 });
+    let path = Geometric::new(&Normal, &target, betas)?;
+    let gaussian = (2. * std::f64::consts::PI * target.v).ln(); // D/2 ln(2 pi v), D = 2
+    let cases: [(&dyn Ladder, usize, AnyKernel, f64); 3] = [
+        (&cooling, 4, Gibbs {}.into(), MACHINE.exact(1.).1),
+        (&path, 2, Hmc::default().into(), gaussian),
+        (&path, 2, Mala::default().into(), gaussian),
+    ];
+    for (ladder, d, kernel, truth) in cases {
+        for (resample, steps_per_level) in [(0., 1), (0.9999, 1), (0., 0)] {
+            let annealing = Annealing { levels: 20, resample, kernel: kernel.clone(), steps_per_level };
+            let one = |run: u64| {
+                let (to, z) = (([n, d], DType::F64, Device::Cpu), &mut Noise::of_step(1, run, n));
+                annealing.along(ladder, (&to.0, to.1, &to.2), z, &mut || Ok(()))
+            };
+            let all = (0..runs).map(one).collect::<Result<Vec<_>>>()?;
+            assert!(all.iter().all(|population| population.rungs.len() == 21));
+            let drawn = all.iter().any(|population| population.rungs.iter().any(|rung| rung.resampled));
+            assert_eq!(drawn, resample > 0.);
+            let found = LogZ::of(&all.iter().map(|population| population.log_z).collect::<Vec<_>>());
+            let name = format!("{} {resample} {steps_per_level}", kernel.name());
+            assert!(found.error < 0.05, "{name}: {found:?}");
+            assert!((found.value - truth).abs() < 5. * found.error, "{name}: {found:?} of {truth}");
+        }
+    }
+    let annealing = Annealing { kernel: Gibbs {}.into(), steps_per_level: 1, ..Annealing::default() };
+    let to = (&[4usize, 2][..], DType::F64, &Device::Cpu);
+    let why = annealing.along(&path, to, &mut noise(4), &mut || Ok(())).unwrap_err().to_string();
+    assert!(why.contains("take mala, hmc or langevin"), "{why}");
+    Ok(())
+}
+
+/// Annealed chains and replica exchange, each written once, on temperatures of points and of bits.
+#[test]
+fn chains_come_down_a_ladder() -> Result<()> {
+    let n = 4000;
+    // two wells of 0.7 and 0.3 of the mass, which no chain leaves at the last temperature
+    let wells = |x: &Tensor| {
+        let well = |at: f64, share: f64| (x - at)?.sqr()?.sum(1)?.affine(-0.5 / 0.05, share.ln());
+        Tensor::stack(&[well(-2., 0.7)?, well(2., 0.3)?], 1)?.log_sum_exp(1)?.neg()
+    };
+    let ladder = Tempered::new(&wells, (0..8).map(|i| 0.02 * 50f64.powf(f64::from(i) / 7.)).collect());
+    let start = Tensor::full(2f64, (n, 1), &Device::Cpu)?;
+    let left =
+        |x: &Tensor| Ok::<_, candle_core::Error>(to_host(x)?.iter().filter(|x| **x < 0.).count() as f64 / n as f64);
+    let kernel = Hmc { step: 0.1, ..Hmc::default() };
+    let (x, visits) = Exchange::new(&kernel, 10).run(&ladder, &start, 60, 8, &mut noise(n))?;
+    assert!((left(&x)? - 0.7).abs() < 0.05, "{}", left(&x)?);
+    assert!(visits[0].swaps.is_none_or(|s| s.proposed == 0) && visits[1..].iter().all(|v| v.swaps.is_some()));
+    let (x, visits) = Annealed::new(&kernel, 10, 10).run(&ladder, &start, &mut noise(n))?;
+    // the shares are those of the last temperature at which chains went over
+    assert!((0.4..0.75).contains(&left(&x)?), "{}", left(&x)?);
+    assert!(visits.len() == 8 && visits.iter().all(|visit| visit.trace.steps() == 10));
+    let cooling = Cooling(&MACHINE, vec![0.25, 0.5, 0.75, 1.]);
+    let bits = Tensor::ones((n, 4), DType::F64, &Device::Cpu)?;
+    let (x, _) = Annealed::new(&Gibbs {}, 0, 10).run(&cooling, &bits, &mut noise(n))?;
+    agrees(&x, MACHINE.exact(1.).0.into_iter())?;
+    let (x, visits) = Exchange::new(&Gibbs {}, 0).run(&cooling, &bits, 8, 4, &mut noise(n))?;
+    agrees(&x, MACHINE.exact(1.).0.into_iter())?;
+    assert!(visits[3].swaps.is_some_and(|swaps| swaps.acceptance() > 0.5));
+    Ok(())
+}
+
+/// Ladders of ladders: the energies, scores and ways of their parts.
+#[test]
+fn ladders_are_made_of_ladders() -> Result<()> {
+    let (process, mixture) = (AnyProcess::named("vp").unwrap(), mixture());
+    let exact = Fast::new(&mixture, process.get());
+    let times = [0.9, 0.5, 0.1];
+    let levels = NoiseLevels::new(&exact, times.chunks(1));
+    let cooled = Tempered::along(&levels, vec![0.5, 1., 2.])?;
+    let product = Product::new(&levels, &cooled)?;
+    let x = noise(5).normal((5, 2), DType::F64, &Device::Cpu)?;
+    for (rung, beta) in [0.5, 1., 2.].into_iter().enumerate() {
+        let own = NoiseLevel { model: &exact, t: &times[rung..=rung] }.evaluate(&x)?;
+        for (ladder, factor) in [(&cooled as &dyn Ladder, beta), (&product, 1. + beta)] {
+            let found = ladder.density(rung).evaluate(&x)?;
+            let off = found.energy()?.iter().zip(own.energy()?).map(|(found, own)| (found - factor * own).abs());
+            assert!(off.fold(0., f64::max) < 1e-9);
+            assert!(largest(found.score()?, &(own.score()? * factor)?) < 1e-9);
+        }
+        assert_eq!(cooled.name(rung), format!("t = {}, beta = {beta}", times[rung]));
+    }
+    assert!(Tempered::along(&levels, vec![1.; 2]).is_err() && Geometric::new(&Normal, &Normal, vec![0., 0.5]).is_err());
+    let why = Tempered::new(&Normal, vec![1.]).log_start(&x).unwrap_err().to_string();
+    assert!(why.contains("Geometric"), "{why}");
+    // proposals are those of the levels, whatever the temperature
+    let [a, b] = [&levels as &dyn Ladder, &cooled].map(|ladder| {
+        let at = ladder.density(0).evaluate(&x).unwrap();
+        ladder.propose(0, &at, &mut noise(5)).unwrap()
+    });
+    assert!(largest(&a.0, &b.0) < 1e-12 && a.1.iter().zip(&b.1).all(|(a, b)| (a - b).abs() < 1e-9));
+    // y = x/alpha is one state at all levels
+    let rescaled = RescaledLevels::new(&exact, times.chunks(1));
+    let (alpha, y) = (process.get().marginal(0.5).alpha, rescaled.level(1).y(&x)?);
+    assert!(largest(&(y.clone() * alpha)?, &x) < 1e-12 && largest(&rescaled.carry(1, &y)?, &y) == 0.);
+    let (own, scaled) = (levels.density(1).evaluate(&x)?, rescaled.density(1).evaluate(&y)?);
+    assert!(largest(&(own.score()? * alpha)?, scaled.score()?) < 1e-9);
+    Ok(())
+}
+
+/// Without a rate of acceptance there is nothing to adapt by.
+#[test]
+fn what_cannot_adapt_does_not() -> Result<()> {
+    let bowl = Bowl { m: 0., v: 1. };
+    let mut chains = Chains::new(&bowl, &Tensor::ones((2, 2), DType::F64, &Device::Cpu)?)?;
+    chains.adapt(&bowl, &Langevin::default(), 5, &mut noise(2))?;
+    assert_eq!(to_host(&chains.at.x)?, [1.; 4]);
+    chains.adapt(&bowl, &Mala::default(), 5, &mut noise(2))?;
+    assert_ne!(to_host(&chains.at.x)?, [1.; 4]);
+    Ok(())
+}
