@@ -203,7 +203,7 @@ pub fn denoising<R>(
     (labels, batch): (Option<&[u32]>, usize),
     f: impl FnOnce(&dyn Denoiser) -> Result<R>,
 ) -> Result<R> {
-    let plain = model.denoiser(cond(model, labels.unwrap_or_default())?)?.telling(way.told.clone());
+    let plain = model.denoiser(cond(model, labels.unwrap_or_default())?)?.with_timesteps(way.timesteps.clone());
     let guiding = match guide {
         Some(guide) => {
             let other = guide.model(model);
@@ -212,7 +212,7 @@ pub fn denoising<R>(
             // what a scheduler tells in place of c_noise suits a network that is told the same kind of number at that time
             let alike = other.spec.predict.name() == model.spec.predict.name()
                 && process::alike(other.spec.process.get(), model.spec.process.get());
-            Some((denoiser.telling(if alike { way.told.clone() } else { vec![] }), guide.guidance.clone()))
+            Some((denoiser.with_timesteps(if alike { way.timesteps.clone() } else { vec![] }), guide.guidance.clone()))
         }
         None => None,
     };

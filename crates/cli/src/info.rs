@@ -6,7 +6,8 @@ use crate::output::digits;
 use anyhow::Result;
 use candle_core::{DType, Device};
 use langevin_data::{Columns, list};
-use langevin_models::{Form, Head, pipeline};
+use langevin_models::diffusers::pipeline;
+use langevin_models::{Form, Head};
 use std::path::Path;
 
 /// Carries out `langevin info`.

@@ -6,9 +6,9 @@ use crate::run::{Run, Usage, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use langevin_data::{Columns, Facts, Kind, Scaling};
-use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::process::AnyProcess;
-use langevin_models::{Model, ModelSpec, checkpoint, diffusers, mixture, pipeline};
+use langevin_models::diffusers::{self, Pipeline, Scheduler, pipeline};
+use langevin_models::{Model, ModelSpec, checkpoint, mixture};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,6 @@ pub const DATA: &str = "langevin.data";
 pub const COLUMNS: &str = "langevin.columns";
 /// Metadata key: the relative width of the average that the weights are, where its profile has one.
 pub const SIGMA_REL: &str = "langevin.sigma_rel";
-
-/// Where the weights are in a folder of diffusers that we wrote.
-pub const EXPORTED: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// A model with what its file says of it.
 pub struct Opened {
@@ -122,7 +119,7 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
     let found = find(name)?;
     let what = found.display().to_string();
     if found.is_dir() || !checkpoint::is_ours(&found) && found.with_file_name("config.json").is_file() {
-        let pipeline::Pipeline { model, scheduler, note } = pipeline::open(&found, chosen, dtype, device)?;
+        let Pipeline { model, scheduler, note } = pipeline::open(&found, chosen, dtype, device)?;
         note.into_iter().for_each(|note| crate::talk!("{note}"));
         return Ok(Opened {
             model,
@@ -237,7 +234,8 @@ fn download(id: &str) -> Result<PathBuf> {
     let files = repo.files().with_context(|| format!("there is no folder {id}, and on the Hub"))?;
     let files: Vec<String> = files.into_iter().map(|file| file.path).collect();
     let mut folder = None;
-    for path in wanted(&files) {
+    let own = files.iter().map(String::as_str).filter(|file| *file == "model.safetensors");
+    for path in own.chain(pipeline::wanted(&files)) {
         let file = repo.file(path)?;
         folder = file.ancestors().nth(path.split('/').count()).map(Path::to_path_buf);
     }
@@ -246,34 +244,6 @@ fn download(id: &str) -> Result<PathBuf> {
             "{id} on the Hub holds neither a model of ours nor one of diffusers: no model.safetensors, no config.json"
         )
     })
-}
-
-/// Of the files of a repository those that make its model.
-fn wanted(files: &[String]) -> Vec<&str> {
-    let own = files.iter().filter(|file| *file == "model.safetensors");
-    let of = |folder: &str| -> Vec<&str> {
-        let here: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(folder)).collect();
-        let weights = |ending: &str, plain: bool| -> Vec<&str> {
-            let is = |name: &&&str| {
-                let rest = name.strip_suffix(ending).and_then(|name| name.strip_prefix("diffusion_pytorch_model"));
-                rest.is_some_and(|rest| !plain || rest.is_empty() || rest.contains("-of-"))
-            };
-            here.iter().filter(is).copied().collect()
-        };
-        let kinds = [(".safetensors", true), (".bin", true), (".safetensors", false), (".bin", false)];
-        kinds.iter().map(|&(ending, plain)| weights(ending, plain)).find(|found| !found.is_empty()).unwrap_or_default()
-    };
-    let folder = if files.iter().any(|file| file == "unet/config.json") { "unet/" } else { "" };
-    let weights = of(folder);
-    let json = |file: &&String| {
-        let name = file.rsplit('/').next().unwrap_or_default();
-        file.ends_with(".json") && ["", "unet/", "scheduler/"].iter().any(|at| format!("{at}{name}") == **file)
-    };
-    let network = files.iter().any(|file| *file == format!("{folder}config.json"));
-    let network = files.iter().filter(|file| {
-        network && (json(file) || file.strip_prefix(folder).is_some_and(|name| weights.contains(&name)))
-    });
-    own.chain(network).map(String::as_str).collect()
 }
 
 /// The weights in a run folder.
@@ -288,11 +258,11 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         );
     }
     // what we exported says more of itself than diffusers' files do
-    let exported = folder.join(EXPORTED);
+    let exported = folder.join(diffusers::WEIGHTS);
     if checkpoint::is_ours(&exported) {
         return Ok(exported);
     }
-    if is_network(folder) {
+    if diffusers::is_network(folder) {
         return Ok(folder.to_path_buf());
     }
     usage(format!(
@@ -359,17 +329,13 @@ pub fn network_folder(name: &str) -> Result<Option<PathBuf>> {
     };
     let theirs = match folder.is_dir() {
         true => {
-            let ours = folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(EXPORTED));
-            !ours && is_network(&folder)
+            let ours =
+                folder.join("model.safetensors").exists() || checkpoint::is_ours(&folder.join(diffusers::WEIGHTS));
+            !ours && diffusers::is_network(&folder)
         }
         false => folder.with_file_name("config.json").is_file() && !checkpoint::is_ours(&folder),
     };
     Ok(theirs.then_some(folder))
-}
-
-/// Whether `folder` holds a network of diffusers, at its root or in `unet`.
-fn is_network(folder: &Path) -> bool {
-    ["config.json", "unet/config.json"].iter().any(|file| folder.join(file).is_file())
 }
 
 /// The network of diffusers in `folder`, whatever its scheduler.
@@ -380,29 +346,6 @@ pub fn network(folder: &Path, dtype: DType, device: &Device) -> Result<diffusers
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_a_repository_only_what_makes_the_model_is_wanted() {
-        let of = |files: &[&str]| {
-            let files: Vec<String> = files.iter().map(|file| file.to_string()).collect();
-            wanted(&files).join(" ")
-        };
-        let weights = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"];
-        let folder =
-            ["README.md", "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"];
-        let plain = "unet/diffusion_pytorch_model.safetensors";
-        let json = "model_index.json scheduler/scheduler_config.json unet/config.json";
-        assert_eq!(of(&[&folder[..], &weights, &[plain]].concat()), format!("{json} {plain}"));
-        assert_eq!(of(&[&folder[..], &weights].concat()), format!("{json} {}", weights[0]));
-        let root = ["config.json", "diffusion_pytorch_model.safetensors.index.json", "scheduler_config.json"];
-        let shards = [1, 2].map(|i| format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors"));
-        assert_eq!(
-            of(&[&root[..], &[&shards[0], &shards[1], "samples/1.png"]].concat()),
-            format!("{} {}", root.join(" "), shards.join(" "))
-        );
-        assert_eq!(of(&["model.safetensors", "README.md"]), "model.safetensors");
-        assert_eq!(of(&["README.md", "data.csv"]), "");
-    }
 
     #[test]
     fn ids_are_told_from_paths() {

@@ -4,18 +4,18 @@ use crate::changes::Changes;
 use crate::open::Opened;
 use crate::run::{Drawing, NoiseSource, Sampler, usage};
 use anyhow::Result;
-use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::sampler::{AnySampler, Norms};
 use langevin_dynamics::wrap::Clip;
 use langevin_models::Model;
+use langevin_models::diffusers::Scheduler;
 
 /// A sampler with its steps.
 pub struct Way {
     pub sampler: AnySampler,
     /// Each from t to s.
     pub steps: Vec<(f64, f64)>,
-    /// What the network is told at a time, where that is not the parametrisation's c_noise.
-    pub told: Vec<(f64, f64)>,
+    /// Times, each with what the network is told there, where that is not the parametrisation's c_noise.
+    pub timesteps: Vec<(f64, f64)>,
     /// Standard deviation of the noise at the start.
     pub start: f64,
     pub clip: Option<Clip>,
@@ -52,7 +52,7 @@ impl Way {
         Ok(Self {
             sampler: sampler.sampler.clone(),
             steps: times.windows(2).map(|pair| (pair[0], pair[1])).collect(),
-            told: vec![],
+            timesteps: vec![],
             start: process.marginal(times[0]).sigma,
             clip: sampler.clip.then(Clip::default),
             whose: None,
@@ -95,7 +95,7 @@ impl Way {
         let way = Self {
             sampler: drawing.sampler.sampler.clone(),
             steps: plan.steps,
-            told: plan.told,
+            timesteps: plan.timesteps,
             start: plan.start,
             clip: drawing.sampler.clip.then(|| scheduler.clip.clone().unwrap_or_default()),
             whose: Some(format!("{class} of diffusers, {} steps{also}", drawing.sampler.steps)),

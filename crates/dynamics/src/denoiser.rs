@@ -142,7 +142,7 @@ pub struct Preconditioned<'a> {
     parametrisation: &'a dyn Parametrisation,
     sigma_data: f64,
     cond: Cond,
-    told: Vec<(f64, f64)>,
+    timesteps: Vec<(f64, f64)>,
 }
 
 impl<'a> Preconditioned<'a> {
@@ -167,13 +167,13 @@ impl<'a> Preconditioned<'a> {
                 process.span().1
             );
         }
-        Ok(Self { net, process, parametrisation, sigma_data, cond, told: vec![] })
+        Ok(Self { net, process, parametrisation, sigma_data, cond, timesteps: vec![] })
     }
 
-    /// Tells the network the second number of a pair at exactly the time of the first, in place of c_noise: for schedulers
-    /// that round what they tell.
-    pub fn telling(mut self, told: Vec<(f64, f64)>) -> Self {
-        self.told = told;
+    /// The same model, whose network is told other numbers in place of c_noise: at exactly the time of the first number of a
+    /// pair, the second. Schedulers that round their timesteps need it.
+    pub fn with_timesteps(mut self, timesteps: Vec<(f64, f64)>) -> Self {
+        self.timesteps = timesteps;
         self
     }
 
@@ -185,8 +185,8 @@ impl<'a> Preconditioned<'a> {
             c_skip,
             c_out,
             c_in: self.parametrisation.c_in(&m, self.sigma_data),
-            c_noise: match self.told.iter().find(|(at, _)| *at == t) {
-                Some((_, told)) => *told,
+            c_noise: match self.timesteps.iter().find(|(at, _)| *at == t) {
+                Some((_, timestep)) => *timestep,
                 None => self.parametrisation.c_noise(&m, self.process.clock(t)),
             },
         }

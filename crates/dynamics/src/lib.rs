@@ -42,7 +42,6 @@
 pub mod compose;
 pub mod denoiser;
 pub mod density;
-pub mod diffusers;
 pub mod exact;
 pub mod grid;
 pub mod inverse;

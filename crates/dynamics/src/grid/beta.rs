@@ -30,7 +30,7 @@ impl Named for Beta {
 
 impl Beta {
     /// `steps` falling levels from `high` to `low`.
-    pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
+    pub fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
         (0..steps).map(|i| low + (high - low) * self.quantile(1. - part(i, steps))).collect()
     }
 

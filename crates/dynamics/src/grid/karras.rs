@@ -28,7 +28,7 @@ impl Named for Karras {
 
 impl Karras {
     /// `steps` falling levels from `high` to `low`.
-    pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
+    pub fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
         self.roots(high, low, steps).map(|r| r.powf(self.rho)).collect()
     }
 

@@ -18,7 +18,7 @@ impl Named for LogSnr {
 
 impl LogSnr {
     /// `steps` falling levels from `high` to `low`, each the same part of the one before.
-    pub(crate) fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
+    pub fn levels(&self, high: f64, low: f64, steps: usize) -> Vec<f64> {
         line(high.ln(), low.ln(), steps).map(f64::exp).collect()
     }
 }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-const NAME: &str = "diffusion_pytorch_model";
+/// How the names of all weights files begin.
+pub(super) const NAME: &str = "diffusion_pytorch_model";
 const ENDINGS: [&str; 4] = ["safetensors", "safetensors.index.json", "bin", "bin.index.json"];
 
 /// A weights file, or the index of several.
@@ -95,7 +96,7 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
 /// All shards that an index lists, which must hold what it says.
 fn shards(index: &Path) -> Result<BTreeMap<String, Tensor>> {
     let name = index.display();
-    let text = super::read_text(index)?;
+    let text = super::network::read_text(index)?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::Msg(format!("`{name}` is not JSON: {e}")))?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
         bail!("`{name}` has no `weight_map`, which says what file holds which tensor");

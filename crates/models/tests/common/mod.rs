@@ -10,7 +10,10 @@ pub fn cases(family: &str) -> Vec<PathBuf> {
     let copies = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
     let root = std::env::var_os("LANGEVIN_REFERENCE").map_or(copies, PathBuf::from).join(family);
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("cannot read {}: {e}", root.display()));
-    let mut cases: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.join("config.json").exists()).collect();
+    let mut cases: Vec<_> = entries
+        .map(|e| e.unwrap().path())
+        .filter(|p| ["config.json", "case.json"].iter().any(|file| p.join(file).is_file()))
+        .collect();
     cases.sort();
     assert!(!cases.is_empty(), "no cases under {}", root.display());
     cases

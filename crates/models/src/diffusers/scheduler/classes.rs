@@ -1,16 +1,16 @@
 //! One function a scheduler class of diffusers: its keys, with the defaults of its signature, as a [`Scheduler`].
 
-use super::config::Config;
+use super::keys::Keys;
 use super::spacing::Spacing;
 use super::{Rule, Scheduler, To, euler, solvers};
-use crate::Process;
-use crate::predict::{AnyParametrisation, Consistency, Eps, Score, Tell, Unscaled, V, Velocity, X0};
-use crate::process::{Betas, Edm, Table, TableOptions};
-use crate::sampler::{self, AnySampler, Mixed, Norms, Variance};
-use crate::wrap::Clip;
 use candle_core::{Result, bail};
+use langevin_dynamics::Process;
+use langevin_dynamics::predict::{AnyParametrisation, Consistency, Eps, Score, Tell, Unscaled, V, Velocity, X0};
+use langevin_dynamics::process::{Betas, Edm, Table, TableOptions};
+use langevin_dynamics::sampler::{self, AnySampler, Mixed, Norms, Variance};
+use langevin_dynamics::wrap::Clip;
 
-type Read = fn(&Config) -> Result<Scheduler>;
+type Read = fn(&Keys) -> Result<Scheduler>;
 
 /// Every class and what reads it.
 pub(super) const ALL: &[(&str, Read)] = &[
@@ -35,7 +35,7 @@ pub(super) const COSINE: (&str, Betas) = ("squaredcos_cap_v2", Betas::Cosine);
 
 /// The table of betas. `rescaled_end` is where `rescale_betas_zero_snr` leads, none for a class without that key.
 pub(super) fn table(
-    c: &Config,
+    c: &Keys,
     betas: (f64, f64),
     schedules: &[(&str, Betas)],
     rescaled_end: Option<f64>,
@@ -66,7 +66,7 @@ pub(super) fn entries(table: &Table) -> usize {
 
 pub(super) const EPS: &str = "epsilon";
 
-pub(super) fn predict(c: &Config, supported: &[&str]) -> Result<AnyParametrisation> {
+pub(super) fn predict(c: &Keys, supported: &[&str]) -> Result<AnyParametrisation> {
     let all: [(&str, AnyParametrisation); 5] = [
         ("epsilon", Eps {}.into()),
         ("v_prediction", V {}.into()),
@@ -79,7 +79,7 @@ pub(super) fn predict(c: &Config, supported: &[&str]) -> Result<AnyParametrisati
 }
 
 /// `thresholding` and, where the class has it, `clip_sample`.
-pub(super) fn clip(c: &Config, clip_sample: Option<bool>) -> Result<Option<Clip>> {
+pub(super) fn clip(c: &Keys, clip_sample: Option<bool>) -> Result<Option<Clip>> {
     let clip = if c.flag("thresholding", false)? {
         let quantile = Some(c.number("dynamic_thresholding_ratio", 0.995)?);
         Clip { range: 1., quantile, max_threshold: Some(c.number("sample_max_value", 1.)?) }
@@ -101,7 +101,7 @@ pub(super) fn with<S: Default + Into<AnySampler>>(set: impl FnOnce(&mut S)) -> A
     sampler.into()
 }
 
-fn ddpm(c: &Config) -> Result<Scheduler> {
+fn ddpm(c: &Keys) -> Result<Scheduler> {
     refuse_learned_variance(c)?;
     let (small, large) = (Variance::FixedSmall, Variance::FixedLarge);
     let variances =
@@ -121,7 +121,7 @@ fn ddpm(c: &Config) -> Result<Scheduler> {
     })
 }
 
-pub(super) fn refuse_learned_variance(c: &Config) -> Result<()> {
+pub(super) fn refuse_learned_variance(c: &Keys) -> Result<()> {
     if let word @ ("learned" | "learned_range") = c.word("variance_type", "")? {
         bail!(
             "scheduler: variance_type is {word}: its network tells a variance beside its prediction, in twice the \
@@ -131,7 +131,7 @@ pub(super) fn refuse_learned_variance(c: &Config) -> Result<()> {
     Ok(())
 }
 
-fn ddim(c: &Config) -> Result<Scheduler> {
+fn ddim(c: &Keys) -> Result<Scheduler> {
     let table = table(c, (1e-4, 0.02), &[LINEAR, SCALED, COSINE], Some(0.))?;
     let end = if c.flag("set_alpha_to_one", true)? { 0. } else { 1. };
     Ok(Scheduler {
@@ -146,7 +146,7 @@ fn ddim(c: &Config) -> Result<Scheduler> {
     })
 }
 
-fn pndm(c: &Config) -> Result<Scheduler> {
+fn pndm(c: &Keys) -> Result<Scheduler> {
     let table = table(c, (1e-4, 0.02), &[LINEAR, SCALED, COSINE], None)?;
     let skip_prk_steps = c.flag("skip_prk_steps", false)?;
     let end = if c.flag("set_alpha_to_one", false)? { 0. } else { 1. };
@@ -166,7 +166,7 @@ fn pndm(c: &Config) -> Result<Scheduler> {
 }
 
 /// Errors unless the levels rise, between sizes that their powers and logarithms stand.
-fn check_levels(c: &Config, process: &Edm) -> Result<()> {
+fn check_levels(c: &Keys, process: &Edm) -> Result<()> {
     process.check()?;
     match (process.sigma_min < 1e-9, process.sigma_max > 1e9) {
         (true, _) => Err(c.wrong("sigma_min", "at least 1e-9")),
@@ -175,7 +175,7 @@ fn check_levels(c: &Config, process: &Edm) -> Result<()> {
     }
 }
 
-fn score_sde_ve(c: &Config) -> Result<Scheduler> {
+fn score_sde_ve(c: &Keys) -> Result<Scheduler> {
     let process = Edm { sigma_min: c.number("sigma_min", 0.01)?, sigma_max: c.number("sigma_max", 1348.)? };
     check_levels(c, &process)?;
     let sampling_eps = c.number("sampling_eps", 1e-5)?;
@@ -202,7 +202,7 @@ fn score_sde_ve(c: &Config) -> Result<Scheduler> {
     })
 }
 
-fn consistency(c: &Config) -> Result<Scheduler> {
+fn consistency(c: &Keys) -> Result<Scheduler> {
     let process = Edm { sigma_min: c.number("sigma_min", 0.002)?, sigma_max: c.number("sigma_max", 80.)? };
     check_levels(c, &process)?;
     let (sigma_data, rho) = (c.number("sigma_data", 0.5)?, c.number("rho", 7.)?);

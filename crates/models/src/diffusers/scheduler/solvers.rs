@@ -3,18 +3,18 @@
 use super::classes::{
     COSINE, EPS, LINEAR, SCALED, SOLVERS_END, clip, entries, predict, refuse_learned_variance, table, with,
 };
-use super::config::Config;
-use super::levels::{End, FlowLevels, Levels, Space, Tell as Told};
+use super::keys::Keys;
+use super::levels::{End, FlowLevels, Levels, Space, Timestep};
 use super::spacing::Spacing;
 use super::{Rule, Scheduler};
-use crate::Process;
-use crate::predict::{AnyParametrisation, Tell, Unscaled};
-use crate::process::{AnyProcess, Flow, Table};
-use crate::sampler::{self, AnySampler, Bh, Extrapolate, Second};
 use candle_core::{Result, bail};
+use langevin_dynamics::Process;
+use langevin_dynamics::predict::{AnyParametrisation, Tell, Unscaled};
+use langevin_dynamics::process::{AnyProcess, Flow, Table};
+use langevin_dynamics::sampler::{self, AnySampler, Bh, Extrapolate, Second};
 
 /// What the solvers in sigma/alpha share: the table, its levels, and how a level is spaced and told.
-pub(super) fn solver_levels(c: &Config, table: &Table, spacing: &str) -> Result<Levels> {
+pub(super) fn solver_levels(c: &Keys, table: &Table, spacing: &str) -> Result<Levels> {
     let total = entries(table);
     let mut sigmas: Vec<f64> = (1..=total).map(|t| (-0.5 * table.log_snr(t as f64)).exp()).collect();
     if table.options().rescale_betas_zero_snr {
@@ -41,7 +41,7 @@ pub(super) fn solver_levels(c: &Config, table: &Table, spacing: &str) -> Result<
         solver: None,
         space,
         range: (None, None),
-        tell: Told::Exact,
+        timestep: Timestep::Exact,
         end: c.choice("final_sigmas_type", "zero", &[("zero", End::Clean), ("sigma_min", End::First)])?,
         flow: None,
         with_data: true,
@@ -49,12 +49,12 @@ pub(super) fn solver_levels(c: &Config, table: &Table, spacing: &str) -> Result<
 }
 
 /// The process, its levels and the parametrisation of DPM-Solver and UniPC.
-fn solver(c: &Config, from_noise: bool) -> Result<(Levels, AnyProcess, AnyParametrisation)> {
+fn solver(c: &Keys, from_noise: bool) -> Result<(Levels, AnyProcess, AnyParametrisation)> {
     let table = table(c, (1e-4, 0.02), &[LINEAR, SCALED, COSINE], Some(SOLVERS_END))?;
     let mut levels = solver_levels(c, &table, "linspace")?;
     let total = entries(&table);
     levels.solver = Some(total);
-    levels.tell = Told::Truncated;
+    levels.timestep = Timestep::Truncated;
     c.refuse("use_dynamic_shifting", "a shift that depends on the image is not supported; give a fixed flow_shift")?;
     if !c.flag("use_flow_sigmas", false)? {
         return Ok((levels, table.into(), predict(c, &[EPS, "v_prediction", "sample"])?));
@@ -79,7 +79,7 @@ fn solver(c: &Config, from_noise: bool) -> Result<(Levels, AnyProcess, AnyParame
     Ok((levels, Flow { t_max, ..Default::default() }.into(), predict.into()))
 }
 
-pub(super) fn dpm_solver(c: &Config) -> Result<Scheduler> {
+pub(super) fn dpm_solver(c: &Keys) -> Result<Scheduler> {
     refuse_learned_variance(c)?;
     let (mut levels, process, predict) = solver(c, false)?;
     let lambda_min = c.lower_bound("lambda_min_clipped")?;
@@ -87,7 +87,7 @@ pub(super) fn dpm_solver(c: &Config) -> Result<Scheduler> {
     levels.solver = Some(total - levels.sigmas.iter().filter(|sigma| -sigma.ln() < lambda_min).count());
     let cosine = c.word("beta_schedule", "linear")? == "squaredcos_cap_v2";
     let rounds = c.flag("use_karras_sigmas", false)? || c.flag("use_lu_lambdas", false)?;
-    levels.tell = if rounds && !cosine { Told::Rounded } else { Told::Truncated };
+    levels.timestep = if rounds && !cosine { Timestep::Rounded } else { Timestep::Truncated };
     let seconds = [
         ("midpoint", Second::Midpoint),
         ("heun", Second::Heun),
@@ -153,11 +153,11 @@ pub(super) fn dpm_solver(c: &Config) -> Result<Scheduler> {
     })
 }
 
-pub(super) fn unipc(c: &Config) -> Result<Scheduler> {
+pub(super) fn unipc(c: &Keys) -> Result<Scheduler> {
     let (mut levels, process, predict) = solver(c, true)?;
     c.refuse("solver_p", "another predictor is not supported; remove it")?;
     if levels.space == Space::Karras {
-        levels.tell = Told::Rounded;
+        levels.timestep = Timestep::Rounded;
     }
     let spaced = levels.space != Space::Entries || levels.flow.is_some();
     if spaced && levels.end == End::First {
@@ -194,7 +194,7 @@ pub(super) fn unipc(c: &Config) -> Result<Scheduler> {
 }
 
 /// Errors unless both ends, where they are given, are levels that fall.
-pub(super) fn check_range(c: &Config, range: (Option<f64>, Option<f64>)) -> Result<()> {
+pub(super) fn check_range(c: &Keys, range: (Option<f64>, Option<f64>)) -> Result<()> {
     let (low, high) = (range.0.unwrap_or(1e-6), range.1.unwrap_or(f64::MAX));
     if low <= 0. || low >= high {
         return Err(c.wrong(if range.0.is_some() { "sigma_min" } else { "sigma_max" }, "above 0, and below sigma_max"));

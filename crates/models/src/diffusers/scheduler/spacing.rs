@@ -1,9 +1,9 @@
 //! The timesteps that diffusers' schedulers visit, with numpy's arithmetic and rounding.
 
-use super::config::Config;
+use super::keys::Keys;
 use candle_core::{Result, bail};
 
-/// `timestep_spacing`. \[Lin23, table 2\]
+/// `timestep_spacing`. \[2305.08891, table 2\]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Linspace,
@@ -20,7 +20,7 @@ pub(super) struct Spacing {
 }
 
 impl Spacing {
-    pub fn read(c: &Config, default: &str, total: usize) -> Result<Self> {
+    pub fn read(c: &Keys, default: &str, total: usize) -> Result<Self> {
         let kinds = [("linspace", Kind::Linspace), ("leading", Kind::Leading), ("trailing", Kind::Trailing)];
         let kind = c.choice("timestep_spacing", default, &kinds)?;
         Ok(Self { kind, offset: c.count("steps_offset", 0)?, total })

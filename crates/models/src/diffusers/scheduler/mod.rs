@@ -5,18 +5,18 @@
 //! parametrisation alone any other sampler and grid works too.
 
 mod classes;
-mod config;
 mod euler;
+mod keys;
 mod levels;
 mod solvers;
 mod spacing;
 
-use crate::predict::AnyParametrisation;
-use crate::process::AnyProcess;
-use crate::sampler::AnySampler;
-use crate::wrap::Clip;
 use candle_core::{Result, bail};
-use config::Config;
+use keys::Keys;
+use langevin_dynamics::predict::AnyParametrisation;
+use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::sampler::AnySampler;
+use langevin_dynamics::wrap::Clip;
 use levels::Levels;
 use spacing::Spacing;
 
@@ -43,10 +43,10 @@ pub struct Scheduler {
 /// The steps of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// From t to s, for [`crate::sampler::follow`].
+    /// From t to s, for [`langevin_dynamics::sampler::follow`].
     pub steps: Vec<(f64, f64)>,
-    /// What the network is told at a time, for [`crate::Preconditioned::telling`].
-    pub told: Vec<(f64, f64)>,
+    /// Times, each with the timestep that the network is told there, for [`langevin_dynamics::Preconditioned::with_timesteps`].
+    pub timesteps: Vec<(f64, f64)>,
     /// The standard deviation of the noise that the run starts from.
     pub start: f64,
 }
@@ -86,15 +86,15 @@ impl Scheduler {
     ///
     /// Errors, naming the key, if a value or the class is not supported.
     pub fn from_json(text: &str) -> Result<Self> {
-        Self::of(Config::parse(text)?)
+        Self::of(Keys::parse(text)?)
     }
 
     /// The scheduler of another class with the keys of that text, as `CLASS.from_config(scheduler.config)` has it.
     pub fn from_json_as(text: &str, class: &str) -> Result<Self> {
-        Self::of(Config::parse(text)?.renamed(class))
+        Self::of(Keys::parse(text)?.renamed(class))
     }
 
-    fn of(config: Config) -> Result<Self> {
+    fn of(config: Keys) -> Result<Self> {
         let names: Vec<_> = classes::ALL.iter().map(|(name, _)| *name).collect();
         let class = config.word("_class_name", "")?;
         match classes::ALL.iter().find(|(name, _)| *name == class) {
@@ -129,7 +129,7 @@ impl Scheduler {
                 let part = |i: usize| (i * (total / steps)) as f64 / (total.max(&2) - 1) as f64;
                 let level = |i: usize| (root(*sigma_max) + part(i) * (root(*sigma_min) - root(*sigma_max))).powf(*rho);
                 let times: Vec<f64> = (0..steps).map(level).chain([0.]).collect();
-                Plan { steps: pairs(&times), told: vec![], start: *sigma_max }
+                Plan { steps: pairs(&times), timesteps: vec![], start: *sigma_max }
             }
         };
         let bad = |(t, s): &&(f64, f64)| !(t.is_finite() && s.is_finite() && *t > 0.);
@@ -162,7 +162,7 @@ impl Scheduler {
             Some(_) => 1.,
             None => process.marginal(times[0]).alpha * if levels.with_data { top.hypot(1.) } else { top },
         };
-        Ok(Plan { told: times.iter().copied().zip(visit.told).collect(), steps: pairs(&times), start })
+        Ok(Plan { timesteps: times.iter().copied().zip(visit.timesteps).collect(), steps: pairs(&times), start })
     }
 }
 
@@ -194,7 +194,7 @@ fn entries(spacing: &Spacing, to: To, end: f64, steps: usize) -> Result<Plan> {
             times[..times.len() - 1].iter().map(|&t| (t, beyond(t))).collect()
         }
     };
-    Ok(Plan { steps, told: vec![], start: 1. })
+    Ok(Plan { steps, timesteps: vec![], start: 1. })
 }
 
 /// Levels of the variance exploding scheduler: it steps between rounded ones and tells those of its timesteps, with the
@@ -208,11 +208,11 @@ fn ve(sigma_min: f64, sigma_max: f64, sampling_eps: f64, steps: usize) -> Plan {
         false => sampling_eps as f32 - stride * (last - i) as f32,
     };
     let level = |k: usize| sigma_min * (growth * k as f64 / last as f64).exp();
-    let (mut pairs, mut told) = (vec![], vec![]);
+    let (mut pairs, mut timesteps) = (vec![], vec![]);
     for i in 0..steps {
         let k = ((time(i) * last as f32) as usize).min(last);
         pairs.push((level(k), if k == 0 { 0. } else { level(k - 1) }));
-        told.push((level(k), sigma_min * (growth * f64::from(time(i))).exp()));
+        timesteps.push((level(k), sigma_min * (growth * f64::from(time(i))).exp()));
     }
-    Plan { steps: pairs, told, start: sigma_max }
+    Plan { steps: pairs, timesteps, start: sigma_max }
 }

@@ -1,8 +1,8 @@
 //! The noise levels sigma/alpha that diffusers' solvers visit, and what they tell the network there.
 
 use super::spacing::{Spacing, interpolate};
-use crate::grid::{Beta, Karras, LogSnr};
 use candle_core::Result;
+use langevin_dynamics::grid::{Beta, Karras, LogSnr};
 
 /// How levels are spaced.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,9 +17,9 @@ pub(super) enum Space {
     Beta,
 }
 
-/// What is told of a level between entries.
+/// The timestep of a level, which the network is told: between entries of the table, as it is or rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Tell {
+pub(super) enum Timestep {
     Exact,
     Rounded,
     Truncated,
@@ -57,7 +57,7 @@ pub(super) struct Levels {
     pub space: Space,
     /// `sigma_min` and `sigma_max`.
     pub range: (Option<f64>, Option<f64>),
-    pub tell: Tell,
+    pub timestep: Timestep,
     pub end: End,
     pub flow: Option<FlowLevels>,
     /// Whether the start has standard deviation sqrt(sigma^2 + 1), not sigma, at level sigma.
@@ -69,7 +69,7 @@ pub(super) struct Visit {
     /// Where the model is asked, falling.
     pub levels: Vec<f64>,
     /// What it is told there.
-    pub told: Vec<f64>,
+    pub timesteps: Vec<f64>,
     /// Where the last step leads: 0 is clean data.
     pub end: f64,
 }
@@ -105,12 +105,12 @@ impl Levels {
             Space::Entries => {
                 self.spacing.check(&timesteps)?;
                 let levels: Vec<f64> = timesteps.iter().map(visited).collect();
-                return Ok(Visit { told: self.tell_entries(&timesteps, &levels), levels, end: first });
+                return Ok(Visit { timesteps: self.of_entries(&timesteps, &levels), levels, end: first });
             }
             Space::LogLinear => {
                 let mut levels = LogSnr {}.levels(all[all.len() - 1], all[0], steps + 1);
                 let end = levels.pop().unwrap_or(0.);
-                return Ok(Visit { told: self.tell_entries(&timesteps, &levels), levels, end });
+                return Ok(Visit { timesteps: self.of_entries(&timesteps, &levels), levels, end });
             }
             Space::Karras => Karras::default().levels(high, low, steps),
             Space::Exponential => LogSnr {}.levels(high, low, steps),
@@ -118,15 +118,15 @@ impl Levels {
         };
         if self.flow.is_some() {
             let levels: Vec<f64> = levels.iter().map(|s| single(s / (1. + s))).collect();
-            return Ok(Visit { told: self.tell_flow(&levels), levels, end: first });
+            return Ok(Visit { timesteps: self.of_flow(&levels), levels, end: first });
         }
-        let told = levels.iter().map(|&level| match self.tell {
-            Tell::Exact => self.timestep(level),
-            Tell::Rounded => self.timestep(level).round_ties_even(),
-            Tell::Truncated => self.timestep(level).trunc(),
-            Tell::LogSigma => level.ln() / 4.,
+        let told = levels.iter().map(|&level| match self.timestep {
+            Timestep::Exact => self.between(level),
+            Timestep::Rounded => self.between(level).round_ties_even(),
+            Timestep::Truncated => self.between(level).trunc(),
+            Timestep::LogSigma => level.ln() / 4.,
         });
-        Ok(Visit { told: told.collect(), levels, end: first })
+        Ok(Visit { timesteps: told.collect(), levels, end: first })
     }
 
     fn flow(&self, flow: FlowLevels, steps: usize) -> Visit {
@@ -138,22 +138,22 @@ impl Levels {
             false => (1..=steps).rev().map(|i| shift(fall * i as f64 / n)).collect(),
         };
         let end = if self.end == End::First { self.sigmas[0] } else { 0. };
-        Visit { told: self.tell_flow(&levels), levels, end }
+        Visit { timesteps: self.of_flow(&levels), levels, end }
     }
 
-    fn tell_entries(&self, timesteps: &[f64], levels: &[f64]) -> Vec<f64> {
-        match self.tell {
-            Tell::LogSigma => levels.iter().map(|level| level.ln() / 4.).collect(),
+    fn of_entries(&self, timesteps: &[f64], levels: &[f64]) -> Vec<f64> {
+        match self.timestep {
+            Timestep::LogSigma => levels.iter().map(|level| level.ln() / 4.).collect(),
             _ => timesteps.to_vec(),
         }
     }
 
-    fn tell_flow(&self, levels: &[f64]) -> Vec<f64> {
+    fn of_flow(&self, levels: &[f64]) -> Vec<f64> {
         levels.iter().map(|s| (s * self.spacing.total as f64).trunc()).collect()
     }
 
     /// The timestep of a level, on the straight line in the logarithm between entries.
-    fn timestep(&self, level: f64) -> f64 {
+    fn between(&self, level: f64) -> f64 {
         let below = self.sigmas.iter().rposition(|&sigma| level >= sigma).unwrap_or(0).min(self.sigmas.len() - 2);
         let (low, high) = (self.sigmas[below].ln(), self.sigmas[below + 1].ln());
         below as f64 + ((low - level.ln()) / (low - high)).clamp(0., 1.)

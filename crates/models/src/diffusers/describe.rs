@@ -1,4 +1,4 @@
-//! A model as diffusers describes it: the `config.json` of its network, and the scheduler that means the same process.
+//! A model of ours in the words of diffusers: the `config.json` of its network, and the scheduler that means the same process.
 
 use crate::model::{Head, ModelSpec};
 use crate::net::AnyNet;

@@ -4,11 +4,11 @@ use candle_core::{Error, Result, bail};
 use serde_json::{Map, Value};
 
 /// The keys of one file. Those that nobody asks for are ignored, null is as good as missing.
-pub(super) struct Config {
+pub(super) struct Keys {
     keys: Map<String, Value>,
 }
 
-impl Config {
+impl Keys {
     /// The file's text; Python's bare NaN and Infinity may stand where JSON has no number for them.
     pub fn parse(text: &str) -> Result<Self> {
         match serde_json::from_str(&quoted(text)) {

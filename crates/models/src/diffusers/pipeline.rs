@@ -1,10 +1,11 @@
 //! A folder of diffusers as a model: its network under the process of its scheduler.
 
-use crate::diffusers;
+use super::network::{self, Network};
+use super::scheduler::Scheduler;
+use super::weights;
 use crate::energy::Form;
 use crate::model::{Head, Model, ModelSpec, plain};
 use candle_core::{DType, Device, Error, Result, bail};
-use langevin_dynamics::diffusers::Scheduler;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,7 +82,7 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
             path.display()
         );
     };
-    let diffusers::Network { config, net, vars, note } = diffusers::open(path, dtype, device)?;
+    let Network { config, net, vars, note } = network::open(path, dtype, device)?;
     let within = |e: Error| Error::Msg(format!("`{}`: {}", path.display(), plain(&e)));
     let Some([height, width]) = config.size else {
         bail!("`{}`: its network has no `sample_size`, which is needed to draw samples", path.display());
@@ -111,4 +112,58 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
     };
     let model = Model::of_network(spec, Box::new(net), vars, dtype, device).map_err(within)?;
     Ok(Pipeline { model, scheduler, note })
+}
+
+/// Of the files of a repository those that make the pipeline, or the network, in it.
+pub fn wanted(files: &[String]) -> Vec<&str> {
+    let of = |folder: &str| -> Vec<&str> {
+        let here: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(folder)).collect();
+        let weights = |ending: &str, plain: bool| -> Vec<&str> {
+            let is = |name: &&&str| {
+                let rest = name.strip_suffix(ending).and_then(|name| name.strip_prefix(weights::NAME));
+                rest.is_some_and(|rest| !plain || rest.is_empty() || rest.contains("-of-"))
+            };
+            here.iter().filter(is).copied().collect()
+        };
+        let kinds = [(".safetensors", true), (".bin", true), (".safetensors", false), (".bin", false)];
+        kinds.iter().map(|&(ending, plain)| weights(ending, plain)).find(|found| !found.is_empty()).unwrap_or_default()
+    };
+    let folder = if files.iter().any(|file| file == "unet/config.json") { "unet/" } else { "" };
+    let weights = of(folder);
+    let json = |file: &&String| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        file.ends_with(".json") && ["", "unet/", "scheduler/"].iter().any(|at| format!("{at}{name}") == **file)
+    };
+    if !files.iter().any(|file| *file == format!("{folder}config.json")) {
+        return vec![];
+    }
+    let is_weights = |file: &String| file.strip_prefix(folder).is_some_and(|name| weights.contains(&name));
+    files.iter().filter(|file| json(file) || is_weights(file)).map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_repository_only_what_makes_the_pipeline_is_wanted() {
+        let of = |files: &[&str]| {
+            let files: Vec<String> = files.iter().map(|file| file.to_string()).collect();
+            wanted(&files).join(" ")
+        };
+        let weights = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"];
+        let folder =
+            ["README.md", "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"];
+        let plain = "unet/diffusion_pytorch_model.safetensors";
+        let json = "model_index.json scheduler/scheduler_config.json unet/config.json";
+        assert_eq!(of(&[&folder[..], &weights, &[plain]].concat()), format!("{json} {plain}"));
+        assert_eq!(of(&[&folder[..], &weights].concat()), format!("{json} {}", weights[0]));
+        let root = ["config.json", "diffusion_pytorch_model.safetensors.index.json", "scheduler_config.json"];
+        let shards = [1, 2].map(|i| format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors"));
+        assert_eq!(
+            of(&[&root[..], &[&shards[0], &shards[1], "samples/1.png"]].concat()),
+            format!("{} {}", root.join(" "), shards.join(" "))
+        );
+        assert_eq!(of(&["README.md", "data.csv"]), "");
+    }
 }

@@ -7,9 +7,9 @@
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor, bail, safetensors};
-use langevin_dynamics::diffusers::Scheduler;
 use langevin_dynamics::sampler::{AnySampler, follow};
 use langevin_dynamics::{Clamped, Cond, Denoiser, Net, Preconditioned};
+use langevin_models::diffusers::Scheduler;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, to_host};
 use serde_json::Value;
@@ -101,7 +101,7 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
     let process = scheduler.process.get();
     let model = Preconditioned::new(&net, process, scheduler.predict.get(), scheduler.sigma_data, Cond::default());
     let model = match model {
-        Ok(model) => model.telling(plan.told.clone()),
+        Ok(model) => model.with_timesteps(plan.timesteps.clone()),
         Err(e) => return Ok(Err(e.to_string())),
     };
     let clamped;

@@ -1,19 +1,19 @@
 //! The Euler family of diffusers, after k-diffusion, as [`Scheduler`]s.
 
 use super::classes::{COSINE, EPS, LINEAR, SCALED, SOLVERS_END, entries, predict, table};
-use super::config::Config;
-use super::levels::{End, Space, Tell as Told};
+use super::keys::Keys;
+use super::levels::{End, Space, Timestep};
 use super::solvers::{check_range, solver_levels};
 use super::spacing::Kind;
 use super::{Rule, Scheduler};
-use crate::predict::{AnyParametrisation, Tell, Unscaled};
-use crate::process::{Betas, Table};
-use crate::sampler;
-use crate::wrap::Clip;
 use candle_core::Result;
+use langevin_dynamics::predict::{AnyParametrisation, Tell, Unscaled};
+use langevin_dynamics::process::{Betas, Table};
+use langevin_dynamics::sampler;
+use langevin_dynamics::wrap::Clip;
 
 /// A scheduler of the Euler family.
-fn k_diffusion(c: &Config, class: &'static str, table: Table, supported: &[&str]) -> Result<Scheduler> {
+fn k_diffusion(c: &Keys, class: &'static str, table: Table, supported: &[&str]) -> Result<Scheduler> {
     let mut levels = solver_levels(c, &table, "linspace")?;
     levels.with_data = levels.spacing.kind == Kind::Leading;
     Ok(Scheduler {
@@ -28,7 +28,7 @@ fn k_diffusion(c: &Config, class: &'static str, table: Table, supported: &[&str]
     })
 }
 
-pub(super) fn euler(c: &Config) -> Result<Scheduler> {
+pub(super) fn euler(c: &Keys) -> Result<Scheduler> {
     let predictions = [EPS, "v_prediction", "sample", "original_sample"];
     let table = table(c, (1e-4, 0.02), &[LINEAR, SCALED, COSINE], Some(SOLVERS_END))?;
     let mut it = k_diffusion(c, "EulerDiscreteScheduler", table, &predictions)?;
@@ -41,13 +41,13 @@ pub(super) fn euler(c: &Config) -> Result<Scheduler> {
     check_range(c, levels.range)?;
     let continuous = c.choice("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?;
     if continuous && matches!(it.predict, AnyParametrisation::V(_)) {
-        levels.tell = Told::LogSigma;
+        levels.timestep = Timestep::LogSigma;
         it.predict = Unscaled { of: Box::new(it.predict), tell: Tell::LogSigma }.into();
     }
     Ok(it)
 }
 
-pub(super) fn euler_ancestral(c: &Config) -> Result<Scheduler> {
+pub(super) fn euler_ancestral(c: &Keys) -> Result<Scheduler> {
     let table = table(c, (1e-4, 0.02), &[LINEAR, SCALED, COSINE], Some(SOLVERS_END))?;
     let mut it = k_diffusion(c, "EulerAncestralDiscreteScheduler", table, &[EPS, "v_prediction"])?;
     if let Rule::Levels(levels) = &mut it.rule {
@@ -57,7 +57,7 @@ pub(super) fn euler_ancestral(c: &Config) -> Result<Scheduler> {
     Ok(it)
 }
 
-pub(super) fn heun(c: &Config) -> Result<Scheduler> {
+pub(super) fn heun(c: &Keys) -> Result<Scheduler> {
     let schedules = [LINEAR, SCALED, COSINE, ("exp", Betas::Exp)];
     let predictions = [EPS, "v_prediction", "sample"];
     let table = table(c, (0.00085, 0.012), &schedules, None)?;
