@@ -27,7 +27,7 @@ fn truth(n: usize) -> (f64, f64) {
     let x = Loader::new(data.into(), options).unwrap().batch(0).unwrap().x.to_dtype(DType::F64).unwrap();
     let edm = Edm::default();
     let log_p = numbers(&eight().1.under(&edm).log_p(&x, &[0.002]).unwrap());
-    let (mean, error) = langevin_dynamics::likelihood::mean_and_error(&log_p);
+    let (mean, error) = langevin_ops::stats::mean_and_error(&log_p);
     (-mean, error)
 }
 

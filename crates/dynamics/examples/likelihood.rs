@@ -5,10 +5,11 @@
 
 #![allow(clippy::print_stdout)] // an example talks
 
-use langevin_dynamics::likelihood::{Annealing, Flow, LogZ, Normaliser, mean_and_error};
+use langevin_dynamics::likelihood::{Annealing, Flow, LogZ, Normaliser};
 use langevin_dynamics::process::Vp;
 use langevin_dynamics::{Mixture, NoisyEnergy};
 use langevin_ops::noise::Noise;
+use langevin_ops::stats::mean_and_error;
 use langevin_ops::{DType, Device, Result};
 
 fn main() -> Result<()> {

@@ -6,6 +6,7 @@
 use crate::noisy::{Jet, NoisyEnergy};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Device, Result, Tensor, bail};
+use langevin_ops::linalg::{Eigen, eigen, largest};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use rayon::prelude::*;
@@ -57,7 +58,7 @@ impl Mixture {
     pub fn full(weights: &[f64], means: &[Vec<f64>], covariances: &[Vec<f64>]) -> Result<Self> {
         check(weights, means, covariances.len())?;
         let parts = means.iter().zip(covariances).map(|(mean, covariance)| {
-            let (variances, axes) = eigen(covariance, mean.len())?;
+            let (variances, axes) = principal(covariance, mean.len())?;
             Ok(Part { mean: mean.clone(), variances, axes: Some(axes) })
         });
         Ok(Self { weights: normalised(weights), parts: parts.collect::<Result<_>>()? })
@@ -355,50 +356,14 @@ fn normalised(weights: &[f64]) -> Vec<f64> {
     weights.iter().map(|w| w / sum).collect()
 }
 
-/// Eigenvalues and eigenvectors (a row each) of the symmetric `a` `[d * d]`, by cyclic Jacobi rotations.
-fn eigen(a: &[f64], d: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-    let scale = a.iter().fold(0f64, |top, v| top.max(v.abs()));
-    let skew = |rc: usize| (a[rc] - a[rc % d * d + rc / d]).abs();
-    if a.len() != d * d || !scale.is_finite() || (0..d * d).any(|rc| skew(rc) > 1e-9 * scale) {
+/// The variances of a covariance `[d * d]`, along the axes that are the rows of `[d * d]`.
+fn principal(covariance: &[f64], d: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let Some(Eigen { values, vectors }) = eigen(covariance, d) else {
         bail!("mixture: a covariance is not a finite symmetric {d} x {d} matrix");
-    }
-    let (mut a, mut axes) = (a.to_vec(), vec![0.; d * d]);
-    (0..d).for_each(|i| axes[i * d + i] = 1.);
-    for _ in 0..100 {
-        let off: f64 = (0..d * d).filter(|rc| rc / d != rc % d).map(|rc| a[rc] * a[rc]).sum();
-        if off.sqrt() <= 1e-17 * scale {
-            break;
-        }
-        for p in 0..d {
-            for q in p + 1..d {
-                turn(&mut a, &mut axes, d, p, q);
-            }
-        }
-    }
-    let variances: Vec<f64> = (0..d).map(|i| a[i * d + i]).collect();
-    if let Some(bad) = variances.iter().find(|v| **v < -1e-9 * scale) {
+    };
+    let least = -1e-9 * largest(covariance);
+    if let Some(bad) = values.iter().find(|v| **v < least) {
         bail!("mixture: a covariance has the negative eigenvalue {bad}");
     }
-    Ok((variances.into_iter().map(|v| v.max(0.)).collect(), axes))
-}
-
-/// The rotation of axes `p`, `q` that makes `a[p, q]` zero.
-fn turn(a: &mut [f64], axes: &mut [f64], d: usize, p: usize, q: usize) {
-    let apq = a[p * d + q];
-    if apq == 0. {
-        return;
-    }
-    let theta = (a[q * d + q] - a[p * d + p]) / (2. * apq);
-    let t = theta.signum() / (theta.abs() + theta.hypot(1.));
-    let (c, s) = (1. / t.hypot(1.), t / t.hypot(1.));
-    for k in 0..d {
-        let (x, y) = (a[k * d + p], a[k * d + q]);
-        (a[k * d + p], a[k * d + q]) = (c * x - s * y, s * x + c * y);
-    }
-    for k in 0..d {
-        let (x, y) = (a[p * d + k], a[q * d + k]);
-        (a[p * d + k], a[q * d + k]) = (c * x - s * y, s * x + c * y);
-        let (x, y) = (axes[p * d + k], axes[q * d + k]);
-        (axes[p * d + k], axes[q * d + k]) = (c * x - s * y, s * x + c * y);
-    }
+    Ok((values.into_iter().map(|v| v.max(0.)).collect(), vectors))
 }

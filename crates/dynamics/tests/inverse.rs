@@ -11,13 +11,13 @@ use langevin_dynamics::inverse::{
     Along, AnyMethod, AnyTask, Blur, Colour, Deblur, Dps, Inpaint, Mask, MaskName, Mcmc, Measured, Method, Operator,
     Posterior, Product, RePaint, Replace, SuperRes, posterior,
 };
-use langevin_dynamics::likelihood::mean_and_error;
 use langevin_dynamics::mcmc::{Hmc, Langevin};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::sampler::{Step, prior};
 use langevin_dynamics::{Denoiser, FromEnergy, Mixture, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
+use langevin_ops::stats::mean_and_error;
 
 fn normal(shape: &[usize], seed: u64) -> Tensor {
     Noise::of_step(seed, 0, shape[0]).normal(shape, DType::F64, &Device::Cpu).unwrap()

@@ -7,13 +7,14 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor};
 use common::mixture;
 use langevin_dynamics::exact::Exact;
-use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normaliser, Population, Probe, mean_and_error};
+use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normaliser, Population, Probe};
 use langevin_dynamics::mcmc::{AnyKernel, Hmc, Langevin, Mala};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::process::{AnyProcess, SubVp, Vp};
 use langevin_dynamics::{Composed, Denoiser, Expression, FromEnergy, Mixture, NoisyEnergy, Process};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, sum_per_sample, to_host};
+use langevin_ops::stats::{log_gaussian, mean_and_error};
 
 fn seeds(n: usize) -> Vec<u64> {
     (0..n as u64).collect()
@@ -148,9 +149,8 @@ fn an_energy_is_differentiated_for_its_divergence() -> Result<()> {
     let found = Flow { atol: 1e-8, rtol: 1e-8, ..Flow::default() };
     let found = found.log_p(&model, &x, &[1e-3], &mut Noise::seeds(&[]), &mut quiet())?;
     let m = vp.marginal(1e-3);
-    let at = |x: &Tensor, m: langevin_dynamics::Marginal| {
-        langevin_dynamics::likelihood::log_gaussian(x, (m.alpha.powi(2) * v + m.sigma.powi(2)).sqrt())
-    };
+    let at =
+        |x: &Tensor, m: langevin_dynamics::Marginal| log_gaussian(x, (m.alpha.powi(2) * v + m.sigma.powi(2)).sqrt());
     let end = at(&found.latent, vp.marginal(1.))?;
     let own: Vec<f64> = end.iter().zip(&found.volume).map(|(a, b)| a + b).collect();
     assert!(largest(&own, &at(&x, m)?) < 1e-6);

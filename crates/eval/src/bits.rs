@@ -3,7 +3,7 @@
 //! Bits per dimension of 8-bit data are -log2 p(x)/D + log2(256/range): x is the dequantised pixel value scaled to a range
 //! of that width. \[Theis16, 1511.01844\]
 
-use langevin_dynamics::likelihood::mean_and_error;
+use langevin_ops::stats::mean_and_error;
 use serde::Serialize;
 
 /// In what likelihoods are told.

@@ -17,6 +17,7 @@ pub mod conv;
 pub mod fir;
 pub mod grad;
 mod kernel;
+pub mod linalg;
 pub mod linear;
 pub mod memory;
 pub mod noise;
@@ -27,6 +28,7 @@ pub mod registry;
 pub mod resample;
 pub mod shape;
 pub mod signals;
+pub mod stats;
 pub mod tape;
 pub mod threads;
 

@@ -3,12 +3,12 @@
 use super::Ladder;
 use crate::denoiser::{Denoiser, each};
 use crate::density::{Density, Energy, Evaluated, Score};
-use crate::likelihood::{log_gaussian, mean_and_error};
 use crate::noisy::NoisyEnergy;
 use crate::sampler::{Interval, Step, carried, prior};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, dot_per_sample, scale};
+use langevin_ops::stats::{log_gaussian, mean_and_error};
 
 /// A denoiser's density at one noise level: an energy where the model has one, else a score.
 pub struct NoiseLevel<'a> {

@@ -8,9 +8,9 @@
 
 use super::Ladder;
 use crate::density::Evaluated;
-use crate::likelihood::log_sum_exp;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
+use langevin_ops::stats::log_sum_exp;
 
 /// Where the particles are, what they weigh, and what they weighed before they were drawn again.
 #[derive(Clone, Debug)]

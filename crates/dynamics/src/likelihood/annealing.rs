@@ -5,13 +5,13 @@
 //! The step from rung to rung and its weights are those of [`Particles`]. At each rung a kernel may move the particles: one
 //! that leaves the density there as it is changes no weight, and no mean of weights. \[DelMoral06\]
 
-use super::mean_and_error;
 use crate::NoisyEnergy;
 use crate::ladder::{Ladder, NoiseLevels, Particles};
 use crate::mcmc::{AnyKernel, Chains, Mala, Stats, StepSizes};
 use crate::sampler::PURE;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
+use langevin_ops::stats::mean_and_error;
 use serde::Serialize;
 
 /// How a ladder is gone along.

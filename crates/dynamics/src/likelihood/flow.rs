@@ -5,12 +5,12 @@
 //! (r/sigma) x0, finite for every process, and its divergence D alpha/sigma - (r^2/sigma) tr dx0/dx. The change of
 //! variables adds D ln(r_T / r_t).
 
-use super::{log_gaussian, mean_and_error};
 use crate::Denoiser;
 use crate::ode::{Field, Place, Solver, State, angle, radii};
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, scale, sum_per_sample, to_host};
+use langevin_ops::stats::{log_gaussian, mean_and_error};
 use serde::{Deserialize, Serialize};
 
 /// Up to so many numbers a sample the divergence is exact unless it is said how it is to be taken.

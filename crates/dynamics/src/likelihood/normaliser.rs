@@ -1,11 +1,11 @@
 //! The one constant of a normalised energy: log p_t(x) = c - E(x, t) at every t, with c = E_z[E(z, T) + log prior(z)] from
 //! z ~ prior at the noisy end, where p_T is known. \[Guth25, section 3.2\]
 
-use super::{log_gaussian, mean_and_error};
 use crate::NoisyEnergy;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
+use langevin_ops::stats::{log_gaussian, mean_and_error};
 use serde::Serialize;
 
 /// c, and how well it is known.

@@ -5,9 +5,9 @@
 //! density. \[Golub & Welsch 1969; Lin16\]
 
 use candle_core::{DType, Result, Tensor, bail};
-use faer::{Mat, Side};
 use langevin_dynamics::NoisyEnergy;
 use langevin_ops::grad;
+use langevin_ops::linalg::eigen_tridiagonal;
 
 /// What a start vector tells of the spectrum, from the least eigenvalue up.
 #[derive(Clone, Debug)]
@@ -91,20 +91,15 @@ impl Row {
 
     fn spectrum(&self) -> Result<Spectrum> {
         let k = self.diagonal.len();
-        let t = Mat::from_fn(k, k, |i, j| match i.abs_diff(j) {
-            0 => self.diagonal[i],
-            1 => self.beside[i.min(j)],
-            _ => 0.,
-        });
-        let Ok(eigen) = t.self_adjoint_eigen(Side::Lower) else {
+        let Some(eigen) = eigen_tridiagonal(&self.diagonal, &self.beside) else {
             bail!("lanczos: the eigenvalues of the tridiagonal matrix could not be computed");
         };
         let last = self.beside.last().copied().unwrap_or(0.);
-        let (values, vectors) = (eigen.S(), eigen.U());
+        let vectors = eigen.vectors.chunks(k);
         Ok(Spectrum {
-            values: (0..k).map(|i| values[i]).collect(),
-            weights: (0..k).map(|i| vectors[(0, i)].powi(2)).collect(),
-            errors: (0..k).map(|i| (last * vectors[(k - 1, i)]).abs()).collect(),
+            weights: vectors.clone().map(|vector| vector[0].powi(2)).collect(),
+            errors: vectors.map(|vector| (last * vector[k - 1]).abs()).collect(),
+            values: eigen.values,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 use super::exponent;
 use candle_core::{Result, Tensor, bail};
+use langevin_ops::linalg::Cholesky;
 
 /// What a snapshot's weights are: the average of relative width `sigma_rel` as it stood after `step` updates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +46,11 @@ pub fn factors(snapshots: &[Profile], target: Profile) -> Result<Vec<f64>> {
         (0..n).map(|i| (0..n).map(|j| gram(i, j) + if i == j { 1e-13 } else { 0. }).collect()).collect();
     let b: Vec<f64> = (0..n).map(|i| dot(profiles[i], wanted) / norm[i]).collect();
     let ones: Vec<f64> = norm.iter().map(|norm| 1. / norm).collect();
-    let [mut x, y] = solve(a, [b, ones])?;
+    let system = Cholesky::of(a);
+    let (mut x, y) = (system.solve(&b), system.solve(&ones));
+    if x.iter().chain(&y).any(|v| !v.is_finite()) {
+        bail!("the snapshots' profiles are too alike to be told apart; give fewer");
+    }
     // Lagrange's condition that the factors add up to 1: what all snapshots share stays as it is.
     let sum = |v: &[f64]| v.iter().zip(&norm).map(|(v, norm)| v / norm).sum::<f64>();
     let shift = (1. - sum(&x)) / sum(&y);
@@ -54,42 +59,6 @@ pub fn factors(snapshots: &[Profile], target: Profile) -> Result<Vec<f64>> {
         all[at] = x[i] / norm[i];
     }
     Ok(all)
-}
-
-/// Solves A x = b for both right sides, A symmetric and positive: Cholesky, then two rounds of refinement.
-fn solve(a: Vec<Vec<f64>>, right: [Vec<f64>; 2]) -> Result<[Vec<f64>; 2]> {
-    let n = a.len();
-    let mut l = a.clone();
-    for i in 0..n {
-        for j in 0..=i {
-            let dot: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
-            let rest = a[i][j] - dot;
-            l[i][j] = if i == j { rest.max(1e-15).sqrt() } else { rest / l[j][j] };
-        }
-    }
-    let substitute = |b: &[f64]| {
-        let mut x = b.to_vec();
-        for i in 0..n {
-            x[i] = (x[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
-        }
-        for i in (0..n).rev() {
-            x[i] = (x[i] - (i + 1..n).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
-        }
-        x
-    };
-    let refined = |b: Vec<f64>| {
-        let mut x = substitute(&b);
-        for _ in 0..2 {
-            let left: Vec<f64> = (0..n).map(|i| b[i] - a[i].iter().zip(&x).map(|(a, x)| a * x).sum::<f64>()).collect();
-            x.iter_mut().zip(substitute(&left)).for_each(|(x, d)| *x += d);
-        }
-        x
-    };
-    let both = right.map(refined);
-    if both.iter().flatten().any(|v| !v.is_finite()) {
-        bail!("the snapshots' profiles are too alike to be told apart; give fewer");
-    }
-    Ok(both)
 }
 
 /// Combines snapshots into the average `target`; `load(i)` reads the weights of snapshot i, one at a time.
