@@ -5,7 +5,7 @@ use crate::predict::{Coefficients, Parametrisation};
 use crate::process::Process;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
-use langevin_ops::shape::{combine, scale};
+use langevin_ops::shape::{PerSample, combine, scale};
 use langevin_ops::tape::Value;
 
 /// What a network is told beside x and the time.
@@ -219,11 +219,8 @@ impl<'a> Preconditioned<'a> {
     /// The raw output F(c_in x, c_noise).
     pub fn output(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let batch = x.dim(0)?;
-        if t.len() != 1 && t.len() != batch {
-            bail!("denoiser: {} times for a batch of {batch}; give one, or one a sample", t.len());
-        }
-        let at = |i: usize| self.coefficients(t[if t.len() == 1 { 0 } else { i }]);
-        let c_noise: Vec<f64> = (0..batch).map(|i| at(i).c_noise).collect();
+        t.check(batch, "times of the denoiser")?;
+        let c_noise: Vec<f64> = (0..batch).map(|i| self.coefficients(t.at(i)).c_noise).collect();
         let c_noise = Tensor::new(c_noise, x.device())?.to_dtype(x.dtype())?;
         let c_in: Vec<f64> = t.iter().map(|&t| self.coefficients(t).c_in).collect();
         let output = self.net.forward(&scale(x, &c_in)?, &c_noise, &self.cond)?;

@@ -8,7 +8,7 @@ use crate::{Denoiser, Marginal, Process};
 use candle_core::{Device, Result, Tensor, bail};
 use langevin_ops::linalg::{Eigen, eigen, largest};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{PerSample, to_host};
 use rayon::prelude::*;
 use std::f64::consts::PI;
 
@@ -240,11 +240,9 @@ impl Exact<'_> {
         if x.elem_count() != batch * d {
             bail!("mixture: samples of shape {:?}, but it has {d} dimensions", &x.dims()[1..]);
         }
-        if t.len() != 1 && t.len() != batch {
-            bail!("mixture: {} times for a batch of {batch}; give one, or one a sample", t.len());
-        }
+        t.check(batch, "times of the mixture")?;
         let marginals: Vec<Marginal> = t.iter().map(|&t| self.process.marginal(t)).collect();
-        let at = |(i, x): (usize, &[f64])| f(i, &marginals[if t.len() == 1 { 0 } else { i }], x);
+        let at = |(i, x): (usize, &[f64])| f(i, &marginals.at(i), x);
         Ok(to_host(x)?.par_chunks(d).with_min_len(64).enumerate().map(at).collect())
     }
 
@@ -278,7 +276,7 @@ impl NoisyEnergy for Exact<'_> {
         let points = self.points(x, t)?;
         let (d, flat) = (self.mixture.dim(), to_host(x)?);
         let dt = |i: usize, p: &Point| {
-            let m = self.process.marginal(t[if t.len() == 1 { 0 } else { i }]);
+            let m = self.process.marginal(t.at(i));
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
             let along = d as f64 + dot(&flat[i * d..][..d], &p.score);
             m.drift() * along - 0.5 * m.diffusion2() * (p.laplacian + dot(&p.score, &p.score))

@@ -7,7 +7,7 @@
 use crate::denoiser::{Denoiser, Preconditioned};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
-use langevin_ops::shape::{combine, scale, sum_per_sample};
+use langevin_ops::shape::{PerSample, combine, scale, sum_per_sample};
 use std::f64::consts::PI;
 
 /// The energy at one place, with its derivatives.
@@ -88,10 +88,7 @@ impl Preconditioned<'_> {
     }
 
     fn all<T>(&self, x: &Tensor, t: &[f64], f: impl Fn(f64) -> Result<T>) -> Result<Vec<T>> {
-        let batch = x.dim(0)?;
-        if t.len() != 1 && t.len() != batch {
-            bail!("energy: {} times for a batch of {batch}; give one, or one a sample", t.len());
-        }
+        t.check(x.dim(0)?, "times of the energy")?;
         t.iter().map(|&t| f(t)).collect()
     }
 }
@@ -104,7 +101,7 @@ fn column(parts: &[Parts], f: impl Fn(&Parts) -> f64) -> Vec<f64> {
 /// One number a sample, `[B]` with the type and device of `x`; `v` is one for all or one a sample.
 pub(crate) fn filled(v: &[f64], x: &Tensor) -> Result<Tensor> {
     let batch = x.dim(0)?;
-    let v: Vec<f64> = (0..batch).map(|i| v[if v.len() == 1 { 0 } else { i }]).collect();
+    let v: Vec<f64> = (0..batch).map(|i| v.at(i)).collect();
     Tensor::from_vec(v, batch, x.device())?.to_dtype(x.dtype())
 }
 

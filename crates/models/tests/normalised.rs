@@ -9,7 +9,7 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::{AnyNet, Form, Head, Model, ModelSpec, mlp::MlpConfig, unet::UNetConfig};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{PerSample, to_host};
 
 fn spec(form: Form, process: AnyProcess, net: AnyNet, shape: &[usize]) -> ModelSpec {
     ModelSpec {
@@ -47,14 +47,14 @@ fn check(model: &Model, x: &Tensor, t: &[f64]) -> Result<f64> {
     let jet = energy.jet(x, t)?;
     let at =
         |by: f64| energy.energy_at(x, &t.iter().map(|t| t * (1. + by)).collect::<Vec<_>>()).and_then(|e| to_host(&e));
-    let (h, scale) = (1e-5, |i: usize| t[if t.len() == 1 { 0 } else { i }]);
+    let h = 1e-5;
     let (up, down, here) = (at(h)?, at(-h)?, at(0.)?);
     let (value, dt) = (to_host(&jet.energy)?, to_host(&jet.dt)?);
     let score = denoiser.score(x, t)?;
     let mut errors = vec![distance(&jet.gradient.neg()?, &score)? / largest(&score)?];
     for i in 0..value.len() {
-        let slope = (up[i] - down[i]) / (2. * h * scale(i));
-        let size = slope.abs().max(here[i].abs() / scale(i));
+        let slope = (up[i] - down[i]) / (2. * h * t.at(i));
+        let size = slope.abs().max(here[i].abs() / t.at(i));
         errors.extend([(value[i] - here[i]).abs() / here[i].abs(), (dt[i] - slope).abs() / size]);
     }
     Ok(worst(errors))

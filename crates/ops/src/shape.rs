@@ -23,7 +23,7 @@ impl<T: Copy> PerSample<T> for [T] {
 
     fn check(&self, batch: usize, what: &str) -> Result<()> {
         if self.len() != 1 && self.len() != batch {
-            bail!("{what}: {} for a batch of {batch}; give one, or one a sample", self.len());
+            bail!("{} {what} for a batch of {batch}; give one, or one a sample", self.len());
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ mod tests {
     fn any_other_count_is_an_error_that_names_them() {
         for (v, batch) in [(vec![], 2), (vec![1., 2.], 3), (vec![1., 2.], 1)] {
             let error = v.check(batch, "times of the mixture").unwrap_err().to_string();
-            let told = format!("times of the mixture: {} for a batch of {batch}; give one, or one a sample", v.len());
+            let told = format!("{} times of the mixture for a batch of {batch}; give one, or one a sample", v.len());
             assert!(error.contains(&told), "{error}");
         }
     }

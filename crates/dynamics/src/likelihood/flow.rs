@@ -9,7 +9,7 @@ use crate::Denoiser;
 use crate::ode::{Field, Place, Solver, State, angle, radii};
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::{combine, scale, sum_per_sample, to_host};
+use langevin_ops::shape::{PerSample, combine, scale, sum_per_sample, to_host};
 use langevin_ops::stats::{log_gaussian, mean_and_error};
 use serde::{Deserialize, Serialize};
 
@@ -125,13 +125,11 @@ impl Flow {
         self.check()?;
         let (process, batch) = (m.process(), x.dim(0)?);
         let (low, high) = process.span();
-        if t.len() != 1 && t.len() != batch {
-            bail!("likelihood: {} times for a batch of {batch}; give one, or one a sample", t.len());
-        }
+        t.check(batch, "times of the likelihood")?;
         if let Some(t) = t.iter().find(|&&t| !(t >= low * (1. - 1e-6) && t < high)) {
             bail!("likelihood: time {t} lies outside the span of {process:?}, from {low} to below {high}");
         }
-        let each: Vec<f64> = (0..batch).map(|i| t[if t.len() == 1 { 0 } else { i }].max(low)).collect();
+        let each: Vec<f64> = (0..batch).map(|i| t.at(i).max(low)).collect();
         let d = x.elem_count() / batch.max(1);
         let divergence = self.divergence.of(d);
         let (probes, numbers) = match divergence {

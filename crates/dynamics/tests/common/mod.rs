@@ -5,7 +5,7 @@
 use candle_core::{Result, Tensor, bail};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::{Denoiser, Mixture, NoisyEnergy, Process};
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{PerSample, to_host};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ impl<'a> Fast<'a> {
     fn points(&self, x: &Tensor, t: &[f64]) -> Result<Vec<([f64; 2], f64)>> {
         let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
         let one = |(i, p): (usize, &[f64])| {
-            let m = m[if m.len() == 1 { 0 } else { i }];
+            let m = m.at(i);
             self.point(m.alpha, m.sigma, [p[0], p[1]])
         };
         Ok(to_host(x)?.chunks(2).enumerate().map(one).collect())
@@ -129,7 +129,7 @@ impl NoisyEnergy for Fast<'_> {
         let energy = Tensor::from_iter(points.iter().map(|(_, log_p)| -log_p), x.device())?;
         let m: Vec<_> = t.iter().map(|&t| self.process.marginal(t)).collect();
         let grad = to_host(x)?.into_iter().enumerate().map(|(i, x)| {
-            let m = m[if m.len() == 1 { 0 } else { i / 2 }];
+            let m = m.at(i / 2);
             (x - m.alpha * points[i / 2].0[i % 2]) / (m.sigma * m.sigma)
         });
         let grad = Tensor::from_iter(grad.collect::<Vec<_>>(), x.device())?;
