@@ -92,6 +92,7 @@ pub fn choose(mask: &[bool], a: &Tensor, b: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn one_number_is_that_of_all_samples() -> Result<()> {
@@ -107,6 +108,16 @@ mod tests {
         let v = [1., 2., 3.];
         v.check(3, "times")?;
         assert_eq!([v.at(0), v.at(1), v.at(2)], [1., 2., 3.]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_chosen_does_not_matter() -> Result<()> {
+        let (a, b) = (
+            Tensor::new(&[[1., 2.], [f64::NAN, f64::NAN]], &Device::Cpu)?,
+            Tensor::new(&[[f64::NAN; 2], [3., 4.]], &Device::Cpu)?,
+        );
+        assert_eq!(choose(&[true, false], &a, &b)?.to_vec2::<f64>()?, [[1., 2.], [3., 4.]]);
         Ok(())
     }
 
