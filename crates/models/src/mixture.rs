@@ -88,7 +88,8 @@ struct LogRatio {
 impl Potential for LogRatio {
     /// ln N(y; mu, w) / N(y; 0, s^2) with w = v + rho^2 is |x'|^2 (v - 1) / 2w + s x'.mu / w - |mu|^2 / 2w - D/2 ln(w / s^2):
     /// no large numbers that cancel, at any noise.
-    fn h(&self, x: &Tensor, c_noise: &Tensor, _: &Cond) -> Result<Tensor> {
+    fn h(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
+        cond.conditions.only(&[])?;
         let (batch, d) = (x.dim(0)?, self.means.dim(1)?);
         let x = x.reshape((batch, d))?;
         let rho = (c_noise * 4.)?.exp()?.reshape((batch, 1))?; // c_noise of edm is ln(sigma/alpha) / 4

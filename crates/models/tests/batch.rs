@@ -33,7 +33,7 @@ fn spec(net: AnyNet, shape: &[usize], classes: Option<usize>, form: Form) -> Mod
 
 /// Asks `model` about `x` `[B, ...]`: everything that depends on a sample, each `[B, ...]`, with a name.
 fn asked(model: &Model, x: &Tensor, t: &[f64], labels: Option<Tensor>) -> Result<Vec<(&'static str, Tensor)>> {
-    let m = model.denoiser(Cond { labels, dropout: None })?;
+    let m = model.denoiser(Cond::class(labels))?;
     let v = (x * 0.3)?.sin()?;
     let mut all = vec![("x0", m.x0(x, t)?), ("score", m.score(x, t)?), ("x0_vjp", m.x0_vjp(x, t, &v)?.1)];
     if let Some(energy) = m.noisy_energy() {

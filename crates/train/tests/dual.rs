@@ -103,7 +103,7 @@ fn it_learns_the_density_at_every_level_up_to_one_constant() -> Result<()> {
     let mut trainer = Trainer::new(model, loss(), AnyOptimiser::default(), AnyEma::named("warm-up").unwrap(), options)?;
     for step in 0..steps {
         let x = mixture.sample(256, &mut Noise::of_step(5, step, 256))?.to_dtype(DType::F32)?;
-        trainer.step(&[Batch { x, labels: None }])?;
+        trainer.step(&[Batch::new(x, None)])?;
     }
     let model = trainer.averaged_model()?;
     let denoiser = model.denoiser(Cond::default())?;

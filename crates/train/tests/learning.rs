@@ -115,7 +115,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
         let sign: Vec<f64> = z.uniform(128)?.into_iter().map(|u| if u < 0.5 { 1. } else { -1. }).collect();
         let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
         let centre = Tensor::new(&[a.map(|v| v as f32)], &Device::Cpu)?.broadcast_as((128, 2))?;
-        Ok(Batch { x: (x + scale(&centre, &sign)?)?, labels: None })
+        Ok(Batch::new((x + scale(&centre, &sign)?)?, None))
     };
     let spec = ModelSpec {
         shape: vec![2],
@@ -196,7 +196,7 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
             WarmUp::default().into(),
             options,
         )?;
-        Ok(trainer.step(&[Batch { x: x.clone(), labels: None }])?.loss)
+        Ok(trainer.step(&[Batch::new(x.clone(), None)])?.loss)
     };
     assert_eq!(trained(true, &x)?, trained(false, &x.affine(0.5, 0.5)?)?);
     assert_ne!(trained(true, &x)?, trained(false, &x)?);
@@ -215,7 +215,7 @@ fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
         let labels: Vec<u32> = z.uniform(128)?.into_iter().map(|u| u32::from(u < 0.5)).collect();
         let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
         let x = (x + Tensor::from_vec(centres(&labels), (128, 2), &Device::Cpu)?)?;
-        Ok(Batch { x, labels: Some(Tensor::new(labels, &Device::Cpu)?) })
+        Ok(Batch::new(x, Tensor::new(labels, &Device::Cpu)?))
     };
     let spec = ModelSpec {
         shape: vec![2],
@@ -262,7 +262,7 @@ fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
             points.chunks(2).flat_map(x0).collect()
         };
         let rms = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| (p - q).powi(2) / 256.).sum::<f64>().sqrt();
-        let cond = Cond { labels: Some(Tensor::full(label, 128, &Device::Cpu)?), dropout: None };
+        let cond = Cond::class(Tensor::full(label, 128, &Device::Cpu)?);
         let off = rms(&to_host(&told.denoiser(cond)?.x0(&x, &[sigma])?)?, &exact(label));
         for other in (0..3).filter(|other| *other != label) {
             let apart = rms(&exact(label), &exact(other));

@@ -80,7 +80,7 @@ fn trained(objective: &AnyObjective, model: &Model) -> Result<(f64, Vec<[f64; 2]
         let x = z.normal((samples, 2), DType::F64, &Device::Cpu)?.affine(VARIANCE.sqrt(), 0.)?;
         let x = x.broadcast_add(&Tensor::new(&[MEAN], &Device::Cpu)?)?;
         let at = Context::new(&options, n, 0, samples, &vars);
-        let part = run.part(model, &Batch { x, labels: None }, &at)?;
+        let part = run.part(model, &Batch::new(x, None), &at)?;
         run.updated();
         loss += part.losses.iter().sum::<f64>() / (samples as u64 * batches) as f64;
         let grads = part.grads.iter().map(to_host).collect::<Result<Vec<_>>>()?.concat();

@@ -75,7 +75,7 @@ fn of_distillation(steps: u64) -> Result<Trainer> {
 
 fn batch(n: u64) -> Result<Batch> {
     let x = Noise::of_step(99, n, 8).normal((8, 2), DType::F32, &Device::Cpu)?;
-    Ok(Batch { x: (x * 0.5)?, labels: Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?) })
+    Ok(Batch::new((x * 0.5)?, Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?))
 }
 
 fn old(name: &str) -> PathBuf {

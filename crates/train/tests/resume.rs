@@ -48,7 +48,7 @@ fn plain() -> Result<Trainer> {
 /// Batch `n`, a function of `n`.
 fn batch(n: u64) -> Result<Batch> {
     let x = Noise::of_step(99, n, 8).normal((8, 2), DType::F32, &Device::Cpu)?;
-    Ok(Batch { x: (x * 0.5)?, labels: None })
+    Ok(Batch::new((x * 0.5)?, None))
 }
 
 fn go(trainer: &mut Trainer, to: u64) -> Result<()> {
@@ -63,7 +63,7 @@ fn go(trainer: &mut Trainer, to: u64) -> Result<()> {
 fn go_with_classes(run: &mut Trainer, to: u64) -> Result<()> {
     while run.step_number() < to {
         let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
-        let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
+        let one = |n: u64| -> Result<Batch> { Ok(Batch::new(batch(n)?.x, labels.clone())) };
         let n = 2 * run.step_number();
         run.step(&[one(n)?, one(n + 1)?])?;
     }

@@ -38,7 +38,7 @@ fn gradient(model: &Model) -> Result<Vec<f64>> {
     let target = z.normal_like(&x)?;
     let c_noise = Tensor::new(&[-0.5f64, 0.1, 0.7], &Device::Cpu)?.to_dtype(model.dtype())?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
-    let cond = Cond { labels: None, dropout: Some(7) };
+    let cond = Cond { dropout: Some(7), ..Cond::default() };
     let loss = || (model.net().forward(&x, &c_noise, &cond)? - &target)?.sqr()?.mean_all();
     let (_, grads) = grad::value_and_grad(&vars, loss)?;
     grads.iter().map(to_host).collect::<Result<Vec<_>>>().map(|all| all.concat())

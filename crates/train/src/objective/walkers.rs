@@ -51,7 +51,7 @@ impl Walkers {
         // a population of each class in turn, the null class among them
         let told = model.spec.classes.map(|n| n as u64 + u64::from(model.spec.null_class));
         let labels = told.map(|n| Tensor::full((class % n) as u32, number, model.device())).transpose()?;
-        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
+        let denoiser = model.denoiser(Cond::class(labels.clone()))?;
         let next = match self.now.take() {
             Some(now) if !self.gone.is_multiple_of(LEVELS) => {
                 let ends = [now.t, t];
