@@ -133,16 +133,7 @@ pub fn exact(name: &str, process: AnyProcess) -> Option<ModelSpec> {
         _ => return None,
     };
     Some(ModelSpec {
-        shape: vec![net.means.first().map_or(0, Vec::len)],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Default::default(),
-        net: net.into(),
-        process,
-        predict: AnyParametrisation::Edm(Default::default()),
-        sigma_data: 1.,
         normalised: true,
-        from_zero: false,
+        ..ModelSpec::energy([net.means.first().map_or(0, Vec::len)]).net(net).process(process).sigma_data(1.)
     })
 }

@@ -1,8 +1,7 @@
 //! A folder of diffusers as a model: its network under the process of its scheduler.
 
 use crate::diffusers;
-use crate::energy::Form;
-use crate::model::{Head, Model, ModelSpec, plain};
+use crate::model::{Model, ModelSpec, plain};
 use candle_core::{DType, Device, Error, Result, bail};
 use langevin_dynamics::diffusers::Scheduler;
 use serde_json::Value;
@@ -97,17 +96,13 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
         );
     }
     let spec = ModelSpec {
-        shape: vec![config.inputs, height, width],
-        classes: config.classes,
-        null_class: false,
-        head: Head::Denoiser,
-        form: Form::Residual,
-        net: config.unet.into(),
-        process: scheduler.process.clone(),
-        predict: scheduler.predict.clone(),
-        sigma_data: scheduler.sigma_data,
-        normalised: false,
         from_zero: scheduler.from_zero(),
+        ..ModelSpec::denoiser([config.inputs, height, width])
+            .net(config.unet)
+            .classes(config.classes)
+            .process(scheduler.process.clone())
+            .predict(scheduler.predict.clone())
+            .sigma_data(scheduler.sigma_data)
     };
     let model = Model::of_network(spec, Box::new(net), vars, dtype, device).map_err(within)?;
     Ok(Pipeline { model, scheduler, note })

@@ -1,7 +1,7 @@
 //! What a model says of a sample has the same bits in every batch: x0, scores, energies and their derivatives.
 
 use candle_core::{DType, Device, Result, Tensor};
-use langevin_dynamics::predict::{AnyParametrisation, Score, Tell, Unscaled};
+use langevin_dynamics::predict::{Score, Tell, Unscaled};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::unet::{Activation, Kind, Time, UNetConfig};
@@ -17,17 +17,8 @@ const BATCHES: [usize; 4] = [1, 2, 8, 9];
 
 fn spec(net: AnyNet, shape: &[usize], classes: Option<usize>, form: Form) -> ModelSpec {
     ModelSpec {
-        shape: shape.to_vec(),
-        classes,
-        null_class: false,
-        head: Head::Energy,
-        form,
-        net,
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
         normalised: form == Form::NoiseNorm,
-        from_zero: false,
+        ..ModelSpec::energy(shape).net(net).classes(classes).form(form).sigma_data(0.6)
     }
 }
 

@@ -12,19 +12,13 @@ use std::io::Write;
 use std::path::Path;
 
 fn model(seed: u64) -> Result<Model> {
-    let spec = ModelSpec {
-        shape: vec![1, 4, 4],
-        classes: Some(3),
-        null_class: false,
-        head: Head::Energy,
-        form: Form::InnerProduct,
-        net: UNetConfig { channels: vec![8, 8], attention: vec![1], dropout: 0.1, ..UNetConfig::default() }.into(),
-        process: AnyProcess::named("vp").unwrap(),
-        predict: AnyParametrisation::named("v").unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([1, 4, 4])
+        .net(UNetConfig { channels: vec![8, 8], attention: vec![1], dropout: 0.1, ..UNetConfig::default() })
+        .form(Form::InnerProduct)
+        .classes(3)
+        .process(AnyProcess::named("vp").unwrap())
+        .predict(AnyParametrisation::named("v").unwrap())
+        .sigma_data(0.6);
     Model::new(spec, seed, DType::F32, &Device::Cpu)
 }
 
@@ -255,6 +249,19 @@ fn initial_weights_are_a_function_of_seed_and_name() -> Result<()> {
         ..a.spec.clone()
     };
     assert_eq!(numbers(&Model::new(deeper, 3, DType::F32, &Device::Cpu)?, name), numbers(&a, name));
+    Ok(())
+}
+
+#[test]
+fn a_specification_is_made_of_what_differs() -> Result<()> {
+    for shape in [vec![2], vec![1, 8, 8]] {
+        let energy = ModelSpec::energy(shape.clone());
+        assert!(energy.parameters()? > 0 && energy.head == Head::Energy);
+        assert_eq!(ModelSpec::denoiser(shape).head, Head::Denoiser);
+        let told = energy.classes(3).null_class().normalised();
+        assert!(told.parameters()? > 0 && told.normalised);
+        assert_eq!((told.labels(), told.null_label()), (Some(4), Some(3)));
+    }
     Ok(())
 }
 

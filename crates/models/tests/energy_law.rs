@@ -14,19 +14,7 @@ use langevin_ops::noise::Noise;
 const FORMS: [Form; 5] = [Form::Residual, Form::InnerProduct, Form::SquaredNorm, Form::Scalar, Form::NoiseNorm];
 
 fn spec(net: AnyNet, shape: &[usize]) -> ModelSpec {
-    ModelSpec {
-        shape: shape.to_vec(),
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::Residual,
-        net,
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy(shape).net(net).sigma_data(0.6)
 }
 
 fn small_unet() -> UNetConfig {

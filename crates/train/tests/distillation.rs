@@ -15,19 +15,9 @@ use langevin_train::level::Importance;
 use langevin_train::{AnyEma, AnyOptimiser, Denoising, Distillation, Noisy, Teacher, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
-    ModelSpec {
-        shape: vec![3],
-        classes: None,
-        null_class: false,
-        head: Head::Denoiser,
-        form: Form::default(),
-        net: MlpConfig { width: 16, layers: 1, dropout: 0. }.into(),
-        process,
-        predict: AnyParametrisation::named(predict).unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    }
+    let predict = AnyParametrisation::named(predict).unwrap();
+    let net = MlpConfig { width: 16, layers: 1, dropout: 0. };
+    ModelSpec::denoiser([3]).net(net).process(process).predict(predict).sigma_data(0.6)
 }
 
 fn model(spec: ModelSpec, seed: u64) -> Result<Model> {

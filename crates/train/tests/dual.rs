@@ -2,11 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::{Cond, Denoiser, Mixture};
 use langevin_models::mixture::MixtureConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, mlp::MlpConfig};
+use langevin_models::{Form, Model, ModelSpec, mlp::MlpConfig};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -14,19 +13,8 @@ use langevin_train::level::{Level, LogSnr};
 use langevin_train::{AnyEma, AnyObjective, AnyOptimiser, Denoising, Dual, Noisy, SecondOrder, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, width: usize) -> ModelSpec {
-    ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::NoiseNorm,
-        net: MlpConfig { width, layers: 2, dropout: 0. }.into(),
-        process,
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 1.,
-        normalised: true,
-        from_zero: false,
-    }
+    let net = MlpConfig { width, layers: 2, dropout: 0. };
+    ModelSpec::energy([2]).net(net).process(process).sigma_data(1.).normalised()
 }
 
 fn loss() -> Dual {

@@ -6,7 +6,7 @@ use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -117,19 +117,7 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
         let centre = Tensor::new(&[a.map(|v| v as f32)], &Device::Cpu)?.broadcast_as((128, 2))?;
         Ok(Batch::new((x + scale(&centre, &sign)?)?, None))
     };
-    let spec = ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([2]).net(MlpConfig { width: 64, layers: 2, dropout: 0. }).sigma_data(sigma_data);
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };
     let (weight, level) = (AnyWeight::default(), AnyLevel::default());
@@ -174,17 +162,10 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
     let x = Noise::of_step(4, 0, 8).normal((8, 2), DType::F64, &Device::Cpu)?;
     let trained = |from_zero: bool, x: &Tensor| -> Result<f64> {
         let spec = ModelSpec {
-            shape: vec![2],
-            classes: None,
-            null_class: false,
-            head: Head::Denoiser,
-            form: Form::default(),
-            net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
-            process: AnyProcess::named("ve").unwrap(),
-            predict: AnyParametrisation::named("edm").unwrap(),
-            sigma_data: 0.5,
-            normalised: false,
             from_zero,
+            ..ModelSpec::denoiser([2])
+                .net(MlpConfig { width: 8, layers: 1, dropout: 0. })
+                .process(AnyProcess::named("ve").unwrap())
         };
         let model = Model::new(spec, 1, DType::F64, &Device::Cpu)?;
         let options = TrainOptions { batch: 8, ..TrainOptions::default() };
@@ -217,19 +198,11 @@ fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
         let x = (x + Tensor::from_vec(centres(&labels), (128, 2), &Device::Cpu)?)?;
         Ok(Batch::new(x, Tensor::new(labels, &Device::Cpu)?))
     };
-    let spec = ModelSpec {
-        shape: vec![2],
-        classes: Some(2),
-        null_class: true,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: f64::sqrt((0.36 + 0.09) / 2. + s * s),
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([2])
+        .net(MlpConfig { width: 64, layers: 2, dropout: 0. })
+        .sigma_data(f64::sqrt((0.36 + 0.09) / 2. + s * s))
+        .classes(2)
+        .null_class();
     assert_eq!((spec.labels(), spec.null_label()), (Some(3), Some(2)));
     let trainer = |spec: ModelSpec, label_dropout: f64| {
         let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;

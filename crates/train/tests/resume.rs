@@ -2,10 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, tensors};
+use langevin_models::{Form, Model, ModelSpec, tensors};
 use langevin_ops::noise::Noise;
 use langevin_train::ema::{Constant, Power, WarmUp};
 use langevin_train::level::{Importance, LogNormal};
@@ -17,19 +15,7 @@ use std::fs;
 use std::path::Path;
 
 fn spec() -> ModelSpec {
-    ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 16, layers: 1, dropout: 0.1 }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.5,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy([2]).net(MlpConfig { width: 16, layers: 1, dropout: 0.1 })
 }
 
 fn options() -> TrainOptions {
