@@ -108,7 +108,7 @@ impl Input {
             }
             None => None,
         };
-        Ok(Self { x: x.to_device(device)?, t, cond: Cond { labels, dropout: None }, file })
+        Ok(Self { x: x.to_device(device)?, t, cond: Cond::class(labels), file })
     }
 
     fn times(&self) -> Result<&[f64]> {
@@ -127,7 +127,7 @@ impl Input {
     }
 
     fn check_classes(&self, classes: Option<usize>) -> Result<()> {
-        match (classes, &self.cond.labels) {
+        match (classes, self.cond.labels()) {
             (Some(n), None) => {
                 bail!("{} has no tensor `class_labels`; give the class of each, 0 to {}", self.file, n - 1)
             }
@@ -255,7 +255,7 @@ fn times_of_log_p(model: &Model, input: &Input) -> Result<Vec<f64>> {
 /// least noisy time of the process.
 fn log_p(model: &Model, input: &Input) -> Result<Tensor> {
     let t = times_of_log_p(model, input)?;
-    let labels = match &input.cond.labels {
+    let labels = match input.cond.labels() {
         Some(labels) => Some(to_host(labels)?.into_iter().map(|label| label as u32).collect()),
         None => None,
     };

@@ -11,7 +11,7 @@ use langevin_dynamics::Cond;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::unet::UNetConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Head, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::{grad, tape};
 use langevin_train::ema::{Constant, Ema};
@@ -42,19 +42,12 @@ pub fn run(args: &Bench) -> Result<()> {
     if args.recompute && args.case == "forward" {
         return usage("--recompute: --case forward has no backward pass");
     }
-    let spec = ModelSpec {
-        shape: shape.to_vec(),
-        classes: None,
-        null_class: false,
-        head: if args.case.starts_with("energy") { Head::Energy } else { Head::Denoiser },
-        form: Form::Residual,
-        net: net.into(),
-        process: AnyProcess::named("vp").map_err(anyhow::Error::msg)?,
-        predict: AnyParametrisation::named("eps").map_err(anyhow::Error::msg)?,
-        sigma_data: 1.,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy(shape)
+        .head(if args.case.starts_with("energy") { Head::Energy } else { Head::Denoiser })
+        .net(net)
+        .process(AnyProcess::named("vp").map_err(anyhow::Error::msg)?)
+        .predict(AnyParametrisation::named("eps").map_err(anyhow::Error::msg)?)
+        .sigma_data(1.);
     let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;
     let mut step = || {
         tape::recompute(args.recompute, || grad::differences(args.differences, || work.step(&args.case)))?;

@@ -58,7 +58,7 @@ impl Points {
         for first in (0..self.len()).step_by(batch.max(1)) {
             let n = batch.min(self.len() - first);
             let labels = self.labels.as_ref().map(|labels| Tensor::new(&labels[first..first + n], model.device()));
-            let denoiser = model.denoiser(Cond { labels: labels.transpose()?, dropout: None })?;
+            let denoiser = model.denoiser(Cond::class(labels.transpose()?))?;
             let t = if self.t.len() == 1 { &self.t } else { &self.t[first..first + n] };
             f(&denoiser, &self.x.narrow(0, first, n)?, t, first)?;
         }
@@ -116,7 +116,7 @@ fn energy_of<R>(
     f: impl FnOnce(&dyn NoisyEnergy) -> candle_core::Result<R>,
 ) -> Result<R> {
     let labels = class.map(|class| Tensor::full(class, n, model.device())).transpose()?;
-    let denoiser = model.denoiser(Cond { labels, dropout: None })?;
+    let denoiser = model.denoiser(Cond::class(labels))?;
     match denoiser.noisy_energy() {
         Some(energy) => Ok(f(energy)?),
         None => bail!("the model has no energy"),

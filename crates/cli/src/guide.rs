@@ -107,7 +107,7 @@ pub fn told(opened: &Opened, class: Option<&str>) -> Result<Option<u32>> {
 /// What `model` is told beside x and the time: no labels, one for all samples of any batch, or one each.
 pub fn cond(model: &Model, labels: &[u32]) -> Result<Cond> {
     let labels = (!labels.is_empty()).then(|| Tensor::new(labels, model.device())).transpose()?;
-    Ok(Cond { labels, dropout: None })
+    Ok(Cond::class(labels))
 }
 
 /// The two ends in LOW,HIGH.

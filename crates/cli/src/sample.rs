@@ -227,7 +227,7 @@ fn points(model: &Model, t: Option<f64>, x: &Tensor, view: View, labels: Option<
             Some(&label) => Some(Tensor::full(label, n, model.device())?),
             None => None,
         };
-        Ok(model.energy(&x, &[t], &Cond { labels, dropout: None })?.to_device(&Device::Cpu)?)
+        Ok(model.energy(&x, &[t], &Cond::class(labels))?.to_device(&Device::Cpu)?)
     };
     let energy: Option<&output::Energy> = if model.spec.head == Head::Energy { Some(&energy) } else { None };
     output::landscape(energy, x, view)

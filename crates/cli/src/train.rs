@@ -302,8 +302,8 @@ impl Session {
         let measure = || -> Result<_> {
             let batch = loader.batch(0)?;
             let few = batch.x.dim(0)?.min(MEASURED);
-            let labels = batch.labels.map(|labels| labels.narrow(0, 0, few)).transpose()?;
-            Ok(self.trainer.measure(&Batch { x: batch.x.narrow(0, 0, few)?, labels })?)
+            let conditions = batch.conditions.narrow(0, few)?;
+            Ok(self.trainer.measure(&Batch { x: batch.x.narrow(0, 0, few)?, conditions })?)
         };
         let measured = self.between_steps(measure)?;
         let Some(errors) = measured.iter().find(|series| series.name == "score_error") else { return Ok(()) };

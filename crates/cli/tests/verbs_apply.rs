@@ -33,7 +33,7 @@ fn the_views_of_a_model_agree() {
     assert_eq!(dir.run(args).ok(), "y.safetensors\n");
     let y = read_tensors(&dir.path("y.safetensors"));
     let (model, _) = checkpoint::load(&file, DType::F32, &Device::Cpu).unwrap();
-    let cond = Cond { labels: Some(Tensor::new(&[2u32, 0], &Device::Cpu).unwrap()), dropout: None };
+    let cond = Cond::class(Tensor::new(&[2u32, 0], &Device::Cpu).unwrap());
     let m = model.denoiser(cond.clone()).unwrap();
     assert!(off(&y["x0"], &m.x0(&x, &[t[0] as f32 as f64, 2.]).unwrap()) < 1e-5);
     assert!(off(&y["energy"], &model.energy(&x, &[t[0] as f32 as f64, 2.], &cond).unwrap()) < 1e-3);

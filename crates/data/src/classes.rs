@@ -76,7 +76,7 @@ impl Dataset for Relabelled {
     }
 
     fn get(&self, idx: &[usize]) -> Result<Batch> {
-        let Batch { x, labels } = self.of.get(idx)?;
+        let Batch { x, conditions } = self.of.get(idx)?;
         let to = |labels: Tensor| -> Result<Tensor> {
             let labels = labels.to_vec1::<u32>()?.into_iter().map(|label| self.to.get(label as usize).copied());
             match labels.collect::<Option<Vec<u32>>>() {
@@ -84,7 +84,8 @@ impl Dataset for Relabelled {
                 None => bail!("a label is not below the number of classes"),
             }
         };
-        Ok(Batch { x, labels: labels.map(to).transpose()? })
+        let labels = conditions.labels().cloned().map(to).transpose()?;
+        Ok(Batch { x, conditions: conditions.with_class(labels) })
     }
 
     fn notes(&self) -> Vec<String> {

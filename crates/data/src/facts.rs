@@ -107,7 +107,7 @@ fn fingerprint(data: &dyn Dataset) -> Result<String> {
         let batch = data.get(some)?;
         let x: Vec<f32> = batch.x.flatten_all()?.to_vec1()?;
         hash.update(bytes(&x));
-        let labels = batch.labels.map(|labels| labels.to_vec1::<u32>()).transpose()?;
+        let labels = batch.labels().map(|labels| labels.to_vec1::<u32>()).transpose()?;
         for label in labels.unwrap_or_default() {
             match data.class_names().and_then(|names| names.get(label as usize)) {
                 Some(name) => hash.update(format!("{name}\n")),

@@ -42,7 +42,7 @@ pub(crate) fn batch<'a>(
     for image in images {
         x.extend(image.iter().map(|&v| f32::from(v) / 127.5 - 1.));
     }
-    Ok(Batch { x: Tensor::from_vec(x, (n, c, h, w), &Device::Cpu)?, labels })
+    Ok(Batch::new(Tensor::from_vec(x, (n, c, h, w), &Device::Cpu)?, labels))
 }
 
 /// The labels of these samples.

@@ -42,6 +42,7 @@ pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, is_also
 pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
 
 use candle_core::{Result, Tensor};
+use langevin_ops::Conditions;
 use langevin_ops::noise::generator;
 use rand::RngExt;
 
@@ -50,8 +51,20 @@ use rand::RngExt;
 pub struct Batch {
     /// f32 `[B, ...shape]`; images are v / 127.5 - 1, in [-1, 1].
     pub x: Tensor,
-    /// u32 `[B]`, below the dataset's number of classes; `None` where it has none.
-    pub labels: Option<Tensor>,
+    /// What is known of them beside, one row a sample. The class is u32, below the dataset's number of classes.
+    pub conditions: Conditions,
+}
+
+impl Batch {
+    /// Samples of these classes, u32 `[B]`, or without any.
+    pub fn new(x: Tensor, labels: impl Into<Option<Tensor>>) -> Self {
+        Self { x, conditions: Conditions::class(labels) }
+    }
+
+    /// The class of each sample; `None` where the dataset has none.
+    pub fn labels(&self) -> Option<&Tensor> {
+        self.conditions.labels()
+    }
 }
 
 /// What a sample is, which decides how it can be shown and augmented.
@@ -83,7 +96,7 @@ pub trait Dataset: Send + Sync {
     fn get(&self, idx: &[usize]) -> Result<Batch>;
     /// The labels of these samples; cheaper than [`Dataset::get`] where samples have to be decoded.
     fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {
-        Ok(self.get(idx)?.labels)
+        Ok(self.get(idx)?.labels().cloned())
     }
     /// What the user should know: files skipped and why, names of classes, constant columns.
     fn notes(&self) -> Vec<String> {

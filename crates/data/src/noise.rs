@@ -74,6 +74,6 @@ impl Dataset for Noise {
         };
         let x: Vec<f32> = idx.par_iter().flat_map_iter(image).collect();
         let shape = [&[idx.len()], self.shape.as_slice()].concat();
-        Ok(Batch { x: Tensor::from_vec(x, shape, &Device::Cpu)?, labels: None })
+        Ok(Batch::new(Tensor::from_vec(x, shape, &Device::Cpu)?, None))
     }
 }

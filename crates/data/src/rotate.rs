@@ -52,13 +52,13 @@ impl Dataset for Rotated {
     }
 
     fn get(&self, idx: &[usize]) -> Result<Batch> {
-        let Batch { x, labels } = self.of.get(idx)?; // [B, C, H, W]
+        let Batch { x, conditions } = self.of.get(idx)?; // [B, C, H, W]
         let x = match self.quarters {
             1 => x.transpose(2, 3)?.contiguous()?.flip(&[3])?,
             2 => x.flip(&[2, 3])?,
             _ => x.transpose(2, 3)?.contiguous()?.flip(&[2])?,
         };
-        Ok(Batch { x, labels })
+        Ok(Batch { x, conditions })
     }
 
     fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {

@@ -63,12 +63,12 @@ impl Dataset for Shaped {
     }
 
     fn get(&self, idx: &[usize]) -> Result<Batch> {
-        let Batch { x, labels } = self.of.get(idx)?;
+        let Batch { x, conditions } = self.of.get(idx)?;
         let x: Vec<f32> = x.flatten_all()?.to_vec1()?;
         let images: Option<Vec<_>> = x.par_chunks(self.from.iter().product()).map(|x| self.image(x)).collect();
         let Some(images) = images else { bail!("images of shape {:?} are not what they say", self.from) };
         let [c, h, w] = self.to;
-        Ok(Batch { x: Tensor::from_vec(images.concat(), (idx.len(), c, h, w), &Device::Cpu)?, labels })
+        Ok(Batch { x: Tensor::from_vec(images.concat(), (idx.len(), c, h, w), &Device::Cpu)?, conditions })
     }
 
     fn labels(&self, idx: &[usize]) -> Result<Option<Tensor>> {

@@ -271,7 +271,7 @@ impl Dataset for Table {
         let values = idx.iter().flat_map(|&i| &self.values[i * d..][..d]).enumerate();
         let scaled = |(i, &v): (usize, &f64)| self.columns.as_ref().map_or(v, |columns| columns.scale(i % d, v)) as f32;
         let x: Vec<f32> = values.map(scaled).collect();
-        Ok(Batch { x: Tensor::from_vec(x, (idx.len(), d), &Device::Cpu)?, labels: None })
+        Ok(Batch::new(Tensor::from_vec(x, (idx.len(), d), &Device::Cpu)?, None))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -69,10 +69,8 @@ impl Dataset for Toy {
         let points = idx.iter().map(|&i| (self.draw)(&mut generator(SEED, (self.first + i) as u64)));
         let (x, labels): (Vec<[f64; 2]>, Vec<u32>) = points.unzip();
         let x: Vec<f32> = x.into_flattened().into_iter().map(|x| x as f32).collect();
-        Ok(Batch {
-            x: Tensor::from_vec(x, (idx.len(), 2), &Device::Cpu)?,
-            labels: Some(Tensor::from_vec(labels, idx.len(), &Device::Cpu)?),
-        })
+        let labels = Tensor::from_vec(labels, idx.len(), &Device::Cpu)?;
+        Ok(Batch::new(Tensor::from_vec(x, (idx.len(), 2), &Device::Cpu)?, labels))
     }
 }
 

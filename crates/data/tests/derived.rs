@@ -56,7 +56,7 @@ fn a_quarter_turn_is_clockwise() {
     assert_eq!(twice, numbers(&*data("rotate:180=digits:test"), &[5]));
     let back = numbers(&*data("rotate:270=rotate:90=digits"), &[5]);
     assert_eq!(back, a);
-    let labels = |set: &dyn Dataset| set.get(&[5]).unwrap().labels.unwrap().to_vec1::<u32>().unwrap();
+    let labels = |set: &dyn Dataset| set.get(&[5]).unwrap().labels().unwrap().to_vec1::<u32>().unwrap();
     assert_eq!(labels(&*upright), labels(&*turned));
     assert_eq!((turned.classes(), turned.len()), (Some(10), 9_000));
     let wrong = |spec: &str| open(spec, &Options::default()).err().unwrap().to_string();

@@ -46,13 +46,13 @@ fn labels_follow_the_names_of_classes() {
     let data_of = || data(dir.path());
     let matched = Relabelled::by_name(data_of(), &names).unwrap();
     let batch = matched.get(&[0, 1]).unwrap();
-    assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [3, 1], "fig, then pear");
+    assert_eq!(batch.labels().unwrap().to_vec1::<u32>().unwrap(), [3, 1], "fig, then pear");
     assert_eq!((matched.classes(), matched.class_names()), (Some(4), Some(&names[..])));
     let why = Relabelled::by_name(data_of(), &names[..3]).err().unwrap().to_string();
     assert!(why.contains("\"fig\"") && why.contains("apple, pear, cherry"), "{why}");
     let numbered = Relabelled::by_number(data_of(), 5, None).unwrap();
     assert_eq!((numbered.classes(), numbered.class_names()), (Some(5), None));
-    assert_eq!(numbered.get(&[1]).unwrap().labels.unwrap().to_vec1::<u32>().unwrap(), [1]);
+    assert_eq!(numbered.get(&[1]).unwrap().labels().unwrap().to_vec1::<u32>().unwrap(), [1]);
     assert!(Relabelled::by_number(data_of(), 1, None).is_err());
 }
 

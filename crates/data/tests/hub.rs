@@ -83,7 +83,7 @@ fn fresh_process() {
         Err(e) => println!("\nSAID {}", e.to_string().replace('\n', "<newline>")),
         Ok(data) => {
             let batch = data.get(&(0..data.len()).collect::<Vec<_>>()).unwrap();
-            let labels: Vec<u32> = batch.labels.unwrap().to_vec1().unwrap();
+            let labels: Vec<u32> = batch.labels().unwrap().to_vec1().unwrap();
             let x: Vec<f32> = batch.x.flatten_from(1).unwrap().to_vec2::<f32>().unwrap().concat();
             let value = |i: usize| ((x[i] + 1.) * 127.5).round();
             let each: usize = data.shape().iter().product();

@@ -156,7 +156,7 @@ fn toys_are_centred_and_near_unit_scale() {
             assert!(mean[axis].abs() < 0.04 && (0.6..1.3).contains(&spread), "{name}: mean {mean:?}, std {spread}");
         }
         assert!(values(&batch.x).iter().all(|x| x.abs() < 4.));
-        let labels: Vec<u32> = batch.labels.unwrap().to_vec1().unwrap();
+        let labels: Vec<u32> = batch.labels().unwrap().to_vec1().unwrap();
         let classes = data.classes().unwrap();
         let expected = 20_000 / classes;
         let count = |class| labels.iter().filter(|&&l| l == class).count();
@@ -175,7 +175,7 @@ fn toys_have_their_shapes() {
     let points = |name: &str| {
         let batch = open(name, &Options::default()).unwrap().get(&(0..5000).collect::<Vec<_>>()).unwrap();
         let x: Vec<Vec<f32>> = batch.x.to_vec2().unwrap();
-        let labels: Vec<u32> = batch.labels.unwrap().to_vec1().unwrap();
+        let labels: Vec<u32> = batch.labels().unwrap().to_vec1().unwrap();
         x.into_iter().zip(labels).collect::<Vec<_>>()
     };
     let radius = |x: &[f32]| x[0].hypot(x[1]);

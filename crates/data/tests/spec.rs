@@ -68,10 +68,10 @@ fn digits_are_built_in() {
     assert_eq!((train.len(), test.len()), (9_000, 1_000));
     assert_eq!(train.shape(), [1, 28, 28]);
     assert_eq!((train.kind(), train.classes()), (Kind::Image, Some(10)));
-    let labels: Vec<u32> = test.get(&(0..1000).collect::<Vec<_>>()).unwrap().labels.unwrap().to_vec1().unwrap();
+    let labels: Vec<u32> = test.get(&(0..1000).collect::<Vec<_>>()).unwrap().labels().unwrap().to_vec1().unwrap();
     assert!((0..10).all(|digit| labels.iter().filter(|&&l| l == digit).count() == 100));
     let all: Vec<usize> = (0..9000).collect();
-    let labels: Vec<u32> = train.get(&all).unwrap().labels.unwrap().to_vec1().unwrap();
+    let labels: Vec<u32> = train.get(&all).unwrap().labels().unwrap().to_vec1().unwrap();
     let counts: Vec<usize> = (0..10).map(|digit| labels.iter().filter(|&&l| l == digit).count()).collect();
     assert_eq!(counts, [901, 1027, 891, 932, 880, 763, 914, 970, 844, 878]);
     let x: Vec<f32> = test.get(&[0]).unwrap().x.flatten_all().unwrap().to_vec1().unwrap();
@@ -88,7 +88,7 @@ fn idx_plain_and_gzipped() {
     let train = data(&spec);
     assert_eq!((train.len(), train.shape(), train.classes()), (3, &[1, 5, 4][..], Some(10)));
     let batch = train.get(&[2, 0]).unwrap();
-    assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [9, 7]);
+    assert_eq!(batch.labels().unwrap().to_vec1::<u32>().unwrap(), [9, 7]);
     let x: Vec<f32> = batch.x.flatten_all().unwrap().to_vec1().unwrap();
     assert_eq!(x[..2], [40. / 127.5 - 1., 41. / 127.5 - 1.]);
     let test = data(&spec.replace("mnist=", "fashion-mnist:test="));
@@ -145,7 +145,7 @@ fn cifar_files() {
     let data = data(&spec);
     assert_eq!((data.len(), data.shape(), data.classes()), (10, &[3, 32, 32][..], Some(10)));
     let batch = data.get(&[2]).unwrap();
-    assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [2]);
+    assert_eq!(batch.labels().unwrap().to_vec1::<u32>().unwrap(), [2]);
     // Red first, row by row: pixel (c, y, x) is byte 1024 c + 32 y + x.
     let x: Vec<Vec<Vec<f32>>> = batch.x.squeeze(0).unwrap().to_vec3().unwrap();
     assert_eq!(x[1][3][4], ((1024 + 96 + 4) / 12) as f32 / 127.5 - 1.);
@@ -172,7 +172,7 @@ fn folder_scales_crops_and_tells() {
     let data = open(dir.path().to_str().unwrap(), &Options { size: Some(10), ..Options::default() }).unwrap();
     assert_eq!((data.len(), data.shape(), data.classes()), (2, &[3, 10, 10][..], Some(2)));
     let batch = data.get(&[0, 1]).unwrap();
-    assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [0, 1]);
+    assert_eq!(batch.labels().unwrap().to_vec1::<u32>().unwrap(), [0, 1]);
     let x: Vec<f32> = batch.x.flatten_all().unwrap().to_vec1().unwrap();
     assert!(x[0] > 0.99 && x[9] < -0.99, "red on the left, none on the right: {:?}", &x[..10]);
     assert!(x[300..].iter().all(|&x| x == 1.), "transparent is white");
@@ -267,7 +267,7 @@ fn npz_files() {
         let data = data(&spec);
         assert_eq!((data.len(), data.shape(), data.classes()), (2, &[3, 4, 5][..], Some(4)));
         let batch = data.get(&[1]).unwrap();
-        assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [3, 1][1..]);
+        assert_eq!(batch.labels().unwrap().to_vec1::<u32>().unwrap(), [3, 1][1..]);
         let x: Vec<Vec<Vec<f32>>> = batch.x.squeeze(0).unwrap().to_vec3().unwrap();
         assert_eq!(x[2][1][3], (60 + 15 + 9 + 2) as f32 / 127.5 - 1.);
     }

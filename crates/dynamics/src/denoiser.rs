@@ -4,17 +4,30 @@ use crate::noisy::NoisyEnergy;
 use crate::predict::{Coefficients, Parametrisation};
 use crate::process::Process;
 use candle_core::{Result, Tensor, bail};
-use langevin_ops::grad;
 use langevin_ops::shape::{PerSample, combine, scale};
 use langevin_ops::tape::Value;
+use langevin_ops::{Conditions, grad};
 
 /// What a network is told beside x and the time.
 #[derive(Clone, Debug, Default)]
 pub struct Cond {
-    /// Class of each sample, `[B]` u32, or one for all of any batch, `[1]`; `None` for a model without classes.
-    pub labels: Option<Tensor>,
+    /// What is known of the samples, such as their class. A network refuses what it does not know.
+    pub conditions: Conditions,
     /// The key of this step's dropout masks; `None` outside training: no dropout.
     pub dropout: Option<u64>,
+}
+
+impl Cond {
+    /// Told the class of each sample, `[B]`, or one for all of any batch, `[1]`: u32, or what the network takes in place of
+    /// numbers. `None` for a model without classes.
+    pub fn class(labels: impl Into<Option<Tensor>>) -> Self {
+        Self { conditions: Conditions::class(labels), dropout: None }
+    }
+
+    /// The class that is told.
+    pub fn labels(&self) -> Option<&Tensor> {
+        self.conditions.labels()
+    }
 }
 
 /// A network F(x, c_noise, cond) with the shape of x: the raw thing that a parametrisation gives a meaning to.
@@ -241,7 +254,7 @@ impl Denoiser for Preconditioned<'_> {
     }
 
     fn whole_batch(&self) -> bool {
-        self.cond.labels.as_ref().is_some_and(|labels| labels.dims().first() != Some(&1))
+        self.cond.conditions.per_sample()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

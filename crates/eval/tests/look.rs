@@ -15,7 +15,7 @@ use langevin_eval::look::plane::Plane;
 use langevin_eval::maps::maps;
 use langevin_models::mixture::{EXACT, MixtureConfig, exact};
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Head, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -41,19 +41,8 @@ impl Denoiser for Linear {
 }
 
 fn model(head: Head, shape: usize) -> Model {
-    let spec = ModelSpec {
-        shape: vec![shape],
-        classes: None,
-        null_class: false,
-        head,
-        form: Form::Residual,
-        net: MlpConfig { width: 16, layers: 2, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: langevin_dynamics::predict::AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.7,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec =
+        ModelSpec::energy([shape]).head(head).net(MlpConfig { width: 16, layers: 2, dropout: 0. }).sigma_data(0.7);
     let model = Model::new(spec, 5, DType::F64, &Device::Cpu).unwrap();
     // its last layer starts at zero: give every weight something to say
     for (i, (_, var)) in model.vars().iter().enumerate() {

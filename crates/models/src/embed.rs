@@ -165,9 +165,9 @@ impl Embedding {
     pub fn forward(&self, c_noise: &Tensor, cond: &Cond) -> Result<Value> {
         let e = self.time.forward(&self.features.forward(c_noise)?)?;
         let batch = c_noise.dim(0)?;
-        let labels = match (&self.class, &cond.labels) {
-            (Class::No, None) => return Ok(e),
-            (Class::No, Some(_)) => bail!("labels were given to a model without classes; leave them out"),
+        cond.conditions.only(if matches!(self.class, Class::No) { &[] } else { &["class"] })?;
+        let labels = match (&self.class, cond.labels()) {
+            (Class::No, _) => return Ok(e),
             (_, Some(labels)) => labels,
             (Class::Table(table), None) => {
                 let n = table.dim(0)?;

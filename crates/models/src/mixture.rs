@@ -88,7 +88,8 @@ struct LogRatio {
 impl Potential for LogRatio {
     /// ln N(y; mu, w) / N(y; 0, s^2) with w = v + rho^2 is |x'|^2 (v - 1) / 2w + s x'.mu / w - |mu|^2 / 2w - D/2 ln(w / s^2):
     /// no large numbers that cancel, at any noise.
-    fn h(&self, x: &Tensor, c_noise: &Tensor, _: &Cond) -> Result<Tensor> {
+    fn h(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
+        cond.conditions.only(&[])?;
         let (batch, d) = (x.dim(0)?, self.means.dim(1)?);
         let x = x.reshape((batch, d))?;
         let rho = (c_noise * 4.)?.exp()?.reshape((batch, 1))?; // c_noise of edm is ln(sigma/alpha) / 4
@@ -132,16 +133,7 @@ pub fn exact(name: &str, process: AnyProcess) -> Option<ModelSpec> {
         _ => return None,
     };
     Some(ModelSpec {
-        shape: vec![net.means.first().map_or(0, Vec::len)],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Default::default(),
-        net: net.into(),
-        process,
-        predict: AnyParametrisation::Edm(Default::default()),
-        sigma_data: 1.,
         normalised: true,
-        from_zero: false,
+        ..ModelSpec::energy([net.means.first().map_or(0, Vec::len)]).net(net).process(process).sigma_data(1.)
     })
 }

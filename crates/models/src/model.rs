@@ -1,11 +1,13 @@
 //! A model: a network, the process that it denoises, and what its output means.
 
 use crate::energy::{Form, GradNet, LogNormaliser, Shaped};
+use crate::mlp::MlpConfig;
 use crate::net::AnyNet;
 use crate::params::Params;
+use crate::unet::UNetConfig;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
+use langevin_dynamics::predict::{self, AnyParametrisation};
+use langevin_dynamics::process::{AnyProcess, Edm};
 use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +65,84 @@ pub struct ModelSpec {
     pub from_zero: bool,
 }
 
+/// An energy of points of the plane.
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self::energy([2])
+    }
+}
+
 impl ModelSpec {
+    /// An energy of samples of `shape`, `[C, H, W]` or `[D]`: of a U-Net for images and else of an MLP, under the process and
+    /// the prediction `edm`, with data of deviation 0.5, and without classes. Methods of the fields' names change them.
+    pub fn energy(shape: impl Into<Vec<usize>>) -> Self {
+        let shape = shape.into();
+        let images = shape.len() == 3;
+        Self {
+            shape,
+            classes: None,
+            null_class: false,
+            head: Head::Energy,
+            form: Form::default(),
+            net: if images { UNetConfig::default().into() } else { MlpConfig::default().into() },
+            process: Edm::default().into(),
+            predict: predict::Edm {}.into(),
+            sigma_data: 0.5,
+            normalised: false,
+            from_zero: false,
+        }
+    }
+
+    /// The same of a plain network: a score, but no energy.
+    pub fn denoiser(shape: impl Into<Vec<usize>>) -> Self {
+        Self { head: Head::Denoiser, ..Self::energy(shape) }
+    }
+
+    /// Of this network.
+    pub fn net(self, net: impl Into<AnyNet>) -> Self {
+        Self { net: net.into(), ..self }
+    }
+
+    /// An energy or a plain network.
+    pub fn head(self, head: Head) -> Self {
+        Self { head, ..self }
+    }
+
+    /// The network gives the scalar of its energy so.
+    pub fn form(self, form: Form) -> Self {
+        Self { form, ..self }
+    }
+
+    /// It denoises this process.
+    pub fn process(self, process: impl Into<AnyProcess>) -> Self {
+        Self { process: process.into(), ..self }
+    }
+
+    /// Its output means this.
+    pub fn predict(self, predict: impl Into<AnyParametrisation>) -> Self {
+        Self { predict: predict.into(), ..self }
+    }
+
+    /// For data of this standard deviation.
+    pub fn sigma_data(self, sigma_data: f64) -> Self {
+        Self { sigma_data, ..self }
+    }
+
+    /// Told one of so many classes.
+    pub fn classes(self, classes: impl Into<Option<usize>>) -> Self {
+        Self { classes: classes.into(), ..self }
+    }
+
+    /// With a null class beside them.
+    pub fn null_class(self) -> Self {
+        Self { null_class: true, ..self }
+    }
+
+    /// An energy that learns its normaliser: in the form noise-norm.
+    pub fn normalised(self) -> Self {
+        Self { normalised: true, form: Form::NoiseNorm, ..self }
+    }
+
     /// One sentence that names the key and what it may be.
     pub fn validate(&self) -> Result<()> {
         let numbers = self.shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));

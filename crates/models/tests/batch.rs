@@ -1,7 +1,7 @@
 //! What a model says of a sample has the same bits in every batch: x0, scores, energies and their derivatives.
 
 use candle_core::{DType, Device, Result, Tensor};
-use langevin_dynamics::predict::{AnyParametrisation, Score, Tell, Unscaled};
+use langevin_dynamics::predict::{Score, Tell, Unscaled};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::unet::{Activation, Kind, Time, UNetConfig};
@@ -17,23 +17,14 @@ const BATCHES: [usize; 4] = [1, 2, 8, 9];
 
 fn spec(net: AnyNet, shape: &[usize], classes: Option<usize>, form: Form) -> ModelSpec {
     ModelSpec {
-        shape: shape.to_vec(),
-        classes,
-        null_class: false,
-        head: Head::Energy,
-        form,
-        net,
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
         normalised: form == Form::NoiseNorm,
-        from_zero: false,
+        ..ModelSpec::energy(shape).net(net).classes(classes).form(form).sigma_data(0.6)
     }
 }
 
 /// Asks `model` about `x` `[B, ...]`: everything that depends on a sample, each `[B, ...]`, with a name.
 fn asked(model: &Model, x: &Tensor, t: &[f64], labels: Option<Tensor>) -> Result<Vec<(&'static str, Tensor)>> {
-    let m = model.denoiser(Cond { labels, dropout: None })?;
+    let m = model.denoiser(Cond::class(labels))?;
     let v = (x * 0.3)?.sin()?;
     let mut all = vec![("x0", m.x0(x, t)?), ("score", m.score(x, t)?), ("x0_vjp", m.x0_vjp(x, t, &v)?.1)];
     if let Some(energy) = m.noisy_energy() {

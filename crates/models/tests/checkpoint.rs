@@ -12,19 +12,13 @@ use std::io::Write;
 use std::path::Path;
 
 fn model(seed: u64) -> Result<Model> {
-    let spec = ModelSpec {
-        shape: vec![1, 4, 4],
-        classes: Some(3),
-        null_class: false,
-        head: Head::Energy,
-        form: Form::InnerProduct,
-        net: UNetConfig { channels: vec![8, 8], attention: vec![1], dropout: 0.1, ..UNetConfig::default() }.into(),
-        process: AnyProcess::named("vp").unwrap(),
-        predict: AnyParametrisation::named("v").unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([1, 4, 4])
+        .net(UNetConfig { channels: vec![8, 8], attention: vec![1], dropout: 0.1, ..UNetConfig::default() })
+        .form(Form::InnerProduct)
+        .classes(3)
+        .process(AnyProcess::named("vp").unwrap())
+        .predict(AnyParametrisation::named("v").unwrap())
+        .sigma_data(0.6);
     Model::new(spec, seed, DType::F32, &Device::Cpu)
 }
 
@@ -56,7 +50,7 @@ fn what_is_saved_comes_back() -> Result<()> {
     assert_eq!(serde_json::to_string(&loaded.spec).unwrap(), serde_json::to_string(&model.spec).unwrap());
     assert_eq!(loaded.parameters() as u64, model.spec.parameters()?);
     let x = Tensor::arange(0f32, 32., &Device::Cpu)?.affine(0.1, -1.)?.reshape((2, 1, 4, 4))?;
-    let cond = Cond { labels: Some(Tensor::new(&[0u32, 2], &Device::Cpu)?), dropout: None };
+    let cond = Cond::class(Tensor::new(&[0u32, 2], &Device::Cpu)?);
     let energy = |m: &Model| m.energy(&x, &[0.4], &cond)?.to_vec1::<f32>();
     assert_eq!(energy(&model)?, energy(&loaded)?);
     Ok(())
@@ -259,6 +253,19 @@ fn initial_weights_are_a_function_of_seed_and_name() -> Result<()> {
 }
 
 #[test]
+fn a_specification_is_made_of_what_differs() -> Result<()> {
+    for shape in [vec![2], vec![1, 8, 8]] {
+        let energy = ModelSpec::energy(shape.clone());
+        assert!(energy.parameters()? > 0 && energy.head == Head::Energy);
+        assert_eq!(ModelSpec::denoiser(shape).head, Head::Denoiser);
+        let told = energy.classes(3).null_class().normalised();
+        assert!(told.parameters()? > 0 && told.normalised);
+        assert_eq!((told.labels(), told.null_label()), (Some(4), Some(3)));
+    }
+    Ok(())
+}
+
+#[test]
 fn dropout_is_a_function_of_its_key() -> Result<()> {
     let net = UNetConfig { channels: vec![8, 8], dropout: 0.5, ..UNetConfig::default() };
     let spec = ModelSpec { classes: None, head: Head::Denoiser, net: net.into(), ..model(1)?.spec };
@@ -267,7 +274,7 @@ fn dropout_is_a_function_of_its_key() -> Result<()> {
     let run = |dropout, n| -> Result<Vec<f32>> {
         let x = x.narrow(0, 0, n)?;
         let t = Tensor::ones(n, DType::F32, &Device::Cpu)?;
-        model.net().forward(&x, &t, &Cond { labels: None, dropout })?.flatten_all()?.to_vec1()
+        model.net().forward(&x, &t, &Cond { dropout, ..Cond::default() })?.flatten_all()?.to_vec1()
     };
     assert_eq!(run(Some(1), 2)?, run(Some(1), 2)?);
     assert_ne!(run(Some(1), 2)?, run(Some(2), 2)?);

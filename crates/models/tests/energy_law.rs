@@ -14,19 +14,7 @@ use langevin_ops::noise::Noise;
 const FORMS: [Form; 5] = [Form::Residual, Form::InnerProduct, Form::SquaredNorm, Form::Scalar, Form::NoiseNorm];
 
 fn spec(net: AnyNet, shape: &[usize]) -> ModelSpec {
-    ModelSpec {
-        shape: shape.to_vec(),
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::Residual,
-        net,
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy(shape).net(net).sigma_data(0.6)
 }
 
 fn small_unet() -> UNetConfig {
@@ -86,7 +74,7 @@ fn score_is_minus_the_gradient_of_the_energy() -> Result<()> {
 fn the_unet_obeys_it_too_with_classes_and_dropout() -> Result<()> {
     let x = Noise::seeds(&[1, 2]).normal((2, 1, 6, 4), DType::F64, &Device::Cpu)?;
     let labels = Tensor::new(&[2u32, 0], &Device::Cpu)?;
-    let cond = Cond { labels: Some(labels), dropout: Some(7) };
+    let cond = Cond { dropout: Some(7), ..Cond::class(labels) };
     for form in FORMS {
         let net = UNetConfig { dropout: 0.3, ..small_unet() };
         let spec = ModelSpec { form, classes: Some(3), ..spec(net.into(), &[1, 6, 4]) };
@@ -101,8 +89,7 @@ fn the_unet_obeys_it_too_with_classes_and_dropout() -> Result<()> {
 fn one_label_is_that_of_all_samples() -> Result<()> {
     let x = Noise::seeds(&[1, 2, 3]).normal((3, 3), DType::F64, &Device::Cpu)?;
     let model = Model::new(ModelSpec { classes: Some(4), ..spec(mlp(), &[3]) }, 5, DType::F64, &Device::Cpu)?;
-    let told =
-        |labels: &[u32]| model.denoiser(Cond { labels: Some(Tensor::new(labels, &Device::Cpu)?), dropout: None });
+    let told = |labels: &[u32]| model.denoiser(Cond::class(Tensor::new(labels, &Device::Cpu)?));
     let (one, each, other) = (told(&[2])?, told(&[2, 2, 2])?, told(&[2, 1, 2])?);
     let x0 = one.x0(&x, &[0.5])?;
     assert_eq!(error(&x0, &each.x0(&x, &[0.5])?)?, 0.);

@@ -9,19 +9,14 @@ use langevin_models::unet::UNetConfig;
 use langevin_models::{Form, Head, ModelSpec};
 
 fn spec(net: UNetConfig, head: Head) -> ModelSpec {
-    ModelSpec {
-        shape: vec![3, 16, 24],
-        classes: Some(5),
-        null_class: false,
-        head,
-        form: Form::Scalar,
-        net: net.into(),
-        process: AnyProcess::named("table").unwrap(),
-        predict: AnyParametrisation::named("v").unwrap(),
-        sigma_data: 1.,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy([3, 16, 24])
+        .head(head)
+        .form(Form::Scalar)
+        .net(net)
+        .classes(5)
+        .process(AnyProcess::named("table").unwrap())
+        .predict(AnyParametrisation::named("v").unwrap())
+        .sigma_data(1.)
 }
 
 #[test]

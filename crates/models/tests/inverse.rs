@@ -2,30 +2,16 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::inverse::{AnyTask, Deblur, Dps, Measured, Method};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::unet::UNetConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Head, Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 
 fn model(head: Head) -> Result<Model> {
     let net = UNetConfig { channels: vec![4, 8], attention: vec![1], groups: Some(2), ..UNetConfig::default() };
-    let spec = ModelSpec {
-        shape: vec![1, 8, 8],
-        classes: None,
-        null_class: false,
-        head,
-        form: Form::Residual,
-        net: net.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.5,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([1, 8, 8]).head(head).net(net);
     Model::new(spec, 3, DType::F64, &Device::Cpu)
 }
 

@@ -4,27 +4,14 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::{distance, largest, worst};
-use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser};
-use langevin_models::{AnyNet, Form, Head, Model, ModelSpec, mlp::MlpConfig, unet::UNetConfig};
+use langevin_models::{AnyNet, Form, Model, ModelSpec, mlp::MlpConfig, unet::UNetConfig};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{PerSample, to_host};
 
 fn spec(form: Form, process: AnyProcess, net: AnyNet, shape: &[usize]) -> ModelSpec {
-    ModelSpec {
-        shape: shape.to_vec(),
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form,
-        net,
-        process,
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
-        normalised: true,
-        from_zero: false,
-    }
+    ModelSpec::energy(shape).net(net).process(process).sigma_data(0.6).normalised().form(form)
 }
 
 fn mlp() -> AnyNet {

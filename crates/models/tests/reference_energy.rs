@@ -17,7 +17,7 @@ fn computed(case: &Path, form: Form, io: &BTreeMap<String, Tensor>, dtype: DType
     let network = diffusers::open(case, dtype, &Device::Cpu)?;
     let get = |name: &str| io[name].to_dtype(dtype);
     let (x, t, target) = (get("sample")?, get("timestep")?, get("target")?);
-    let cond = Cond { labels: io.get("class_labels").cloned(), dropout: None };
+    let cond = Cond::class(io.get("class_labels").cloned());
     let vars: Vec<_> = network.vars.iter().map(|(_, var)| var.clone()).collect();
     let mut seen = None;
     let (loss, gradients) = grad::value_and_grad(&vars, || {

@@ -28,7 +28,7 @@ fn reference_unet() -> Result<()> {
                 }
                 network => network?,
             };
-            let cond = Cond { labels: io.get("class_labels").cloned(), dropout: None };
+            let cond = Cond::class(io.get("class_labels").cloned());
             let output = network.net.forward(&io["sample"], &io["timestep"].to_dtype(DType::F32)?, &cond)?;
             let ours = BTreeMap::from([("output".to_string(), output)]);
             let (error, _) = common::error(&ours, &BTreeMap::from([("output".to_string(), io["output"].clone())]))?;

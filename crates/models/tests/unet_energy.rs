@@ -20,7 +20,7 @@ fn gradients_of_a_loss_on_the_score_are_exact() -> Result<()> {
         let x = io["sample"].narrow(0, 0, 1)?.to_dtype(DType::F64)?;
         let t = io["timestep"].narrow(0, 0, 1)?.to_dtype(DType::F64)?;
         let labels = io.get("class_labels").map(|labels| labels.narrow(0, 0, 1)).transpose()?;
-        let cond = Cond { labels, dropout: None };
+        let cond = Cond::class(labels);
         let vars: Vec<_> = network.vars.iter().map(|(_, var)| var.clone()).collect();
         let loss = || {
             let energy = |x: &candle_core::Tensor| (x * network.net.forward(x, &t, &cond)?)?.sum_all();

@@ -12,6 +12,7 @@ pub mod attend;
 mod basic;
 mod bridge;
 pub mod check;
+mod conditions;
 mod context;
 pub mod conv;
 pub mod fir;
@@ -33,3 +34,4 @@ pub mod tape;
 pub mod threads;
 
 pub use candle_core::{DType, Device, Result, Tensor, Var, bail};
+pub use conditions::Conditions;

@@ -7,10 +7,9 @@
 use candle_core::{DType, Device, Result, Var};
 use langevin_data::{Loader, LoaderOptions, Options};
 use langevin_dynamics::Cond;
-use langevin_dynamics::predict::Edm as EdmPrediction;
 use langevin_dynamics::process::Edm;
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_train::Denoising;
@@ -25,19 +24,10 @@ fn main() -> Result<()> {
     let options = LoaderOptions { batch: 128, seed: 0, flip: false, dequantise: false };
     let loader = Loader::new(data, options)?;
 
-    let spec = ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::Residual,
-        net: MlpConfig { width: 32, layers: 2, ..Default::default() }.into(),
-        process: Edm { sigma_min: 0.01, sigma_max: 10. }.into(),
-        predict: EdmPrediction {}.into(),
-        sigma_data,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([2])
+        .net(MlpConfig { width: 32, layers: 2, ..Default::default() })
+        .process(Edm { sigma_min: 0.01, sigma_max: 10. })
+        .sigma_data(sigma_data);
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
     let loss = Denoising { weight: UnitEdm::default().into(), level: LogNormal::default().into() };

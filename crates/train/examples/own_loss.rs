@@ -174,7 +174,7 @@ fn go(trainer: &mut Trainer<Density>, to: u64, data: &Mixture, log: &mut Vec<Str
     while trainer.step_number() < to {
         let n = trainer.step_number();
         let x = data.sample(256, &mut Noise::of_step(7, n, 256))?.to_dtype(DType::F32)?;
-        let report = trainer.step(&[Batch { x, labels: None }])?;
+        let report = trainer.step(&[Batch::new(x, None)])?;
         if report.step.is_multiple_of(250) {
             let mut line = format!("step {}  loss {:.4}", report.step, report.loss);
             for Series { name, values } in &report.series {

@@ -8,25 +8,16 @@ use langevin_dynamics::{Cond, Denoiser};
 use langevin_models::mlp::MlpConfig;
 use langevin_models::model::plain;
 use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_ops::Conditions;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, scale, to_host};
 use langevin_train::level::Importance;
 use langevin_train::{AnyEma, AnyOptimiser, Denoising, Distillation, Noisy, Teacher, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, predict: &str) -> ModelSpec {
-    ModelSpec {
-        shape: vec![3],
-        classes: None,
-        null_class: false,
-        head: Head::Denoiser,
-        form: Form::default(),
-        net: MlpConfig { width: 16, layers: 1, dropout: 0. }.into(),
-        process,
-        predict: AnyParametrisation::named(predict).unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    }
+    let predict = AnyParametrisation::named(predict).unwrap();
+    let net = MlpConfig { width: 16, layers: 1, dropout: 0. };
+    ModelSpec::denoiser([3]).net(net).process(process).predict(predict).sigma_data(0.6)
 }
 
 fn model(spec: ModelSpec, seed: u64) -> Result<Model> {
@@ -66,7 +57,7 @@ fn the_target_gives_the_teachers_estimate_under_any_process_and_prediction() -> 
             let (low, high) = own.process().span();
             let times: Vec<f64> = (0..6).map(|i| low + (high - low) * (0.02 + 0.9 * i as f64 / 5.)).collect();
             let noisy = Noisy::new(own.process(), &data(6)?, times.clone(), &mut Noise::of_step(6, 0, 6))?;
-            let target = asked.target(&own, &noisy, None)?;
+            let target = asked.target(&own, &noisy, &Conditions::default())?;
             // what the student would estimate if it gave the target
             let (skip, out): (Vec<_>, Vec<_>) =
                 times.iter().map(|&t| own.coefficients(t)).map(|c| (c.c_skip, c.c_out)).unzip();
@@ -92,10 +83,14 @@ fn the_target_gives_the_teachers_estimate_under_any_process_and_prediction() -> 
 fn the_error_of_the_score_is_that_of_a_scaled_output() -> Result<()> {
     let teacher = model(spec(AnyProcess::named("vp").unwrap(), "eps"), 1)?;
     let student = model(teacher.spec.clone(), 1)?;
-    let labels = None;
     let asked = Teacher::new(teacher, &student.spec)?;
     let errors = |student: &Model| {
-        asked.score_errors(&student.denoiser(Cond::default())?, &data(50)?, labels, &mut Noise::of_step(1, 0, 50))
+        asked.score_errors(
+            &student.denoiser(Cond::default())?,
+            &data(50)?,
+            &Conditions::default(),
+            &mut Noise::of_step(1, 0, 50),
+        )
     };
     let levels = errors(&student)?;
     assert_eq!(levels.len(), 8);
@@ -132,7 +127,7 @@ fn energy(options: TrainOptions) -> Result<Trainer> {
 }
 
 fn batch(n: u64) -> Result<Batch> {
-    Ok(Batch { x: (Noise::of_step(9, n, 64).normal((64, 3), DType::F64, &Device::Cpu)? * 0.6)?, labels: None })
+    Ok(Batch::new((Noise::of_step(9, n, 64).normal((64, 3), DType::F64, &Device::Cpu)? * 0.6)?, None))
 }
 
 fn go(trainer: &mut Trainer, to: u64) -> Result<Vec<f64>> {
@@ -189,11 +184,11 @@ fn classes_beyond_the_teachers_are_its_null_class() -> Result<()> {
     // two that the teacher knows, two that it does not, and the student's null class
     let labels = Tensor::new(&[0u32, 2, 3, 4, 5], &Device::Cpu)?;
     let noisy = Noisy::new(ours.spec.process.get(), &data(5)?, vec![0.7; 5], &mut Noise::of_step(1, 0, 5))?;
-    let cond = |labels: &Tensor| Cond { labels: Some(labels.clone()), dropout: None };
+    let cond = |labels: &Tensor| Cond::class(labels.clone());
     let known = cond(&Tensor::new(&[0u32, 2, 3, 3, 3], &Device::Cpu)?);
     let want = theirs.denoiser(known)?.x0(&noisy.x, &[0.7])?;
     let student = ours.denoiser(cond(&labels))?;
-    let target = Teacher::new(theirs, &ours.spec)?.target(&student, &noisy, Some(&labels))?;
+    let target = Teacher::new(theirs, &ours.spec)?.target(&student, &noisy, &Conditions::class(labels))?;
     let c = student.coefficients(0.7);
     assert!(off(&combine(&[c.c_skip], &noisy.x, &[c.c_out], &target)?, &want)? < 1e-12);
     Ok(())

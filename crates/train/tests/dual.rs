@@ -2,11 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
 use langevin_dynamics::{Cond, Denoiser, Mixture};
 use langevin_models::mixture::MixtureConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, mlp::MlpConfig};
+use langevin_models::{Form, Model, ModelSpec, mlp::MlpConfig};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -14,19 +13,8 @@ use langevin_train::level::{Level, LogSnr};
 use langevin_train::{AnyEma, AnyObjective, AnyOptimiser, Denoising, Dual, Noisy, SecondOrder, TrainOptions, Trainer};
 
 fn spec(process: AnyProcess, width: usize) -> ModelSpec {
-    ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::NoiseNorm,
-        net: MlpConfig { width, layers: 2, dropout: 0. }.into(),
-        process,
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 1.,
-        normalised: true,
-        from_zero: false,
-    }
+    let net = MlpConfig { width, layers: 2, dropout: 0. };
+    ModelSpec::energy([2]).net(net).process(process).sigma_data(1.).normalised()
 }
 
 fn loss() -> Dual {
@@ -103,7 +91,7 @@ fn it_learns_the_density_at_every_level_up_to_one_constant() -> Result<()> {
     let mut trainer = Trainer::new(model, loss(), AnyOptimiser::default(), AnyEma::named("warm-up").unwrap(), options)?;
     for step in 0..steps {
         let x = mixture.sample(256, &mut Noise::of_step(5, step, 256))?.to_dtype(DType::F32)?;
-        trainer.step(&[Batch { x, labels: None }])?;
+        trainer.step(&[Batch::new(x, None)])?;
     }
     let model = trainer.averaged_model()?;
     let denoiser = model.denoiser(Cond::default())?;

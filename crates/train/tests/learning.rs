@@ -6,7 +6,7 @@ use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Cond, Denoiser, Net, Preconditioned};
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec};
+use langevin_models::{Model, ModelSpec};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -115,21 +115,9 @@ fn a_small_energy_learns_a_toy() -> Result<()> {
         let sign: Vec<f64> = z.uniform(128)?.into_iter().map(|u| if u < 0.5 { 1. } else { -1. }).collect();
         let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
         let centre = Tensor::new(&[a.map(|v| v as f32)], &Device::Cpu)?.broadcast_as((128, 2))?;
-        Ok(Batch { x: (x + scale(&centre, &sign)?)?, labels: None })
+        Ok(Batch::new((x + scale(&centre, &sign)?)?, None))
     };
-    let spec = ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([2]).net(MlpConfig { width: 64, layers: 2, dropout: 0. }).sigma_data(sigma_data);
     let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
     let options = TrainOptions { steps: 400, batch: 128, lr: 3e-3, warmup: 20, ..TrainOptions::default() };
     let (weight, level) = (AnyWeight::default(), AnyLevel::default());
@@ -174,17 +162,10 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
     let x = Noise::of_step(4, 0, 8).normal((8, 2), DType::F64, &Device::Cpu)?;
     let trained = |from_zero: bool, x: &Tensor| -> Result<f64> {
         let spec = ModelSpec {
-            shape: vec![2],
-            classes: None,
-            null_class: false,
-            head: Head::Denoiser,
-            form: Form::default(),
-            net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
-            process: AnyProcess::named("ve").unwrap(),
-            predict: AnyParametrisation::named("edm").unwrap(),
-            sigma_data: 0.5,
-            normalised: false,
             from_zero,
+            ..ModelSpec::denoiser([2])
+                .net(MlpConfig { width: 8, layers: 1, dropout: 0. })
+                .process(AnyProcess::named("ve").unwrap())
         };
         let model = Model::new(spec, 1, DType::F64, &Device::Cpu)?;
         let options = TrainOptions { batch: 8, ..TrainOptions::default() };
@@ -196,7 +177,7 @@ fn data_are_brought_into_the_range_of_the_model() -> Result<()> {
             WarmUp::default().into(),
             options,
         )?;
-        Ok(trainer.step(&[Batch { x: x.clone(), labels: None }])?.loss)
+        Ok(trainer.step(&[Batch::new(x.clone(), None)])?.loss)
     };
     assert_eq!(trained(true, &x)?, trained(false, &x.affine(0.5, 0.5)?)?);
     assert_ne!(trained(true, &x)?, trained(false, &x)?);
@@ -215,21 +196,13 @@ fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
         let labels: Vec<u32> = z.uniform(128)?.into_iter().map(|u| u32::from(u < 0.5)).collect();
         let x = z.normal((128, 2), DType::F32, &Device::Cpu)?.affine(s, 0.)?;
         let x = (x + Tensor::from_vec(centres(&labels), (128, 2), &Device::Cpu)?)?;
-        Ok(Batch { x, labels: Some(Tensor::new(labels, &Device::Cpu)?) })
+        Ok(Batch::new(x, Tensor::new(labels, &Device::Cpu)?))
     };
-    let spec = ModelSpec {
-        shape: vec![2],
-        classes: Some(2),
-        null_class: true,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 64, layers: 2, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: f64::sqrt((0.36 + 0.09) / 2. + s * s),
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([2])
+        .net(MlpConfig { width: 64, layers: 2, dropout: 0. })
+        .sigma_data(f64::sqrt((0.36 + 0.09) / 2. + s * s))
+        .classes(2)
+        .null_class();
     assert_eq!((spec.labels(), spec.null_label()), (Some(3), Some(2)));
     let trainer = |spec: ModelSpec, label_dropout: f64| {
         let model = Model::new(spec, 0, DType::F32, &Device::Cpu)?;
@@ -262,7 +235,7 @@ fn with_label_dropout_a_model_knows_the_classes_and_none() -> Result<()> {
             points.chunks(2).flat_map(x0).collect()
         };
         let rms = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| (p - q).powi(2) / 256.).sum::<f64>().sqrt();
-        let cond = Cond { labels: Some(Tensor::full(label, 128, &Device::Cpu)?), dropout: None };
+        let cond = Cond::class(Tensor::full(label, 128, &Device::Cpu)?);
         let off = rms(&to_host(&told.denoiser(cond)?.x0(&x, &[sigma])?)?, &exact(label));
         for other in (0..3).filter(|other| *other != label) {
             let apart = rms(&exact(label), &exact(other));

@@ -2,11 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::Edm;
 use langevin_dynamics::{Cond, Potential};
-use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, GradNet, Head, Model, ModelSpec};
+use langevin_models::{GradNet, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 use langevin_train::{AnyObjective, Context, Dual, Objective, TrainOptions};
@@ -54,17 +52,8 @@ fn model(normalised: bool, off: f64) -> Result<Model> {
     let vars = vars.into_iter().take(if normalised { 3 } else { 2 }).map(|(name, v)| (name.to_string(), v.clone()));
     let vars = vars.collect();
     let spec = ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig::default().into(),
-        process: Edm { sigma_min: 0.1, sigma_max: 10. }.into(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 1.,
         normalised,
-        from_zero: false,
+        ..ModelSpec::energy([2]).process(Edm { sigma_min: 0.1, sigma_max: 10. }).sigma_data(1.)
     };
     Model::of_network(spec, Box::new(GradNet::new(potential)), vars, DType::F64, &Device::Cpu)
 }
@@ -80,7 +69,7 @@ fn trained(objective: &AnyObjective, model: &Model) -> Result<(f64, Vec<[f64; 2]
         let x = z.normal((samples, 2), DType::F64, &Device::Cpu)?.affine(VARIANCE.sqrt(), 0.)?;
         let x = x.broadcast_add(&Tensor::new(&[MEAN], &Device::Cpu)?)?;
         let at = Context::new(&options, n, 0, samples, &vars);
-        let part = run.part(model, &Batch { x, labels: None }, &at)?;
+        let part = run.part(model, &Batch::new(x, None), &at)?;
         run.updated();
         loss += part.losses.iter().sum::<f64>() / (samples as u64 * batches) as f64;
         let grads = part.grads.iter().map(to_host).collect::<Result<Vec<_>>>()?.concat();

@@ -4,10 +4,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, tensors};
+use langevin_models::{Form, Model, ModelSpec, tensors};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use langevin_train::ema::{Constant, Power, WarmUp};
@@ -19,19 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn spec() -> ModelSpec {
-    ModelSpec {
-        shape: vec![2],
-        classes: Some(3),
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.5,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy([2]).net(MlpConfig { width: 8, layers: 1, dropout: 0. }).classes(3)
 }
 
 fn options() -> TrainOptions {
@@ -75,7 +61,7 @@ fn of_distillation(steps: u64) -> Result<Trainer> {
 
 fn batch(n: u64) -> Result<Batch> {
     let x = Noise::of_step(99, n, 8).normal((8, 2), DType::F32, &Device::Cpu)?;
-    Ok(Batch { x: (x * 0.5)?, labels: Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?) })
+    Ok(Batch::new((x * 0.5)?, Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?))
 }
 
 fn old(name: &str) -> PathBuf {

@@ -2,10 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_data::Batch;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
 use langevin_models::mlp::MlpConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, tensors};
+use langevin_models::{Form, Model, ModelSpec, tensors};
 use langevin_ops::noise::Noise;
 use langevin_train::ema::{Constant, Power, WarmUp};
 use langevin_train::level::{Importance, LogNormal};
@@ -17,19 +15,7 @@ use std::fs;
 use std::path::Path;
 
 fn spec() -> ModelSpec {
-    ModelSpec {
-        shape: vec![2],
-        classes: None,
-        null_class: false,
-        head: Head::Energy,
-        form: Form::default(),
-        net: MlpConfig { width: 16, layers: 1, dropout: 0.1 }.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.5,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy([2]).net(MlpConfig { width: 16, layers: 1, dropout: 0.1 })
 }
 
 fn options() -> TrainOptions {
@@ -48,7 +34,7 @@ fn plain() -> Result<Trainer> {
 /// Batch `n`, a function of `n`.
 fn batch(n: u64) -> Result<Batch> {
     let x = Noise::of_step(99, n, 8).normal((8, 2), DType::F32, &Device::Cpu)?;
-    Ok(Batch { x: (x * 0.5)?, labels: None })
+    Ok(Batch::new((x * 0.5)?, None))
 }
 
 fn go(trainer: &mut Trainer, to: u64) -> Result<()> {
@@ -63,7 +49,7 @@ fn go(trainer: &mut Trainer, to: u64) -> Result<()> {
 fn go_with_classes(run: &mut Trainer, to: u64) -> Result<()> {
     while run.step_number() < to {
         let labels = Some(Tensor::new(&[0u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu)?);
-        let one = |n: u64| -> Result<Batch> { Ok(Batch { labels: labels.clone(), ..batch(n)? }) };
+        let one = |n: u64| -> Result<Batch> { Ok(Batch::new(batch(n)?.x, labels.clone())) };
         let n = 2 * run.step_number();
         run.step(&[one(n)?, one(n + 1)?])?;
     }

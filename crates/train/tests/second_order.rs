@@ -2,27 +2,13 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use langevin_dynamics::Cond;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_models::{Form, Head, Model, ModelSpec, unet::UNetConfig};
+use langevin_models::{Head, Model, ModelSpec, unet::UNetConfig};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{norm_per_sample, to_host};
 use langevin_ops::{grad, tape};
 
 fn model(head: Head, net: UNetConfig, dtype: DType) -> Result<Model> {
-    let spec = ModelSpec {
-        shape: vec![1, 8, 8],
-        classes: None,
-        null_class: false,
-        head,
-        form: Form::Residual,
-        net: net.into(),
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.6,
-        normalised: false,
-        from_zero: false,
-    };
+    let spec = ModelSpec::energy([1, 8, 8]).head(head).net(net).sigma_data(0.6);
     Model::new(spec, 1, dtype, &Device::Cpu)
 }
 
@@ -38,7 +24,7 @@ fn gradient(model: &Model) -> Result<Vec<f64>> {
     let target = z.normal_like(&x)?;
     let c_noise = Tensor::new(&[-0.5f64, 0.1, 0.7], &Device::Cpu)?.to_dtype(model.dtype())?;
     let vars: Vec<Var> = model.vars().iter().map(|(_, var)| var.clone()).collect();
-    let cond = Cond { labels: None, dropout: Some(7) };
+    let cond = Cond { dropout: Some(7), ..Cond::default() };
     let loss = || (model.net().forward(&x, &c_noise, &cond)? - &target)?.sqr()?.mean_all();
     let (_, grads) = grad::value_and_grad(&vars, loss)?;
     grads.iter().map(to_host).collect::<Result<Vec<_>>>().map(|all| all.concat())

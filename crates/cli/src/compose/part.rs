@@ -53,7 +53,7 @@ impl Part {
     pub fn denoiser(&self, n: usize) -> Result<Preconditioned<'_>> {
         let model = &self.opened.model;
         let labels = self.label.map(|label| Tensor::full(label, n, model.device())).transpose()?;
-        Ok(model.denoiser(Cond { labels, dropout: None })?)
+        Ok(model.denoiser(Cond::class(labels))?)
     }
 
     /// Errors unless `other` sees the columns of a table in the same coordinates: only there is a product one of densities.

@@ -8,7 +8,7 @@ use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::mlp::MlpConfig;
 use langevin_models::unet::UNetConfig;
-use langevin_models::{Form, Head, Model, ModelSpec, checkpoint};
+use langevin_models::{AnyNet, Head, Model, ModelSpec, checkpoint};
 use langevin_ops::noise::Noise;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -147,23 +147,11 @@ impl Ran {
 }
 
 pub fn spec(shape: &[usize], classes: Option<usize>, head: Head) -> ModelSpec {
-    let net = match shape.len() {
+    let net: AnyNet = match shape.len() {
         3 => UNetConfig { channels: vec![4, 8], attention: vec![], groups: Some(2), ..UNetConfig::default() }.into(),
         _ => MlpConfig { width: 8, layers: 1, dropout: 0. }.into(),
     };
-    ModelSpec {
-        shape: shape.to_vec(),
-        classes,
-        null_class: false,
-        head,
-        form: Form::Residual,
-        net,
-        process: AnyProcess::named("edm").unwrap(),
-        predict: AnyParametrisation::named("edm").unwrap(),
-        sigma_data: 0.5,
-        normalised: false,
-        from_zero: false,
-    }
+    ModelSpec::energy(shape).head(head).net(net).classes(classes)
 }
 
 /// A denoiser of images as the first DDPM: what diffusers has a scheduler for.

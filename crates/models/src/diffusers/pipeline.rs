@@ -3,8 +3,7 @@
 use super::network::{self, Network};
 use super::scheduler::Scheduler;
 use super::weights;
-use crate::energy::Form;
-use crate::model::{Head, Model, ModelSpec, plain};
+use crate::model::{Model, ModelSpec, plain};
 use candle_core::{DType, Device, Error, Result, bail};
 use serde_json::Value;
 use std::fs;
@@ -98,17 +97,13 @@ pub fn open(path: &Path, chosen: Option<&str>, dtype: DType, device: &Device) ->
         );
     }
     let spec = ModelSpec {
-        shape: vec![config.inputs, height, width],
-        classes: config.classes,
-        null_class: false,
-        head: Head::Denoiser,
-        form: Form::Residual,
-        net: config.unet.into(),
-        process: scheduler.process.clone(),
-        predict: scheduler.predict.clone(),
-        sigma_data: scheduler.sigma_data,
-        normalised: false,
         from_zero: scheduler.from_zero(),
+        ..ModelSpec::denoiser([config.inputs, height, width])
+            .net(config.unet)
+            .classes(config.classes)
+            .process(scheduler.process.clone())
+            .predict(scheduler.predict.clone())
+            .sigma_data(scheduler.sigma_data)
     };
     let model = Model::of_network(spec, Box::new(net), vars, dtype, device).map_err(within)?;
     Ok(Pipeline { model, scheduler, note })

@@ -105,7 +105,7 @@ impl Run {
         target: impl FnOnce(&Preconditioned, &Drawn) -> Result<Tensor>,
     ) -> Result<Part> {
         let drawn = self.levels.draw(model, batch, at.options, &mut at.noise(batch.x.dim(0)?))?;
-        let denoiser = model.denoiser(Cond { labels: drawn.told.clone(), dropout: Some(at.dropout()) })?;
+        let denoiser = model.denoiser(Cond { conditions: drawn.told.clone(), dropout: Some(at.dropout()) })?;
         let target = target(&denoiser, &drawn)?;
         let losses = || self.loss.errors(&denoiser, model.spec.sigma_data, &drawn.noisy, &target);
         let (losses, grads) = at.weighed(&drawn.factors(at), losses)?;

@@ -14,6 +14,7 @@ use langevin_data::Batch;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::{Cond, Denoiser, Preconditioned, Process};
 use langevin_models::{Model, ModelSpec};
+use langevin_ops::Conditions;
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{combine, scale, to_host};
@@ -79,14 +80,14 @@ impl Teacher {
     /// What the network of `student` must give at `noisy` to estimate the clean data as the teacher does, the shape of x.
     ///
     /// The teacher is asked at its own time of the same SNR; where the two are alike it is the teacher's output as it is.
-    pub fn target(&self, student: &Preconditioned, noisy: &Noisy, labels: Option<&Tensor>) -> Result<Tensor> {
-        let labels = labels.filter(|_| self.0.spec.classes.is_some());
+    pub fn target(&self, student: &Preconditioned, noisy: &Noisy, conditions: &Conditions) -> Result<Tensor> {
+        let labels = conditions.labels().filter(|_| self.0.spec.classes.is_some());
         let labels = match (labels, self.0.spec.null_label()) {
             // classes of the student alone come after the teacher's, where its null class begins
             (Some(labels), Some(null)) => Some(labels.minimum(null)?),
             (labels, _) => labels.cloned(),
         };
-        let teacher = self.0.denoiser(Cond { labels, dropout: None })?;
+        let teacher = self.0.denoiser(Cond { conditions: conditions.clone().with_class(labels), dropout: None })?;
         let (mut at, mut stretch, mut of_x, mut of_f) = (vec![], vec![], vec![], vec![]);
         for &t in &noisy.t {
             let m = student.process().marginal(t);
@@ -109,7 +110,7 @@ impl Teacher {
         &self,
         student: &Preconditioned,
         x0: &Tensor,
-        labels: Option<&Tensor>,
+        conditions: &Conditions,
         z: &mut Noise,
     ) -> Result<Vec<(f64, f64)>> {
         let process = student.process();
@@ -121,7 +122,7 @@ impl Teacher {
             let t = process.t_at(-2. * level);
             let t = if process.discrete().is_some() { t.round().clamp(low, high) } else { t };
             let noisy = Noisy::new(process, x0, vec![t; x0.dim(0)?], z)?;
-            let theirs = self.target(student, &noisy, labels)?;
+            let theirs = self.target(student, &noisy, conditions)?;
             let ours = student.output(&noisy.x, &[t])?.detach();
             let (m, c) = (process.marginal(t), student.coefficients(t));
             // sigma^2 / alpha times the score is x0-hat - x_t / alpha
@@ -189,7 +190,7 @@ struct Run {
 impl Training<Model> for Run {
     fn part(&mut self, model: &Model, batch: &Batch, at: &Context) -> Result<Part> {
         let Self { inner, teacher } = self;
-        inner.towards(model, batch, at, |own, drawn| teacher.target(own, &drawn.noisy, drawn.labels.as_ref()))
+        inner.towards(model, batch, at, |own, drawn| teacher.target(own, &drawn.noisy, &drawn.conditions))
     }
 
     fn place(&self, model: &Model, i: usize) -> Option<String> {
@@ -210,11 +211,11 @@ impl Training<Model> for Run {
 
     /// How far the score is from the teacher's, by noise level.
     fn measure(&self, model: &Model, batch: &Batch, options: &TrainOptions) -> Result<Vec<Series>> {
-        let (x0, labels) = levels::taken(model, batch)?;
+        let (x0, conditions) = levels::taken(model, batch)?;
         let samples = x0.dim(0)?;
-        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
+        let denoiser = model.denoiser(Cond { conditions: conditions.clone(), dropout: None })?;
         let mut z = Noise::of_step(options.seed ^ ERRORS, 0, samples);
-        let errors = self.teacher.score_errors(&denoiser, &x0, labels.as_ref(), &mut z)?;
+        let errors = self.teacher.score_errors(&denoiser, &x0, &conditions, &mut z)?;
         let points = errors.into_iter().map(|(at, mean)| Point { at, mean, samples });
         Ok(vec![Series::by("score_error", "log_sigma", points)])
     }

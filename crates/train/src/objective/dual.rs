@@ -241,7 +241,8 @@ impl Run {
         }
         let mut z = at.noise_for(WALKS, number);
         let now = self.walkers.advance(model, number, x0, &mut z)?;
-        let denoiser = model.denoiser(Cond { labels: now.labels.clone(), dropout: Some(at.dropout() ^ WALKS) })?;
+        let denoiser =
+            model.denoiser(Cond { dropout: Some(at.dropout() ^ WALKS), ..Cond::class(now.labels.clone()) })?;
         Ok(Some(Walked { denoiser, signs: z.rademacher_like(&now.x)?, at: now }))
     }
 }
@@ -251,7 +252,7 @@ impl Training<Model> for Run {
         let (n, sigma_data) = (batch.x.dim(0)?, model.spec.sigma_data);
         let mut z = at.noise(n);
         let drawn = self.levels.draw(model, batch, at.options, &mut z)?;
-        let denoiser = model.denoiser(Cond { labels: drawn.told.clone(), dropout: Some(at.dropout()) })?;
+        let denoiser = model.denoiser(Cond { conditions: drawn.told.clone(), dropout: Some(at.dropout()) })?;
         let Drawn { noisy, .. } = &drawn;
         let signs = (self.loss.fokker_planck > 0.).then(|| z.rademacher_like(&noisy.x)).transpose()?;
         let walkers = self.walk(model, &noisy.x0, at)?;

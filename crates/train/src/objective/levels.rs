@@ -8,6 +8,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use langevin_data::Batch;
 use langevin_dynamics::{Denoiser, Preconditioned, Process};
 use langevin_models::{Model, ModelSpec};
+use langevin_ops::Conditions;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::combine;
 use std::collections::BTreeMap;
@@ -53,10 +54,10 @@ impl Noisy {
 pub(super) struct Drawn {
     pub noisy: Noisy,
     pub draws: Vec<Draw>,
-    /// The class of each sample, for a model of classes.
-    pub labels: Option<Tensor>,
+    /// What is known of the samples, with their class for a model of classes.
+    pub conditions: Conditions,
     /// What the model is told: the same, with the null class in the place of those that label dropout hides.
-    pub told: Option<Tensor>,
+    pub told: Conditions,
 }
 
 impl Drawn {
@@ -86,12 +87,13 @@ impl Levels {
 
     /// The batch with noise from `z`, each sample at a level of its own.
     pub fn draw(&self, model: &Model, batch: &Batch, options: &TrainOptions, z: &mut Noise) -> Result<Drawn> {
-        let (x0, labels) = taken(model, batch)?;
+        let (x0, conditions) = taken(model, batch)?;
         let process = model.spec.process.get();
         let draws = level::draws(self.level.get(), process, x0.dim(0)?, z)?;
         let noisy = Noisy::new(process, &x0, draws.iter().map(|d| d.t).collect(), z)?;
-        let told = labels.as_ref().map(|labels| hidden(labels, &model.spec, options, z)).transpose()?;
-        Ok(Drawn { noisy, draws, labels, told })
+        let told = conditions.labels().map(|labels| hidden(labels, &model.spec, options, z)).transpose()?;
+        let told = conditions.clone().with_class(told);
+        Ok(Drawn { noisy, draws, conditions, told })
     }
 
     /// The part of a batch at the levels `draws` with these losses, without importance factors.
@@ -143,11 +145,11 @@ impl Levels {
     }
 }
 
-/// Data and classes of a batch as `model` takes them.
-pub(super) fn taken(model: &Model, batch: &Batch) -> Result<(Tensor, Option<Tensor>)> {
-    let labels = batch.labels.as_ref().filter(|_| model.spec.classes.is_some());
-    let labels = labels.map(|l| l.to_device(model.device())).transpose()?;
-    Ok((model.spec.ranged(&batch.x.to_dtype(model.dtype())?.to_device(model.device())?)?, labels))
+/// Data of a batch, and what is known of them, as `model` takes them: without classes if it has none.
+pub(super) fn taken(model: &Model, batch: &Batch) -> Result<(Tensor, Conditions)> {
+    let conditions = batch.conditions.to_device(model.device())?;
+    let conditions = if model.spec.classes.is_some() { conditions } else { conditions.with_class(None) };
+    Ok((model.spec.ranged(&batch.x.to_dtype(model.dtype())?.to_device(model.device())?)?, conditions))
 }
 
 /// `labels` `[B]` with the null class in the place of each that label dropout hides. A teacher is told all of them: the

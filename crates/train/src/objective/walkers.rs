@@ -51,7 +51,7 @@ impl Walkers {
         // a population of each class in turn, the null class among them
         let told = model.spec.classes.map(|n| n as u64 + u64::from(model.spec.null_class));
         let labels = told.map(|n| Tensor::full((class % n) as u32, number, model.device())).transpose()?;
-        let denoiser = model.denoiser(Cond { labels: labels.clone(), dropout: None })?;
+        let denoiser = model.denoiser(Cond::class(labels.clone()))?;
         let next = match self.now.take() {
             Some(now) if !self.gone.is_multiple_of(LEVELS) => {
                 let ends = [now.t, t];
@@ -104,29 +104,16 @@ impl Walkers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use langevin_dynamics::predict;
-    use langevin_dynamics::process::Edm;
+    use langevin_models::ModelSpec;
     use langevin_models::mlp::MlpConfig;
-    use langevin_models::{Form, Head, ModelSpec};
     use langevin_ops::shape::to_host;
 
     /// With a model that does not change they are one population that goes down all levels at once, and then begins again.
     #[test]
     fn they_are_one_population_from_batch_to_batch() -> Result<()> {
         // a network whose levels disagree, so that walkers are drawn again
-        let spec = ModelSpec {
-            shape: vec![2],
-            classes: None,
-            null_class: false,
-            head: Head::Energy,
-            form: Form::NoiseNorm,
-            net: MlpConfig { width: 16, layers: 1, dropout: 0. }.into(),
-            process: Edm::default().into(),
-            predict: predict::Edm {}.into(),
-            sigma_data: 1.,
-            normalised: true,
-            from_zero: false,
-        };
+        let spec =
+            ModelSpec::energy([2]).net(MlpConfig { width: 16, layers: 1, dropout: 0. }).sigma_data(1.).normalised();
         let model = Model::new(spec, 0, DType::F64, &Device::Cpu)?;
         for (i, (_, var)) in model.vars().iter().enumerate() {
             let noise = Noise::seeds(&[i as u64]).normal((1, var.elem_count()), DType::F64, &Device::Cpu)?;
