@@ -187,11 +187,11 @@ impl Composition {
     /// Points over the composed energy, or over plain ground where there is none.
     fn landscape(&self, x: &Tensor, view: View) -> Result<image::RgbImage> {
         let first = self.first()?;
-        let (model, soft) = (&first.opened.model, -2. * (0.15 * first.spec().sigma_data).ln());
+        let (model, log_snr) = (&first.opened.model, output::shown_log_snr(first.spec().sigma_data));
         let energy = |x: &Tensor| -> Result<Tensor> {
             let x = x.to_dtype(model.dtype())?.to_device(model.device())?;
             self.with(x.dim(0)?, |composed| {
-                let t = composed.process().t_at(soft);
+                let t = composed.process().t_at(log_snr);
                 Ok(composed.energy_at(&x, &[t])?.to_device(&Device::Cpu)?)
             })
         };
