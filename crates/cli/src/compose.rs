@@ -14,11 +14,10 @@ use crate::stop;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::likelihood::Normalised;
 use langevin_dynamics::process::{self, Within};
 use langevin_dynamics::sampler::{AnySampler, follow};
 use langevin_dynamics::wrap::{Clamped, Clip, Reframed};
-use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, NoisyEnergy};
+use langevin_dynamics::{Denoiser, Expression, Marginal, NoisyEnergy, Sum};
 use part::Part;
 use ratios::Estimated;
 use std::ops::Range;
@@ -43,16 +42,20 @@ type Models<'a> = Vec<(&'a str, &'a dyn Denoiser)>;
 /// A composition of opened models.
 struct Composition {
     parts: Vec<Part>,
-    asked: Expression,
-    /// What is asked, with the parts of the plan as models.
+    typed: Expression,
+    /// What was typed, with the parts of the plan as models.
     expression: Expression,
     plan: Vec<Estimated>,
     temperature: f64,
 }
 
+/// What becomes of a part of a mixture whose normaliser is not known.
+const OPTIONS: &str =
+    "; --estimate-ratios estimates it, and training with model.normalised=true loss.time=0.001 learns it";
+
 impl Composition {
     fn of(args: &Sample, text: &str, device: &Device) -> Result<Self> {
-        let asked = Expression::parse(text).map_err(|e| Usage(e.to_string()))?;
+        let typed = Expression::parse(text).map_err(|e| Usage(e.to_string()))?;
         let parts = args.models.iter().map(|text| Part::open(text, device)).collect::<Result<Vec<_>>>()?;
         let Some(first) = parts.first() else {
             return usage("--compose: name its models with --let, such as --let a=runs/digits,class=3");
@@ -73,45 +76,50 @@ impl Composition {
             }
             first.same_columns(part)?;
         }
-        let known = |name: &str| parts.iter().any(|part| part.name == name && part.spec().normalised);
-        let (plan, expression) = match &args.estimate_ratios {
-            Some(_) if !asked.mixes() => {
-                return usage(format!("--estimate-ratios: there is no mixture in \"{asked}\"; leave it out"));
-            }
-            Some(_) => ratios::plan(&asked, &known),
-            None => (vec![], asked.clone()),
-        };
-        let this = Self { parts, asked, expression, plan, temperature: args.temperature.unwrap_or(1.) };
-        match this.with(1, |_| Ok(())) {
-            Err(e) if !e.is::<Usage>() => usage(format!("{e:#}")),
-            other => other.map(|()| this),
+        if args.estimate_ratios.is_some() && !typed.mixes() {
+            return usage(format!("--estimate-ratios: there is no mixture in \"{typed}\"; leave it out"));
         }
+        let (expression, temperature) = (typed.clone(), args.temperature.unwrap_or(1.));
+        let this = Self { parts, typed, expression, plan: vec![], temperature };
+        let this = if args.estimate_ratios.is_some() { this.estimating() } else { this };
+        let why = match this.check() {
+            Ok(()) => return Ok(this),
+            Err(why) if why.is::<Usage>() => return Err(why),
+            Err(why) => why,
+        };
+        let curable = this.plan.is_empty() && this.estimating().check().is_ok();
+        let why = crate::without_backtrace(&format!("{why:#}"));
+        usage(if curable { why + OPTIONS } else { why })
+    }
+
+    /// The same with an estimate of each normaliser that is not known.
+    fn estimating(self) -> Self {
+        let known = |name: &str| self.parts.iter().any(|part| part.name == name && part.spec().normalised);
+        let (plan, expression) = ratios::plan(&self.typed, &known);
+        Self { plan, expression, ..self }
+    }
+
+    /// Errors if no density comes of it.
+    fn check(&self) -> Result<()> {
+        self.typed.check_names(&self.parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>())?;
+        self.with(1, |_| Ok(()))
     }
 
     /// `f` of the composed model, for `n` samples.
-    fn with<R>(&self, n: usize, f: impl FnOnce(&Composed) -> Result<R>) -> Result<R> {
-        self.models(n, &self.plan, |models| {
-            let used = |name| self.asked.names().contains(&name);
-            if let Some(idle) = self.parts.iter().find(|part| !used(part.name.as_str())) {
-                bail!(
-                    "compose: the model `{}` is not in \"{}\"; leave it out, or name it there",
-                    idle.name,
-                    self.asked
-                );
-            }
-            f(&ratios::composed(&self.expression, models, self.temperature)?)
-        })
+    fn with<R>(&self, n: usize, f: impl FnOnce(&Sum) -> Result<R>) -> Result<R> {
+        self.models(n, &self.plan, |models| f(&ratios::composed(&self.expression, models, self.temperature)?))
     }
 
-    /// `f` of the models of the parts and of `plan`, for `n` samples: all of the process of the first.
+    /// `f` of the models of the parts and of `plan`, for `n` samples: all as of the process of the first, which a part of the
+    /// plan need not name.
     fn models<R>(&self, n: usize, plan: &[Estimated], f: impl FnOnce(&Models) -> Result<R>) -> Result<R> {
         let process = self.first()?.spec().process.get();
         let models = self.parts.iter().map(|part| part.denoiser(n)).collect::<Result<Vec<_>>>()?;
         let models = models.iter().map(|model| Ok(Reframed::new(model, process)?)).collect::<Result<Vec<_>>>()?;
         let each = || self.parts.iter().zip(&models);
-        let known: Vec<Option<Normalised>> = each()
-            .map(|(part, model)| Ok(part.log_z.clone().map(|log_z| Normalised::new(model, log_z)).transpose()?))
-            .collect::<Result<_>>()?;
+        let known = each()
+            .map(|(part, model)| Ok(part.log_z.clone().map(|log_z| Sum::normalised(model, log_z)).transpose()?))
+            .collect::<Result<Vec<_>>>()?;
         let named = each().zip(&known).map(|((part, model), known)| match known {
             Some(known) => (part.name.as_str(), known as &dyn Denoiser),
             None => (part.name.as_str(), model as &dyn Denoiser),
@@ -120,7 +128,7 @@ impl Composition {
     }
 
     /// Says which models are taken as of another process, and at which noise levels.
-    fn tell(&self) -> Result<()> {
+    fn say_processes(&self) -> Result<()> {
         let own = &self.first()?.spec().process;
         let others = self.parts.iter().filter(|part| !process::alike(own.get(), part.spec().process.get()));
         for Part { name, opened, .. } in others {
@@ -187,11 +195,11 @@ impl Composition {
     /// Points over the composed energy, or over plain ground where there is none.
     fn landscape(&self, x: &Tensor, view: View) -> Result<image::RgbImage> {
         let first = self.first()?;
-        let (model, soft) = (&first.opened.model, -2. * (0.15 * first.spec().sigma_data).ln());
+        let (model, log_snr) = (&first.opened.model, output::shown_log_snr(first.spec().sigma_data));
         let energy = |x: &Tensor| -> Result<Tensor> {
             let x = x.to_dtype(model.dtype())?.to_device(model.device())?;
             self.with(x.dim(0)?, |composed| {
-                let t = composed.process().t_at(soft);
+                let t = composed.process().t_at(log_snr);
                 Ok(composed.energy_at(&x, &[t])?.to_device(&Device::Cpu)?)
             })
         };
@@ -214,18 +222,18 @@ fn commutes(expression: &Expression) -> bool {
 fn talk_of(composition: &Composition, sampler: &AnySampler, has_energy: bool) {
     let name = sampler.name();
     if !sampler.get().reports() {
-        if !commutes(&composition.asked) || composition.temperature != 1. {
+        if !commutes(&composition.typed) || composition.temperature != 1. {
             let lacks = if sampler.get().mcmc() { "no test of acceptance" } else { "no steps of MCMC" };
             crate::talk!(
                 "sampler.name={name} has {lacks}, and without them \"{}\" is drawn as something else; leave sampler.name out, \
                  or take smc, annealed-mcmc or tempering",
-                composition.asked
+                composition.typed
             );
         }
     } else if !has_energy {
         crate::talk!(
             "not every model here has an energy: {name} draws \"{}\" approximately, by scores and their line integrals",
-            composition.asked
+            composition.typed
         );
     }
 }
@@ -243,7 +251,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     if let (Some(n), true) = (args.estimate_ratios.flatten(), composition.plan.is_empty()) {
         return usage(format!(
             "--estimate-ratios={n}: every part of \"{}\" is normalised, and nothing is left to estimate; leave it out",
-            composition.asked
+            composition.typed
         ));
     }
     let kind = composition.first()?.opened.kind();
@@ -269,12 +277,12 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     let what = (kind, first.spec().shape.as_slice(), first.opened.columns()?);
     let mut files = Files::create(args, what, all.len(), None)?;
     composition.weigh(particles)?;
-    composition.tell()?;
+    composition.say_processes()?;
     let _hold = stop::hold();
     let asked = (all.as_slice(), batch, args.report.is_some());
     let mut drawn = composition.draw(&drawing, asked, &mut |batch| files.add(batch, &all))?;
     let notes = [
-        ("langevin.compose", composition.asked.to_string()),
+        ("langevin.compose", composition.typed.to_string()),
         ("langevin.models", args.models.join(" ")),
         ("langevin.seeds", draw::listed(&all[..drawn.done])),
         ("langevin.sampler", toml::to_string(&drawing)?),
@@ -284,7 +292,7 @@ pub fn run(args: &Sample, text: &str, device: &Device) -> Result<()> {
     let advice = format!(
         "\"{}\" may be no density (a negated part must be wider than the rest), or the steps are too large; try a smaller \
          weight of what is negated, or more sampler.steps",
-        composition.asked
+        composition.typed
     );
     drawn.whole(Some(&all), true, &advice)
 }

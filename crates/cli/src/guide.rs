@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use clap::Args as Group;
 use langevin_data::{list, places};
 use langevin_dynamics::process::{self, Within};
-use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Guided, Process};
+use langevin_dynamics::{Clamped, Cond, Denoiser, Guidance, Process, Sum};
 use langevin_models::{Model, ModelSpec};
 
 /// The class of the samples, and guidance
@@ -78,8 +78,8 @@ impl Guiding {
         };
         let guide = Guide { other: other.map(|(other, classes)| (Box::new(other), classes)), guidance };
         let (a, b) = (model.denoiser(Cond::default())?, guide.model(model).denoiser(Cond::default())?);
-        match Guided::new(&a, &b, guide.guidance.clone()) {
-            Ok(_) => Ok(Some(guide)),
+        match Sum::guided(&a, &b, guide.guidance.clone()).map(|_| ()) {
+            Ok(()) => Ok(Some(guide)),
             Err(why) => usage(format!("--guide: {why}")),
         }
     }
@@ -217,7 +217,7 @@ pub fn denoising<R>(
         None => None,
     };
     let guided = match &guiding {
-        Some((guide, guidance)) => Some(Guided::new(&plain, guide, guidance.clone())?),
+        Some((guide, guidance)) => Some(Sum::guided(&plain, guide, guidance.clone())?),
         None => None,
     };
     let m: &dyn Denoiser = guided.as_ref().map_or(&plain, |guided| guided);

@@ -10,7 +10,7 @@ mod rows;
 mod samples;
 
 pub use grid::{Grid, above, beside, grid};
-pub use landscape::{Energy, SIDE, View, landscape, side, viridis};
+pub use landscape::{Energy, SIDE, View, landscape, shown_log_snr, side, viridis};
 pub use npz::Npz;
 pub use pending::Pending;
 pub use rows::{digits, save_csv, save_samples};

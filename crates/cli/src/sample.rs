@@ -217,9 +217,8 @@ pub fn mcmc(args: &Sample, report: Option<&Report>) -> Result<()> {
 /// data.
 fn points(model: &Model, t: Option<f64>, x: &Tensor, view: View, labels: Option<&[u32]>) -> Result<RgbImage> {
     let process = model.spec.process.get();
-    // the energy of clean data has walls as steep as the least noise: a little noise shows the landscape
-    let soft = process.t_at(-2. * (0.15 * model.spec.sigma_data).ln());
-    let (t, scale) = t.filter(|&t| t > soft).map_or((soft, 1.), |t| (t, draw::scale(model, t)));
+    let least = process.t_at(output::shown_log_snr(model.spec.sigma_data));
+    let (t, scale) = t.filter(|&t| t > least).map_or((least, 1.), |t| (t, draw::scale(model, t)));
     let energy = |x: &Tensor| -> Result<Tensor> {
         let x = x.to_dtype(model.dtype())?.to_device(model.device())?.affine(1. / scale, 0.)?;
         let n = x.dim(0)?;

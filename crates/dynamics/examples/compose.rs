@@ -5,11 +5,11 @@
 
 #![allow(clippy::print_stdout)] // an example talks
 
-use langevin_dynamics::likelihood::{Annealing, Constants, Normalised};
+use langevin_dynamics::likelihood::{Annealing, Constants};
 use langevin_dynamics::mcmc::Hmc;
 use langevin_dynamics::process::{Edm, Vp};
 use langevin_dynamics::sampler::{AnySampler, Pc, Smc, prior, run};
-use langevin_dynamics::{Composed, Denoiser, Expression, Grid, Mixture, grid::Karras};
+use langevin_dynamics::{Denoiser, Expression, Grid, Mixture, Sum, grid::Karras};
 use langevin_ops::noise::Noise;
 use langevin_ops::{DType, Device, Result, Tensor};
 
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let (a, b, c) = (normal(0., 1.)?, normal(2., 1.)?, normal(-1., 4.)?);
     let (a, b, c) = (a.under(&process), b.under(&process), c.under(&other)); // taken as of the first one's process
     let expression = Expression::parse("2*a & b & !c")?;
-    let product = Composed::new(&expression, &[("a", &a), ("b", &b), ("c", &c)], 1.)?;
+    let product = Sum::composed(&expression, &[("a", &a), ("b", &b), ("c", &c)], 1.)?;
 
     let corrected = Pc { corrector: Some(Hmc::default().into()), corrector_steps: 4, ..Pc::default() };
     // precisions add up: 2 + 1 - 1/4, and so do means times precisions: 0 + 2 + 1/4
@@ -41,10 +41,10 @@ fn main() -> Result<()> {
     let to = (&[128, 2][..], DType::F64, &Device::Cpu);
     let log_z = Constants::estimate(&product, &Annealing::default(), to, noises, &mut || Ok(()))?;
     println!("log Z of the product: {:.3} +- {:.3}", log_z.least_noisy().value, log_z.least_noisy().error);
-    let product = Normalised::new(&product, log_z)?;
+    let product = Sum::normalised(&product, log_z)?;
     let far = normal(-4., 0.5)?;
     let far = far.under(&process);
-    let mixture = Composed::new(&Expression::parse("p | far")?, &[("p", &product), ("far", &far)], 1.)?;
+    let mixture = Sum::composed(&Expression::parse("p | far")?, &[("p", &product), ("far", &far)], 1.)?;
     let x = draw(&mixture, &Smc::default().into())?;
     let share = x.lt(-2.)?.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
     println!("share of the other: {share:.3} of 0.5");
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 }
 
 /// The first coordinate of 4000 draws.
-fn draw(model: &Composed, sampler: &AnySampler) -> Result<Tensor> {
+fn draw(model: &Sum, sampler: &AnySampler) -> Result<Tensor> {
     let times = Karras::default().times(model.process(), 60)?;
     let seeds: Vec<u64> = (0..4000).collect();
     let mut noise = Noise::seeds(&seeds);

@@ -7,7 +7,7 @@
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::Edm;
 use langevin_dynamics::sampler::{Heun, prior, run};
-use langevin_dynamics::{Denoiser, Guidance, Guided, Mixture};
+use langevin_dynamics::{Denoiser, Guidance, Mixture, Sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use langevin_ops::{DType, Device, Result};
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let seeds: Vec<u64> = (0..2000).collect();
     let mut right = vec![];
     for scale in [1., 2., 4.] {
-        let guided = Guided::new(&model, &guide, Guidance { scale, interval: None })?;
+        let guided = Sum::guided(&model, &guide, Guidance { scale, interval: None })?;
         let mut noise = Noise::seeds(&seeds);
         let start = prior(&process, times[0], &[seeds.len(), 1], DType::F64, &Device::Cpu, &mut noise)?;
         let x = run(&guided, &Heun::default(), &times, &start, &mut noise, |_| Ok(()))?;

@@ -64,10 +64,44 @@ pub trait Potential: Send + Sync {
     }
 }
 
+/// What holds of a denoiser at every x. A wrapper returns that of its model, but for what it changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The process that it denoises.
+    pub process: &'a dyn Process,
+    /// At the end of the span p_t is N(0, sigma^2 / this): 1, but for sums of models.
+    pub prior_precision: f64,
+    /// True if each sample of the batch has a condition of its own, such as a class. Then evaluate the whole batch, in order,
+    /// never a part of it.
+    pub whole_batch: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// That of a single model of `process`, whose samples share their condition.
+    pub fn of(process: &'a dyn Process) -> Self {
+        Self { process, prior_precision: 1., whole_batch: false }
+    }
+}
+
 /// A model of E[x_0 | x_t] under a process. Times are one for all samples or one a sample.
 pub trait Denoiser {
-    /// The process that it denoises.
-    fn process(&self) -> &dyn Process;
+    /// Its process, and what else holds at every x.
+    fn frame(&self) -> Frame<'_>;
+
+    /// The process that it denoises, of its frame.
+    fn process(&self) -> &dyn Process {
+        self.frame().process
+    }
+
+    /// See [`Frame::prior_precision`].
+    fn prior_precision(&self) -> f64 {
+        self.frame().prior_precision
+    }
+
+    /// See [`Frame::whole_batch`].
+    fn whole_batch(&self) -> bool {
+        self.frame().whole_batch
+    }
 
     /// E[x_0 | x_t = x], the shape of `x`. Asked only where sigma(t) > 0.
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
@@ -85,19 +119,12 @@ pub trait Denoiser {
 
     /// grad log p_t(x) = (alpha x0 - x) / sigma^2. \[Vincent11\]
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let x0 = self.x0(x, t)?;
-        let of = |f: fn(f64, f64) -> f64| each(self.process(), t, |m| f(m.alpha, m.sigma));
-        combine(&of(|a, s| a / (s * s)), &x0, &of(|_, s| -1. / (s * s)), x)
+        score_from(self.process(), x, &self.x0(x, t)?, t)
     }
 
     /// dx/dt of the probability-flow ODE = alpha' x0 + sigma' eps; finite where alpha = 0 too. \[Song21, eq. 13\]
     fn velocity(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         velocity_from(self.process(), x, &self.x0(x, t)?, t)
-    }
-
-    /// At the end of the span p_t is N(0, sigma^2 / this): 1, but for compositions of models.
-    fn prior_precision(&self) -> f64 {
-        1.
     }
 
     /// x0 and v^T dx0/dx, both the shape of `x`; `v` has it too.
@@ -112,12 +139,6 @@ pub trait Denoiser {
             Some(x0) => Ok((x0, vjp)),
             None => bail!("x0_vjp: the model was not asked"),
         }
-    }
-
-    /// Whether it is told something of each sample of its batch, such as a class: then it can be asked about the whole
-    /// batch alone, in order.
-    fn whole_batch(&self) -> bool {
-        false
     }
 
     /// The energy whose score this is; `None` for a model that has a score alone.
@@ -139,6 +160,12 @@ pub fn reaches_pure_noise(process: &dyn Process) -> bool {
 /// eps = (x - alpha x0) / sigma.
 pub fn eps_from(process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
     combine(&each(process, t, |m| 1. / m.sigma), x, &each(process, t, |m| -m.alpha / m.sigma), x0)
+}
+
+/// grad log p_t(x) = (alpha x0 - x) / sigma^2.
+pub fn score_from(process: &dyn Process, x: &Tensor, x0: &Tensor, t: &[f64]) -> Result<Tensor> {
+    let of = |f: fn(f64, f64) -> f64| each(process, t, |m| f(m.alpha, m.sigma));
+    combine(&of(|a, s| a / (s * s)), x0, &of(|_, s| -1. / (s * s)), x)
 }
 
 /// dx/dt of the probability-flow ODE, alpha' x0 + sigma' (x - alpha x0) / sigma.
@@ -243,18 +270,14 @@ impl<'a> Preconditioned<'a> {
 }
 
 impl Denoiser for Preconditioned<'_> {
-    fn process(&self) -> &dyn Process {
-        self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame { whole_batch: self.cond.conditions.per_sample(), ..Frame::of(self.process) }
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let (c_skip, c_out): (Vec<_>, Vec<_>) =
             t.iter().map(|&t| self.coefficients(t)).map(|c| (c.c_skip, c.c_out)).unzip();
         combine(&c_skip, x, &c_out, &self.output(x, t)?)
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.cond.conditions.per_sample()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

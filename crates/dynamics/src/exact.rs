@@ -3,6 +3,7 @@
 //! p_0 = sum_k w_k N(mu_k, S_k) gives p_t = sum_k w_k N(alpha mu_k, alpha^2 S_k + sigma^2 I). Each S_k is kept by its
 //! eigenvalues and axes, so that any noise level costs one rotation a point.
 
+use crate::denoiser::Frame;
 use crate::noisy::{Jet, NoisyEnergy};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Device, Result, Tensor, bail};
@@ -302,8 +303,8 @@ fn rows(points: Vec<Point>, x: &Tensor, row: impl Fn(Point) -> Vec<f64>) -> Resu
 }
 
 impl Denoiser for Exact<'_> {
-    fn process(&self) -> &dyn Process {
-        self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame::of(self.process)
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! Denoisers made of denoisers: clipped, guided, of another process, or derived from an energy.
+//! Denoisers made of denoisers: clipped, guided, of another process; and one derived from an energy.
 //!
 //! Samplers know of none of these: they are given the wrapped model.
 
@@ -6,9 +6,10 @@ mod reframed;
 
 pub use reframed::Reframed;
 
-use crate::denoiser::each;
+use crate::denoiser::{Frame, each};
 use crate::noisy::{self, Jet, NoisyEnergy};
-use crate::{Denoiser, Process};
+use crate::sum::Sum;
+use crate::{Denoiser, Marginal, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::shape::{combine, per_sample, scale, to_host};
@@ -92,26 +93,19 @@ impl<'a> Clamped<'a> {
     }
 }
 
+/// Its energy is not that of the model, and no longer known.
 impl Denoiser for Clamped<'_> {
-    fn process(&self) -> &dyn Process {
-        self.model.process()
+    fn frame(&self) -> Frame<'_> {
+        self.model.frame()
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.clip.apply(&self.model.x0(x, t)?)
     }
 
-    fn prior_precision(&self) -> f64 {
-        self.model.prior_precision()
-    }
-
     fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
         let (x0, unclipped) = self.model.x0_unclipped(x, t)?;
         Ok((self.clip.apply(&x0)?, unclipped))
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch()
     }
 }
 
@@ -145,108 +139,31 @@ impl Guidance {
             _ => Ok(()),
         }
     }
+
+    /// w at a noise level.
+    fn weight(&self, m: Marginal) -> f64 {
+        match self.interval {
+            // sigma/alpha is infinite where alpha is 0, and inside only if the interval is open there
+            Some((from, to)) if !(from..=to).contains(&(m.sigma / m.alpha)) => 1.,
+            _ => self.scale,
+        }
+    }
 }
 
-/// Guidance by a second model: one without the class (classifier-free guidance), or a worse one. \[HoSalimans22; KarrasAuto24\]
-///
-/// Where the weight is 1 for the whole batch the guide is not asked.
-pub struct Guided<'a> {
-    model: &'a dyn Denoiser,
-    guide: Reframed<'a>,
-    guidance: Guidance,
-}
-
-impl<'a> Guided<'a> {
-    /// A guide of another process is reframed onto that of the model: asked for guidance at noise levels that it does not
-    /// know it then errors, and an interval of guidance leaves these out.
+impl<'a> Sum<'a> {
+    /// Guidance by a second model: one without the class (classifier-free guidance), or a worse one.
+    /// x0 = w x0_model + (1 - w) x0_guide, and so with energies where both have one; their normaliser is not known.
+    /// \[HoSalimans22; KarrasAuto24\]
+    ///
+    /// A guide of another process is reframed onto that of the model: it errors at noise levels that it does not know, and
+    /// an interval of guidance leaves these out. Where w is 1 for the whole batch the guide is not evaluated.
     ///
     /// Errors if an option is out of its range, or if the two models have no noise level in common.
-    pub fn new(model: &'a dyn Denoiser, guide: &'a dyn Denoiser, guidance: Guidance) -> Result<Self> {
+    pub fn guided(model: &'a dyn Denoiser, guide: &'a dyn Denoiser, guidance: Guidance) -> Result<Self> {
         guidance.check()?;
-        Ok(Self { model, guide: Reframed::new(guide, model.process())?, guidance })
-    }
-
-    /// The times at which the guide is asked: where its weight is 0 any one does, and may be one that it does not know.
-    fn asked(&self, t: &[f64], w: &[f64]) -> Vec<f64> {
-        let (low, high) = self.guide.process().span();
-        t.iter().zip(w).map(|(t, w)| if *w == 1. { t.clamp(low, high) } else { *t }).collect()
-    }
-
-    fn energies(&self) -> Result<(&dyn NoisyEnergy, &dyn NoisyEnergy)> {
-        match (self.model.noisy_energy(), self.guide.noisy_energy()) {
-            (Some(model), Some(guide)) => Ok((model, guide)),
-            _ => bail!("guidance: the model and its guide do not both have an energy"),
-        }
-    }
-
-    fn weights(&self, t: &[f64]) -> Vec<f64> {
-        let Guidance { scale, interval } = &self.guidance;
-        each(self.process(), t, |m| match interval {
-            // sigma/alpha is infinite where alpha is 0, and inside only if the interval is open there
-            Some((from, to)) if !(*from..=*to).contains(&(m.sigma / m.alpha)) => 1.,
-            _ => *scale,
-        })
-    }
-}
-
-impl Denoiser for Guided<'_> {
-    fn process(&self) -> &dyn Process {
-        self.model.process()
-    }
-
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let w = self.weights(t);
-        let x0 = self.model.x0(x, t)?;
-        if w.iter().all(|w| *w == 1.) {
-            return Ok(x0);
-        }
-        let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        combine(&w, &x0, &rest, &self.guide.x0(x, &self.asked(t, &w))?)
-    }
-
-    fn prior_precision(&self) -> f64 {
-        let w = self.weights(&[self.process().span().1]).first().copied().unwrap_or(1.);
-        w * self.model.prior_precision() + (1. - w) * self.guide.prior_precision()
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch() || self.guide.whole_batch()
-    }
-
-    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
-        self.model.noisy_energy().and(self.guide.noisy_energy()).map(|_| self as &dyn NoisyEnergy)
-    }
-}
-
-/// w E_model + (1 - w) E_guide: what is guided has an energy where both have, but no normaliser.
-impl NoisyEnergy for Guided<'_> {
-    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let (model, guide) = self.energies()?;
-        let w = self.weights(t);
-        let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        combine(&w, &model.energy_at(x, t)?, &rest, &guide.energy_at(x, &self.asked(t, &w))?)
-    }
-
-    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
-        let (model, guide) = self.energies()?;
-        let w = self.weights(t);
-        let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        let (a, b) = (model.energy_grad(x, t)?, guide.energy_grad(x, &self.asked(t, &w))?);
-        Ok((combine(&w, &a.0, &rest, &b.0)?, combine(&w, &a.1, &rest, &b.1)?))
-    }
-
-    /// Within the interval of guidance and outside it, not across its ends.
-    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
-        let (model, guide) = self.energies()?;
-        let w = self.weights(t);
-        let rest: Vec<f64> = w.iter().map(|w| 1. - w).collect();
-        let (a, b) = (model.jet(x, t)?, guide.jet(x, &self.asked(t, &w))?);
-        let mix = |a: &Tensor, b: &Tensor| combine(&w, a, &rest, b);
-        Ok(Jet { energy: mix(&a.energy, &b.energy)?, gradient: mix(&a.gradient, &b.gradient)?, dt: mix(&a.dt, &b.dt)? })
-    }
-
-    fn normalised(&self) -> bool {
-        false
+        let (process, again) = (model.process(), guidance.clone());
+        let w = Box::new(move |m| guidance.weight(m));
+        Self::new([model, guide], process, vec![w, Box::new(move |m| 1. - again.weight(m))])
     }
 }
 
@@ -285,8 +202,8 @@ impl<'a, E: Fn(&Tensor, &[f64]) -> Result<Tensor>> FromEnergy<'a, E> {
 }
 
 impl<E: Fn(&Tensor, &[f64]) -> Result<Tensor>> Denoiser for FromEnergy<'_, E> {
-    fn process(&self) -> &dyn Process {
-        self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame::of(self.process)
     }
 
     /// Errors where alpha = 0: no score tells x0 there.

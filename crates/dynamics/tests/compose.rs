@@ -9,9 +9,9 @@ use common::{Plain, largest};
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow};
 use langevin_dynamics::sampler::{AnySampler, prior, run};
-use langevin_dynamics::{Composed, Denoiser, Expression, Marginal, Mixture, NoisyEnergy};
+use langevin_dynamics::{Denoiser, Expression, Guidance, Marginal, Mixture, NoisyEnergy, Sum};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{dot_per_sample, to_host};
 
 const N: usize = 1000;
 
@@ -27,13 +27,13 @@ fn process(name: &str) -> AnyProcess {
 }
 
 /// `f` of the composition of the three mixtures under `process`; of those that it names alone.
-fn composed<R>(text: &str, temperature: f64, process: &AnyProcess, f: impl FnOnce(&Composed) -> R) -> Result<R> {
+fn composed<R>(text: &str, temperature: f64, process: &AnyProcess, f: impl FnOnce(&Sum) -> R) -> Result<R> {
     let mixtures = models();
     let exact: Vec<_> = mixtures.iter().map(|(name, mixture)| (*name, mixture.under(process.get()))).collect();
     let expression = Expression::parse(text)?;
     let named = exact.iter().filter(|(name, _)| expression.names().contains(name));
     let named: Vec<(&str, &dyn Denoiser)> = named.map(|(name, exact)| (*name, exact as &dyn Denoiser)).collect();
-    Ok(f(&Composed::new(&expression, &named, temperature)?))
+    Ok(f(&Sum::composed(&expression, &named, temperature)?))
 }
 
 /// Expectations under the density exp(log_p) in the plane, on a lattice: each mean, and the variance of one draw.
@@ -163,6 +163,31 @@ fn derivatives_are_those_of_the_energy() {
     composed("0.3:a | b", 1., &vp, |model| assert!(model.normalised())).unwrap();
 }
 
+/// v^T dx0/dx is the sum of that of the parts, exact ones too, which autodiff does not see through. A mixture is refused.
+#[test]
+fn x0_is_differentiated_part_by_part() {
+    let (vp, t) = (process("vp"), [0.35]);
+    let mut z = Noise::seeds(&(0..20).collect::<Vec<_>>());
+    let [x, v, u] = [(); 3].map(|()| z.normal((20, 2), DType::F64, &Device::Cpu).unwrap());
+    let (b, guidance) = (models()[1].1.clone(), Guidance { scale: 2.5, interval: None });
+    let b = b.under(vp.get());
+    let check = |model: &Sum| {
+        let (x0, vjp) = model.x0_vjp(&x, &t, &v).unwrap();
+        assert!(largest(&x0, &model.x0(&x, &t).unwrap()) < 1e-12);
+        let at = |by: f64| model.x0(&(&x + (&u * by).unwrap()).unwrap(), &t).unwrap();
+        let rise = ((at(1e-5) - at(-1e-5)).unwrap() / 2e-5).unwrap();
+        let (found, truth) = (dot_per_sample(&vjp, &u).unwrap(), dot_per_sample(&v, &rise).unwrap());
+        assert!(found.iter().zip(&truth).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {truth:?}");
+    };
+    composed("2*a & !c", 1.5, &vp, |model| {
+        check(model);
+        check(&Sum::guided(model, &b, guidance.clone()).unwrap());
+    })
+    .unwrap();
+    let why = composed("a | b", 1., &vp, |model| model.x0_vjp(&x, &t, &v).map(|_| ()).unwrap_err()).unwrap();
+    assert!(why.to_string().contains("a mixture depend on x"), "{why}");
+}
+
 /// Scores alone make products, by the line integral; x0 is that of the score, at pure noise too where weights add up to 1.
 #[test]
 fn scores_alone_make_products() {
@@ -173,8 +198,8 @@ fn scores_alone_make_products() {
     let x = Noise::seeds(&(0..9).collect::<Vec<_>>()).normal((9, 2), DType::F64, &Device::Cpu).unwrap();
     let make = |text: &str| Expression::parse(text).unwrap();
     for text in ["a & b", "0.5*a & 0.5*b"] {
-        let exact = Composed::new(&make(text), &[("a", &a), ("b", &b)], 1.).unwrap();
-        let alone = Composed::new(&make(text), &[("a", &plain_a), ("b", &plain_b)], 1.).unwrap();
+        let exact = Sum::composed(&make(text), &[("a", &a), ("b", &b)], 1.).unwrap();
+        let alone = Sum::composed(&make(text), &[("a", &plain_a), ("b", &plain_b)], 1.).unwrap();
         assert!(exact.noisy_energy().is_some() && alone.noisy_energy().is_none());
         for t in [[0.3], [0.8]] {
             assert!(largest(&exact.score(&x, &t).unwrap(), &alone.score(&x, &t).unwrap()) < 1e-9);
@@ -189,13 +214,12 @@ fn scores_alone_make_products() {
 /// What wraps a composition knows how wide its pure noise is.
 #[test]
 fn wrappers_keep_the_precision_of_pure_noise() {
-    use langevin_dynamics::{Guidance, Guided};
     let edm = process("edm");
     composed("3*a", 1., &edm, |model| {
         let plain = models()[1].1.clone();
         let plain = plain.under(edm.get());
         let of =
-            |scale: f64, interval| Guided::new(model, &plain, Guidance { scale, interval }).unwrap().prior_precision();
+            |scale: f64, interval| Sum::guided(model, &plain, Guidance { scale, interval }).unwrap().prior_precision();
         assert_eq!((of(2., None), of(2., Some((0.1, 1.)))), (5., 3.));
         let clipped = langevin_dynamics::Clamped::new(model, Default::default()).unwrap();
         assert_eq!(clipped.prior_precision(), 3.);
@@ -229,7 +253,7 @@ fn what_makes_no_density_is_refused() {
     let other = mixtures[1].1.under(edm.get());
     let plain = Plain(&other);
     let make = |text: &str, b: &dyn Denoiser| {
-        let made = Composed::new(&Expression::parse(text).unwrap(), &[("a", &a), ("b", b)], 1.).map(|_| ());
+        let made = Sum::composed(&Expression::parse(text).unwrap(), &[("a", &a), ("b", b)], 1.).map(|_| ());
         made.unwrap_err().to_string()
     };
     assert!(make("a & b", &b).contains("none in common"));

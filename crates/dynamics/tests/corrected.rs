@@ -10,7 +10,7 @@ use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::mcmc::{AnyKernel, Mala};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::{AnnealedMcmc, AnySampler, Pc, Report, Sampler, Tempering, follow, prior};
-use langevin_dynamics::{Composed, Denoiser, Expression, Mixture};
+use langevin_dynamics::{Denoiser, Expression, Mixture, Sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -168,7 +168,7 @@ fn replicas_bring_modes_their_shares() {
     let process = AnyProcess::named("edm").unwrap();
     let two = Mixture::isotropic(&[0.7, 0.3], &[vec![-1.2, 0.], vec![1.2, 0.]], &[0.16; 2]).unwrap();
     let exact = two.under(process.get());
-    let model = Composed::new(&Expression::parse("2*a").unwrap(), &[("a", &exact)], 1.).unwrap();
+    let model = Sum::composed(&Expression::parse("2*a").unwrap(), &[("a", &exact)], 1.).unwrap();
     let times = AnyGrid::from(Karras::default()).get().times(process.get(), 24).unwrap();
     // the square of a mode is N(c, 0.08), and what the modes have in common at 1.2^2 / 0.16 is nothing
     let truth = 0.49 / (0.49 + 0.09);

@@ -12,7 +12,7 @@ use common::{
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::{AnyProcess, Flow, Table, TableOptions};
 use langevin_dynamics::sampler::{AnySampler, Rk45, Step, prior, run};
-use langevin_dynamics::{Denoiser, NoisyEnergy, Process};
+use langevin_dynamics::{Denoiser, Frame, NoisyEnergy};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
@@ -34,8 +34,8 @@ fn uniform(process: &AnyProcess, steps: usize) -> Vec<f64> {
 struct Trajectory<'a>(&'a dyn Denoiser);
 
 impl Denoiser for Trajectory<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        self.0.frame()
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {

@@ -11,7 +11,7 @@ use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, LogZ, Normalise
 use langevin_dynamics::mcmc::{AnyKernel, Hmc, Langevin, Mala};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::process::{AnyProcess, SubVp, Vp};
-use langevin_dynamics::{Composed, Denoiser, Expression, FromEnergy, Mixture, NoisyEnergy, Process};
+use langevin_dynamics::{Denoiser, Expression, Frame, FromEnergy, Mixture, NoisyEnergy, Process, Sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, sum_per_sample, to_host};
 use langevin_ops::stats::{log_gaussian, mean_and_error};
@@ -161,8 +161,8 @@ fn an_energy_is_differentiated_for_its_divergence() -> Result<()> {
 struct Bound<'a>(Exact<'a>);
 
 impl Denoiser for Bound<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        Frame { whole_batch: true, ..self.0.frame() }
     }
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         if x.dim(0)? != 2 {
@@ -174,16 +174,13 @@ impl Denoiser for Bound<'_> {
         self.x0(x, t)?;
         self.0.x0_vjp(x, t, v)
     }
-    fn whole_batch(&self) -> bool {
-        true
-    }
 }
 
 /// Samples that arrive one before another do not part from their batch where the model is told of each.
 #[test]
 fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
     use langevin_dynamics::sampler::{Rk45, Sampler, Step};
-    use langevin_dynamics::{Clamped, Clip, Guidance, Guided};
+    use langevin_dynamics::{Clamped, Clip, Guidance};
     let (mixture, vp) = (mixture(), Vp::default());
     let exact = mixture.under(&vp);
     let x = Tensor::new(&[[0.3f64, -0.2], [40., -70.]], &Device::Cpu)?;
@@ -197,7 +194,7 @@ fn a_conditional_model_is_asked_about_its_whole_batch() -> Result<()> {
     let bound = Bound(exact);
     let clamped = Clamped::new(&bound, Clip::default())?;
     assert!(
-        down(&clamped).is_ok() && down(&Guided::new(&exact, &bound, Guidance { scale: 2., interval: None })?).is_ok()
+        down(&clamped).is_ok() && down(&Sum::guided(&exact, &bound, Guidance { scale: 2., interval: None })?).is_ok()
     );
     Ok(())
 }
@@ -210,8 +207,8 @@ struct Shifted<'a> {
 }
 
 impl Denoiser for Shifted<'_> {
-    fn process(&self) -> &dyn Process {
-        self.exact.process()
+    fn frame(&self) -> Frame<'_> {
+        self.exact.frame()
     }
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.exact.x0(x, t)
@@ -364,7 +361,7 @@ fn moves_help_where_levels_do_not_follow_by_noise() -> Result<()> {
     let means: Vec<_> = (0..8).map(|k| vec![1.4 * angle(k).cos(), 1.4 * angle(k).sin()]).collect();
     let mixture = Mixture::isotropic(&[1.; 8], &means, &[0.0225; 8])?;
     let (exact, t) = (mixture.under(edm.get()), edm.get().span().0);
-    let square = Composed::new(&Expression::parse("2*a")?, &[("a", &exact as &dyn Denoiser)], 1.)?;
+    let square = Sum::composed(&Expression::parse("2*a")?, &[("a", &exact as &dyn Denoiser)], 1.)?;
     let side = 300;
     let at = |i: usize| 6. * ((i as f64 + 0.5) / side as f64 - 0.5);
     let lattice = Tensor::from_iter((0..side * side).flat_map(|i| [at(i % side), at(i / side)]), &Device::Cpu)?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::{AnySampler, prior, run};
-use langevin_dynamics::{Composed, Denoiser, Expression, Mixture};
+use langevin_dynamics::{Denoiser, Expression, Mixture, Sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::f64::consts::TAU;
@@ -23,7 +23,7 @@ fn variance(text: &str, sampler: &str, steps: usize, n: usize) -> f64 {
     let process = AnyProcess::named("edm").unwrap();
     let mixture = Mixture::isotropic(&[0.125; 8], &modes(), &[SPREAD * SPREAD; 8]).unwrap();
     let exact = mixture.under(process.get());
-    let model = Composed::new(&Expression::parse(text).unwrap(), &[("a", &exact)], 1.).unwrap();
+    let model = Sum::composed(&Expression::parse(text).unwrap(), &[("a", &exact)], 1.).unwrap();
     let sampler: AnySampler = serde_json::from_str(sampler).unwrap();
     let times = AnyGrid::from(Karras::default()).get().times(process.get(), steps).unwrap();
     let mut z = Noise::seeds(&(0..n as u64).collect::<Vec<_>>());

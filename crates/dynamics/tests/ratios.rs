@@ -6,11 +6,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use common::{largest, worst};
 use langevin_dynamics::exact::Exact;
 use langevin_dynamics::grid::Karras;
-use langevin_dynamics::likelihood::{Annealing, ConstantAt, Constants, LogZ, Normalised};
+use langevin_dynamics::likelihood::{Annealing, ConstantAt, Constants, LogZ};
 use langevin_dynamics::noisy::Jet;
 use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::sampler::{AnySampler, prior, run};
-use langevin_dynamics::{Composed, Denoiser, Expression, Grid, Mixture, NoisyEnergy, Process};
+use langevin_dynamics::{Denoiser, Expression, Frame, Grid, Mixture, NoisyEnergy, Sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{per_sample, to_host};
 
@@ -33,8 +33,8 @@ impl Shifted<'_> {
 }
 
 impl Denoiser for Shifted<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        self.0.frame()
     }
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.0.x0(x, t)
@@ -133,7 +133,7 @@ fn unknown_constants_are_found_at_every_level() -> Result<()> {
             assert!(log_z.error < 0.05, "{name} at {log_snr}: {log_z:?}");
             assert!((log_z.value + truth).abs() < 5. * log_z.error + 1e-9, "{name} at {log_snr}: {log_z:?} {}", -truth);
         }
-        let normalised = Normalised::new(&model, constants)?;
+        let normalised = Sum::normalised(&model, constants)?;
         let (low, high) = normalised.process().span();
         assert_eq!(low, process.get().span().0);
         // told up to where nothing of the data is left
@@ -182,7 +182,7 @@ fn log_z_of_a_composition() -> Result<()> {
     {
         let process = process(name);
         let (a, b) = (a.under(process.get()), b.under(process.get()));
-        let product = Composed::new(&Expression::parse(text)?, &[("a", &a), ("b", &b)], 1.)?;
+        let product = Sum::composed(&Expression::parse(text)?, &[("a", &a), ("b", &b)], 1.)?;
         let constants = estimate(&product, 60)?;
         for ConstantAt { log_snr, log_z } in constants.levels() {
             let m = process.get().marginal(process.get().t_at(*log_snr));
@@ -195,7 +195,7 @@ fn log_z_of_a_composition() -> Result<()> {
 }
 
 /// The part of the draws of a composition that lies left of 0, and their number.
-fn left(model: &Composed, sampler: &str, n: u64) -> Result<f64> {
+fn left(model: &Sum, sampler: &str, n: u64) -> Result<f64> {
     let sampler: AnySampler = serde_json::from_str(sampler).unwrap();
     let times = Karras::default().times(model.process(), 40)?;
     let mut z = Noise::seeds(&(0..n).collect::<Vec<_>>());
@@ -220,13 +220,13 @@ fn mixtures_have_the_right_share_of_each_part() -> Result<()> {
     for (name, sampler, effective) in [("vp", SMC, 0.5), ("flow", PC, 1.)] {
         let process = process(name);
         let (a, b) = (Shifted(a.under(process.get())), b.under(process.get()));
-        let why = Composed::new(&Expression::parse("a | b")?, &[("a", &a), ("b", &b)], 1.).map(|_| ()).unwrap_err();
-        assert!(why.to_string().contains("--estimate-ratios"), "{why}");
+        let why = Sum::composed(&Expression::parse("a | b")?, &[("a", &a), ("b", &b)], 1.).map(|_| ()).unwrap_err();
+        assert!(why.to_string().contains("which is not known; estimate it"), "{why}");
         let constants = estimate(&a, 40)?;
         let error = constants.least_noisy().error;
-        let a = Normalised::new(&a, constants)?;
+        let a = Sum::normalised(&a, constants)?;
         for (text, truth) in [("a | b", 0.5), ("0.25:a | b", 0.2)] {
-            let model = Composed::new(&Expression::parse(text)?, &[("a", &a), ("b", &b)], 1.)?;
+            let model = Sum::composed(&Expression::parse(text)?, &[("a", &a), ("b", &b)], 1.)?;
             assert!(model.normalised());
             let n = 1000;
             share_is(&format!("{text} under {name}"), left(&model, sampler, n)?, truth, effective * n as f64, error);
@@ -242,12 +242,12 @@ fn compositions_are_parts_of_mixtures() -> Result<()> {
     let b = Mixture::isotropic(&[1.], &[vec![-1.2, 0.]], &[0.6])?;
     let process = process("vp");
     let (a, b, c) = (a.under(process.get()), b.under(process.get()), c.under(process.get()));
-    let product = Composed::new(&Expression::parse("2*a & b")?, &[("a", &a), ("b", &b)], 1.)?;
+    let product = Sum::composed(&Expression::parse("2*a & b")?, &[("a", &a), ("b", &b)], 1.)?;
     let constants = estimate(&product, 60)?;
     let error = constants.least_noisy().error;
-    let product = Normalised::new(&product, constants)?;
+    let product = Sum::normalised(&product, constants)?;
     assert_eq!(product.prior_precision(), 3.);
-    let model = Composed::new(&Expression::parse("p | 3:c")?, &[("p", &product), ("c", &c)], 1.)?;
+    let model = Sum::composed(&Expression::parse("p | 3:c")?, &[("p", &product), ("c", &c)], 1.)?;
     // the widest of a mixture counts
     assert_eq!(
         (model.prior_precision(), model.unevenness(), product.process().span()),
@@ -255,7 +255,7 @@ fn compositions_are_parts_of_mixtures() -> Result<()> {
     );
     share_is("(2*a & b) | 3:c", left(&model, PC, 1000)?, 0.25, 1000., error);
     // weights of a composition add up, precisions of its parts weighed
-    let power = Composed::new(&Expression::parse("0.5*p & c")?, &[("p", &product), ("c", &c)], 1.)?;
+    let power = Sum::composed(&Expression::parse("0.5*p & c")?, &[("p", &product), ("c", &c)], 1.)?;
     assert_eq!((power.prior_precision(), power.unevenness()), (2.5, 1.));
     let (x, t) = (normals(4), [0.3]);
     let m = process.get().marginal(t[0]);

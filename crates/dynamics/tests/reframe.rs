@@ -6,9 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use common::worst;
 use langevin_dynamics::exact::Exact;
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Vp};
-use langevin_dynamics::{
-    Composed, Denoiser, Expression, FromEnergy, Guidance, Guided, Mixture, NoisyEnergy, Process, Reframed,
-};
+use langevin_dynamics::{Denoiser, Expression, FromEnergy, Guidance, Mixture, NoisyEnergy, Process, Reframed, Sum};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{per_sample, scale, sum_per_sample, to_host};
@@ -169,20 +167,20 @@ fn guides_and_parts_are_reframed() -> Result<()> {
     let x = points(&vp, &t);
 
     let guidance = |interval| Guidance { scale: 1.7, interval };
-    let (ours, truth) = (Guided::new(&a, &b, guidance(None))?, Guided::new(&a, &b_vp, guidance(None))?);
+    let (ours, truth) = (Sum::guided(&a, &b, guidance(None))?, Sum::guided(&a, &b_vp, guidance(None))?);
     assert!(off(&ours.x0(&x, &t)?, &truth.x0(&x, &t)?) < 1e-9);
     assert!(off(&ours.jet(&x, &t)?.dt, &truth.jet(&x, &t)?.dt) < 1e-9);
     // the guide knows no sigma/alpha of 152, and is not asked there where an interval says so
     let ends = [0.4, 1., 1.];
     assert!(ours.x0(&x, &ends).unwrap_err().to_string().contains("keep to times"));
     let (ours, truth) = (guidance(Some((0.01, 80.))), guidance(Some((0.01, 80.))));
-    let (ours, truth) = (Guided::new(&a, &b, ours)?, Guided::new(&a, &b_vp, truth)?);
+    let (ours, truth) = (Sum::guided(&a, &b, ours)?, Sum::guided(&a, &b_vp, truth)?);
     assert!(off(&ours.x0(&x, &ends)?, &truth.x0(&x, &ends)?) < 1e-9);
 
     for text in ["2*a & b", "a | 0.3:b"] {
         let expression = Expression::parse(text)?;
-        let ours = Composed::new(&expression, &[("a", &a), ("b", &b)], 1.)?;
-        let truth = Composed::new(&expression, &[("a", &a), ("b", &b_vp)], 1.)?;
+        let ours = Sum::composed(&expression, &[("a", &a), ("b", &b)], 1.)?;
+        let truth = Sum::composed(&expression, &[("a", &a), ("b", &b_vp)], 1.)?;
         let (jet, exact) = (ours.jet(&x, &t)?, truth.jet(&x, &t)?);
         assert!(off(&jet.energy, &exact.energy) < 1e-9 && off(&jet.dt, &exact.dt) < 1e-9, "{text}");
         assert!(off(&ours.x0(&x, &t)?, &truth.x0(&x, &t)?) < 1e-9, "{text}");

@@ -4,8 +4,13 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::largest;
+use langevin_dynamics::exact::Exact;
+use langevin_dynamics::inverse::{Along, Measured, Operator, Posterior, Product};
+use langevin_dynamics::likelihood::{Constants, LogZ};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Vp};
-use langevin_dynamics::{Clamped, Clip, Denoiser, FromEnergy, Guidance, Guided, Mixture, Process};
+use langevin_dynamics::{
+    Clamped, Clip, Denoiser, Expression, Frame, FromEnergy, Guidance, Mixture, NoisyEnergy, Process, Reframed, Sum,
+};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, per_sample, sum_per_sample, to_host};
 use std::cell::Cell;
@@ -69,8 +74,8 @@ fn clamped() -> Result<()> {
 struct Counted<'a>(&'a dyn Denoiser, Cell<usize>);
 
 impl Denoiser for Counted<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        self.0.frame()
     }
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.1.set(self.1.get() + 1);
@@ -89,7 +94,7 @@ fn guided() -> Result<()> {
     let guide = Counted(&plain, Cell::new(0));
     let x = normal(&[3, 2]);
     let t = [0.05, 0.5, 5.];
-    let guided = |scale, interval| Guided::new(&model, &guide, Guidance { scale, interval });
+    let guided = |scale, interval| Sum::guided(&model, &guide, Guidance { scale, interval });
 
     assert_eq!(largest(&guided(1., None)?.x0(&x, &t)?, &model.x0(&x, &t)?), 0.);
     assert_eq!(guide.1.get(), 0, "the guide was asked for nothing");
@@ -115,11 +120,11 @@ fn guided() -> Result<()> {
     }
     let far = Edm { sigma_min: 1e3, sigma_max: 1e4 };
     let other = all.under(&far);
-    assert!(Guided::new(&model, &other, Guidance::default()).err().unwrap().to_string().contains("none in common"));
+    assert!(Sum::guided(&model, &other, Guidance::default()).err().unwrap().to_string().contains("none in common"));
     // a flow's alpha is 0 at its end: guidance with an interval leaves that alone
     let flow = Flow::default();
     let (model, guide) = (one.under(&flow), all.under(&flow));
-    let far = Guided::new(&model, &guide, Guidance { scale: 3., interval: Some((0., 10.)) })?;
+    let far = Sum::guided(&model, &guide, Guidance { scale: 3., interval: Some((0., 10.)) })?;
     assert_eq!(largest(&far.x0(&x, &[1.])?, &model.x0(&x, &[1.])?), 0.);
     Ok(())
 }
@@ -134,7 +139,7 @@ fn guided_energies_are_the_weighted_sum() -> Result<()> {
     for process in [AnyProcess::from(Vp::default()), Edm::default().into(), Flow::default().into()] {
         let process = process.get();
         let (model, guide) = (near.under(process), wide.under(process));
-        let guided = Guided::new(&model, &guide, Guidance { scale: w, interval: None })?;
+        let guided = Sum::guided(&model, &guide, Guidance { scale: w, interval: None })?;
         let energies = guided.noisy_energy().unwrap();
         assert!(!energies.normalised());
         let x = normal(&[6, 2]);
@@ -164,7 +169,45 @@ fn guided_energies_are_the_weighted_sum() -> Result<()> {
             assert!(largest(&jet.dt, &rise) < 1e-5 * top && largest(&jet.gradient, &gradient) < 1e-12 * size);
         }
         let plain = Counted(&guide, Cell::new(0));
-        assert!(Guided::new(&model, &plain, Guidance::default())?.noisy_energy().is_none());
+        assert!(Sum::guided(&model, &plain, Guidance::default())?.noisy_energy().is_none());
+    }
+    Ok(())
+}
+
+/// A model whose samples have conditions of their own, and whose p_t at the end of the span is a power of noise.
+struct Conditional<'a>(Exact<'a>);
+
+impl Denoiser for Conditional<'_> {
+    fn frame(&self) -> Frame<'_> {
+        Frame { prior_precision: 3., whole_batch: true, ..self.0.frame() }
+    }
+    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.0.x0(x, t)
+    }
+    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
+        self.0.noisy_energy()
+    }
+}
+
+/// What holds of a model holds of it wrapped.
+#[test]
+fn wrappers_hand_on_the_frame() -> Result<()> {
+    let (edm, vp) = (Edm::default(), Vp::default());
+    let mixture = Mixture::isotropic(&[1.], &[vec![0.3; 2]], &[0.5])?;
+    let (model, other) = (Conditional(mixture.under(&edm)), mixture.under(&edm));
+    let log_z = Constants::same(LogZ { value: 1., error: 0., spread: 0., runs: 1 });
+    let all: Box<dyn Operator> = Box::new(Product::new(vec![Along::new(1, &rows(&[&[1., 0.], &[0., 1.]]))?], None)?);
+    let seen = Measured::new(all, rows(&[&[0., 1.]]), 0.1)?;
+    let wrapped: [(&dyn Denoiser, f64); 6] = [
+        (&Clamped::new(&model, Clip::default())?, 3.),
+        (&Reframed::new(&model, &vp)?, 3.),
+        (&Posterior::new(&model, &seen), 3.),
+        (&Sum::guided(&model, &other, Guidance { scale: 2., interval: None })?, 5.),
+        (&Sum::composed(&Expression::parse("2*a & b")?, &[("a", &model), ("b", &other)], 1.)?, 7.),
+        (&Sum::normalised(&model, log_z)?, 3.),
+    ];
+    for (wrapped, precision) in wrapped {
+        assert!(wrapped.whole_batch() && wrapped.prior_precision() == precision);
     }
     Ok(())
 }

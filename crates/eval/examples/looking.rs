@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)] // an example talks
 
 use langevin_dynamics::process::Edm;
-use langevin_dynamics::{Denoiser, Mixture, Process};
+use langevin_dynamics::{Denoiser, Frame, Mixture};
 use langevin_eval::look::{curl, ks, lanczos, path};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
@@ -15,8 +15,8 @@ use langevin_ops::{DType, Device, Result, Tensor, grad};
 struct Swirl(Edm, f64);
 
 impl Denoiser for Swirl {
-    fn process(&self) -> &dyn Process {
-        &self.0
+    fn frame(&self) -> Frame<'_> {
+        Frame::of(&self.0)
     }
 
     fn x0(&self, x: &Tensor, _: &[f64]) -> Result<Tensor> {

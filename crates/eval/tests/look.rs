@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use common::greatest;
 use faer::{Mat, Side};
 use langevin_dynamics::process::{AnyProcess, Edm};
-use langevin_dynamics::{Cond, Denoiser, Marginal, Mixture, Process};
+use langevin_dynamics::{Cond, Denoiser, Frame, Marginal, Mixture};
 use langevin_eval::look::curl::{curl, share};
 use langevin_eval::look::ks::ks;
 use langevin_eval::look::lanczos::{Spectrum, hessian, lanczos};
@@ -31,8 +31,8 @@ struct Linear {
 }
 
 impl Denoiser for Linear {
-    fn process(&self) -> &dyn Process {
-        &self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame::of(&self.process)
     }
 
     fn x0(&self, x: &Tensor, _: &[f64]) -> Result<Tensor> {
@@ -96,8 +96,8 @@ fn the_energy_along_a_path_is_known_by_value_and_by_line_integral() -> Result<()
     /// The same mixture, of which only the score is known.
     struct ScoreAlone<'a>(langevin_dynamics::exact::Exact<'a>);
     impl Denoiser for ScoreAlone<'_> {
-        fn process(&self) -> &dyn Process {
-            self.0.process()
+        fn frame(&self) -> Frame<'_> {
+            self.0.frame()
         }
         fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
             self.0.x0(x, t)

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
-use langevin_dynamics::{Denoiser, Mixture, Process};
+use langevin_dynamics::{Denoiser, Frame, Mixture};
 use langevin_eval::score::{Energy, Gaussian, Likelihood, Of, Reconstruction, ScoreNorms, Typicality, mean_z, times};
 use langevin_eval::{AnyDetector, Detector, HeldOut, Roc};
 use langevin_ops::noise::Noise;
@@ -152,8 +152,8 @@ fn likelihoods_by_the_ode_are_those_of_the_formula() -> Result<()> {
     /// N(0, v I), in operations that can be differentiated.
     struct Round(Edm, f64);
     impl Denoiser for Round {
-        fn process(&self) -> &dyn Process {
-            &self.0
+        fn frame(&self) -> Frame<'_> {
+            Frame::of(&self.0)
         }
         fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
             scale(x, &t.iter().map(|t| self.1 / (self.1 + t * t)).collect::<Vec<_>>())
@@ -202,8 +202,8 @@ fn wrong_options_are_named() {
 
     struct Plain(Edm);
     impl Denoiser for Plain {
-        fn process(&self) -> &dyn Process {
-            &self.0
+        fn frame(&self) -> Frame<'_> {
+            Frame::of(&self.0)
         }
         fn x0(&self, x: &Tensor, _: &[f64]) -> Result<Tensor> {
             x.zeros_like()

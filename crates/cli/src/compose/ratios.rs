@@ -6,8 +6,8 @@ use crate::density::DRAWS;
 use crate::progress::Progress;
 use crate::run::usage;
 use anyhow::{Result, bail};
-use langevin_dynamics::likelihood::{Annealing, Constants, LogZ, Normalised, Normaliser};
-use langevin_dynamics::{Composed, Denoiser, Expression, NoisyEnergy};
+use langevin_dynamics::likelihood::{Annealing, Constants, LogZ, Normaliser};
+use langevin_dynamics::{Denoiser, Expression, NoisyEnergy, Sum};
 use langevin_ops::noise::Noise;
 
 /// Particles of a population without a number of them.
@@ -54,17 +54,17 @@ pub fn with_parts<R>(models: Models, plan: &[Estimated], f: impl FnOnce(&Models)
             first.part
         );
     }
-    let normalised = Normalised::new(&own, first.log_z.clone())?;
+    let normalised = Sum::normalised(&own, first.log_z.clone())?;
     let mut models: Models = models;
     models.push((&first.name, &normalised));
     with_parts(models, rest, f)
 }
 
 /// The composition of those of the models that the expression names.
-pub fn composed<'a>(expression: &Expression, models: &Models<'a>, temperature: f64) -> Result<Composed<'a>> {
+pub fn composed<'a>(expression: &Expression, models: &Models<'a>, temperature: f64) -> Result<Sum<'a>> {
     let names = expression.names();
     let named: Vec<_> = models.iter().filter(|(name, _)| names.contains(name)).copied().collect();
-    Ok(Composed::new(expression, &named, temperature)?)
+    Ok(Sum::composed(expression, &named, temperature)?)
 }
 
 /// The number of particles asked for.
@@ -97,20 +97,20 @@ impl Composition {
             }
         }
         let mut progress = Progress::new((self.plan.len() * RUNS * LEVELS) as u64, "levels");
-        let mut told = vec![];
+        let mut estimates = vec![];
         for i in 0..self.plan.len() {
             let log_z = self.anneal(i, particles, &mut progress)?;
-            told.push((self.plan[i].part.to_string(), log_z.least_noisy()));
+            estimates.push((self.plan[i].part.to_string(), log_z.least_noisy()));
             self.plan[i].log_z = log_z;
         }
         progress.done();
-        for (part, LogZ { value, error, runs, .. }) in &told {
+        for (part, LogZ { value, error, runs, .. }) in &estimates {
             crate::talk!(
                 "log-ratio of `{part}`: {:.4} +- {error:.4} at the least noise, by {runs} runs of {particles} particles",
                 -value
             );
         }
-        if told.iter().any(|(_, log_z)| log_z.error > LARGE) {
+        if estimates.iter().any(|(_, log_z)| log_z.error > LARGE) {
             crate::talk!("that is not well known; more particles know it better: --estimate-ratios={}", 4 * particles);
         }
         let (d, r) = (self.shape(1)?.iter().product::<usize>(), self.with(1, |composed| Ok(composed.unevenness()))?);

@@ -31,6 +31,12 @@ const VIRIDIS: [[u8; 3]; 10] = [
 /// An energy of points, `[M, 2] -> [M]`.
 pub type Energy<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
 
+/// The log SNR at which the energy of data of this deviation is shown: that of clean data has walls as steep as the least
+/// noise, and a little noise shows the landscape.
+pub fn shown_log_snr(sigma_data: f64) -> f64 {
+    -2. * (0.15 * sigma_data).ln()
+}
+
 /// Pixels a side as --size says.
 pub fn side(asked: Option<u32>) -> Result<u32> {
     match asked {

@@ -38,12 +38,24 @@ impl Expression {
     /// The names of its models, each once, in order.
     pub fn names(&self) -> Vec<&str> {
         let mut names = vec![];
-        self.each(&mut |name| {
+        self.visit(&mut |name| {
             if !names.contains(&name) {
                 names.push(name);
             }
         });
         names
+    }
+
+    /// Errors unless `models` are those that it names.
+    pub fn check_names(&self, models: &[String]) -> Result<()> {
+        let names = self.names();
+        if let Some(name) = names.iter().find(|name| !models.iter().any(|model| model == *name)) {
+            bail!("compose: there is no model `{name}`; there are: {}", models.join(", "));
+        }
+        match models.iter().find(|model| !names.contains(&model.as_str())) {
+            Some(idle) => bail!("compose: the model `{idle}` is not in \"{self}\"; leave it out, or name it there"),
+            None => Ok(()),
+        }
     }
 
     /// Whether there is a mixture in it.
@@ -94,12 +106,12 @@ impl Expression {
         }
     }
 
-    fn each<'a>(&'a self, f: &mut dyn FnMut(&'a str)) {
+    fn visit<'a>(&'a self, f: &mut dyn FnMut(&'a str)) {
         match self {
             Self::Model(name) => f(name),
-            Self::Weighted(_, of) => of.each(f),
-            Self::Product(parts) => parts.iter().for_each(|part| part.each(f)),
-            Self::Mixture(parts) => parts.iter().for_each(|(_, part)| part.each(f)),
+            Self::Weighted(_, of) => of.visit(f),
+            Self::Product(parts) => parts.iter().for_each(|part| part.visit(f)),
+            Self::Mixture(parts) => parts.iter().for_each(|(_, part)| part.visit(f)),
         }
     }
 }
@@ -214,12 +226,12 @@ impl Parser<'_> {
         if self.depth > DEEPEST {
             return self.expected("an expression that is not nested so deeply");
         }
-        let found = self.one();
+        let operand = self.operand();
         self.depth -= 1;
-        found
+        operand
     }
 
-    fn one(&mut self) -> Result<Expression> {
+    fn operand(&mut self) -> Result<Expression> {
         if self.take('!') {
             return Ok(Expression::Weighted(-1., Box::new(self.factor()?)));
         }

@@ -4,9 +4,9 @@
 //! It is the posterior of x_0 where sigma is small, and not that of x_t above: annealing leads from one to the other.
 
 use super::Measured;
-use crate::denoiser::each;
+use crate::denoiser::{Frame, each};
 use crate::noisy::{Jet, NoisyEnergy};
-use crate::{Denoiser, Marginal, Process};
+use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::shape::{scale, sum_per_sample};
 
@@ -54,8 +54,8 @@ impl<'a> Posterior<'a> {
 }
 
 impl Denoiser for Posterior<'_> {
-    fn process(&self) -> &dyn Process {
-        self.model.process()
+    fn frame(&self) -> Frame<'_> {
+        self.model.frame()
     }
 
     /// x0 + sigma^2 / alpha times the gradient of the log-likelihood. Errors where alpha = 0.
@@ -70,14 +70,6 @@ impl Denoiser for Posterior<'_> {
 
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.model.score(x, t)? + self.pull(x, &self.marginal(t)?)?
-    }
-
-    fn prior_precision(&self) -> f64 {
-        self.model.prior_precision()
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

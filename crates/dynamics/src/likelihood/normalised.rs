@@ -5,10 +5,10 @@
 //! is the cubic in log SNR through the four nearest, and the derivative that dE/dt gains is that of the cubic.
 
 use super::{Annealing, LogZ};
-use crate::noisy::{Jet, NoisyEnergy, filled};
 use crate::process::Within;
-use crate::{Denoiser, Process};
-use candle_core::{DType, Device, Result, Tensor, bail};
+use crate::sum::Sum;
+use crate::{Denoiser, NoisyEnergy, Process};
+use candle_core::{DType, Device, Result, bail};
 use langevin_ops::noise::Noise;
 use serde::Serialize;
 
@@ -91,7 +91,20 @@ impl Constants {
         cubic(&self.levels[first..first + 4], log_snr)
     }
 
-    /// The log SNRs between which it is told.
+    /// log Z and its derivative in the time of `process`, which spans the levels at which it is known.
+    fn at_time(&self, process: &Within, t: f64) -> Result<(f64, f64)> {
+        let (least, most) = self.range();
+        let m = process.marginal(t);
+        if !(m.log_snr() >= least - 1e-6 && m.log_snr() <= most + 1e-6) {
+            let (low, high) = process.span();
+            bail!("normalised: log Z is told from t = {low} to {high}, and t = {t} is outside; keep to these times");
+        }
+        let (value, slope) = self.at(m.log_snr());
+        let rate = if slope == 0. { 0. } else { 2. * (m.dalpha / m.alpha - m.dsigma / m.sigma) };
+        Ok((value, slope * rate))
+    }
+
+    /// The log SNRs between which it is known.
     fn range(&self) -> (f64, f64) {
         match self.levels.as_slice() {
             [first, .., last] => (first.log_snr, last.log_snr),
@@ -115,110 +128,20 @@ fn cubic(levels: &[ConstantAt], at: f64) -> (f64, f64) {
     (value, slope)
 }
 
-/// A model whose energy is E + log Z(t): the same score, and normalised at the noise levels at which log Z is told.
-pub struct Normalised<'a> {
-    model: &'a dyn Denoiser,
-    process: Within<'a>,
-    constants: Constants,
-}
-
-impl<'a> Normalised<'a> {
-    /// Errors if the model has no energy, or if `constants` are told at none of its noise levels.
-    pub fn new(model: &'a dyn Denoiser, constants: Constants) -> Result<Self> {
+impl<'a> Sum<'a> {
+    /// `model` with the energy E + log Z(t): the same score, and -log p_t at the noise levels at which log Z is known.
+    ///
+    /// Errors if the model has no energy, or if log Z is known at none of its noise levels.
+    pub fn normalised(model: &'a dyn Denoiser, constants: Constants) -> Result<Self> {
         let (least, most) = constants.range();
         if model.noisy_energy().is_none() {
             bail!("normalised: this model has a score but no energy");
         }
-        match Within::all(model.process()).between(least, most) {
-            Some(process) => Ok(Self { model, process, constants }),
-            None => {
-                bail!("normalised: log Z is told at log SNR {least} to {most}, and {:?} is not there", model.process())
-            }
-        }
-    }
-
-    fn energy(&self) -> Result<&'a dyn NoisyEnergy> {
-        match self.model.noisy_energy() {
-            Some(energy) => Ok(energy),
-            None => bail!("normalised: this model has a score but no energy"),
-        }
-    }
-
-    /// log Z and its derivative in t, at each time.
-    fn constants(&self, t: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (least, most) = self.constants.range();
-        let of = |&t: &f64| {
-            let m = self.process.marginal(t);
-            if !(m.log_snr() >= least - 1e-6 && m.log_snr() <= most + 1e-6) {
-                let (low, high) = self.process.span();
-                bail!(
-                    "normalised: log Z is told from t = {low} to {high}, and t = {t} is outside; keep to these times"
-                );
-            }
-            let (value, slope) = self.constants.at(m.log_snr());
-            let rate = if slope == 0. { 0. } else { 2. * (m.dalpha / m.alpha - m.dsigma / m.sigma) };
-            Ok((value, slope * rate))
+        let Some(process) = Within::all(model.process()).between(least, most) else {
+            bail!("normalised: log Z is told at log SNR {least} to {most}, and {:?} is not there", model.process());
         };
-        t.iter().map(of).collect::<Result<Vec<_>>>().map(|each| each.into_iter().unzip())
-    }
-}
-
-impl Denoiser for Normalised<'_> {
-    fn process(&self) -> &dyn Process {
-        &self.process
-    }
-
-    fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.model.x0(x, t)
-    }
-
-    fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
-        self.model.x0_unclipped(x, t)
-    }
-
-    fn eps(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.model.eps(x, t)
-    }
-
-    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.model.score(x, t)
-    }
-
-    fn prior_precision(&self) -> f64 {
-        self.model.prior_precision()
-    }
-
-    fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.model.x0_vjp(x, t, v)
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch()
-    }
-
-    fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {
-        Some(self)
-    }
-}
-
-impl NoisyEnergy for Normalised<'_> {
-    fn energy_at(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let energy = self.energy()?.energy_at(x, t)?;
-        &energy + filled(&self.constants(t)?.0, &energy)?
-    }
-
-    fn energy_grad(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
-        let (energy, gradient) = self.energy()?.energy_grad(x, t)?;
-        Ok(((&energy + filled(&self.constants(t)?.0, &energy)?)?, gradient))
-    }
-
-    fn jet(&self, x: &Tensor, t: &[f64]) -> Result<Jet> {
-        let (Jet { energy, gradient, dt }, (value, slope)) = (self.energy()?.jet(x, t)?, self.constants(t)?);
-        let (value, slope) = (filled(&value, &energy)?, filled(&slope, &dt)?);
-        Ok(Jet { energy: (energy + value)?, gradient, dt: (dt + slope)? })
-    }
-
-    fn normalised(&self) -> bool {
-        true
+        let all = Self::new([model], model.process(), vec![Box::new(|_| 1.)])?;
+        let constant = move |t| constants.at_time(&process, t);
+        Ok(Self { process, constant: Some(Box::new(constant)), normalised: true, ..all })
     }
 }

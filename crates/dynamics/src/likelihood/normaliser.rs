@@ -28,8 +28,8 @@ impl Normaliser {
     pub fn of(m: &dyn NoisyEnergy, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Self> {
         if !m.normalised() {
             bail!(
-                "likelihood: the constant of this energy is free at each t, so that -E is no log-density; train with \
-                 model.normalised=true and loss.time=0.001, or estimate the constant by annealed importance sampling"
+                "likelihood: the constant of this energy is free at each t, so that -E is no log-density; take an energy that \
+                 learnt its normaliser, or estimate the constant by annealed importance sampling"
             );
         }
         let draws = shape.first().copied().unwrap_or(0);

@@ -4,13 +4,14 @@
 //! x0(x, t) = x0'(x/r, u), score = score'/r, E(x, t) = E'(x/r, u) + D ln r, so that what is normalised stays so, and
 //! dE/dt = u' dE'/du + (ln r)' (D - x . grad E). With theta = atan(sigma/alpha), u' = theta_t' / theta_u'. \[Karras22, table 1\]
 
+use crate::denoiser::Frame;
 use crate::noisy::{Jet, NoisyEnergy, filled};
 use crate::process::{self, Within};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::shape::{combine, scale, sum_per_sample};
 
-/// The model, as one of the other process. It knows the noise levels that both have; asked about another it errors.
+/// The model, as one of the other process. It knows the noise levels that both have, and errors at others.
 ///
 /// A model that denoises the process already is passed through as it is.
 pub struct Reframed<'a> {
@@ -19,7 +20,7 @@ pub struct Reframed<'a> {
     own: bool, // the noise at each t is that of the model's process
 }
 
-/// One time of both.
+/// One noise level in both processes.
 struct Place {
     /// At t of the new process.
     to: Marginal,
@@ -85,7 +86,7 @@ impl<'a> Reframed<'a> {
     }
 
     /// `f` of x and the times of the model's own process; what it gives is scaled by r to the power `by`.
-    fn asked(
+    fn evaluate(
         &self,
         x: &Tensor,
         t: &[f64],
@@ -93,8 +94,8 @@ impl<'a> Reframed<'a> {
         f: impl FnOnce(&Tensor, &[f64]) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let Some(places) = self.places(t)? else { return f(x, t) };
-        let found = f(&shrunk(x, &places)?, &times(&places))?;
-        if by == 0 { Ok(found) } else { scale(&found, &column(&places, |p| p.r().powi(by))) }
+        let value = f(&shrunk(x, &places)?, &times(&places))?;
+        if by == 0 { Ok(value) } else { scale(&value, &column(&places, |p| p.r().powi(by))) }
     }
 
     fn energy(&self) -> Result<&'a dyn NoisyEnergy> {
@@ -130,12 +131,12 @@ fn numbers(x: &Tensor) -> Result<f64> {
 }
 
 impl Denoiser for Reframed<'_> {
-    fn process(&self) -> &dyn Process {
-        &self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame { process: &self.process, ..self.model.frame() }
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.asked(x, t, 0, |x, u| self.model.x0(x, u))
+        self.evaluate(x, t, 0, |x, u| self.model.x0(x, u))
     }
 
     fn x0_unclipped(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor)> {
@@ -146,25 +147,17 @@ impl Denoiser for Reframed<'_> {
     }
 
     fn eps(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.asked(x, t, 0, |x, u| self.model.eps(x, u))
+        self.evaluate(x, t, 0, |x, u| self.model.eps(x, u))
     }
 
     fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.asked(x, t, -1, |x, u| self.model.score(x, u))
-    }
-
-    fn prior_precision(&self) -> f64 {
-        self.model.prior_precision()
+        self.evaluate(x, t, -1, |x, u| self.model.score(x, u))
     }
 
     fn x0_vjp(&self, x: &Tensor, t: &[f64], v: &Tensor) -> Result<(Tensor, Tensor)> {
         let Some(places) = self.places(t)? else { return self.model.x0_vjp(x, t, v) };
         let (x0, vjp) = self.model.x0_vjp(&shrunk(x, &places)?, &times(&places), v)?;
         Ok((x0, shrunk(&vjp, &places)?))
-    }
-
-    fn whole_batch(&self) -> bool {
-        self.model.whole_batch()
     }
 
     fn noisy_energy(&self) -> Option<&dyn NoisyEnergy> {

@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use langevin_dynamics::noisy::Jet;
-use langevin_dynamics::{Denoiser, Mixture, NoisyEnergy, Process};
+use langevin_dynamics::{Denoiser, Frame, Mixture, NoisyEnergy, Process};
 use langevin_ops::shape::{PerSample, to_host};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,8 @@ pub fn mixture() -> Mixture {
 pub struct Plain<'a>(pub &'a dyn Denoiser);
 
 impl Denoiser for Plain<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        self.0.frame()
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
@@ -105,8 +105,8 @@ impl<'a> Fast<'a> {
 }
 
 impl Denoiser for Fast<'_> {
-    fn process(&self) -> &dyn Process {
-        self.process
+    fn frame(&self) -> Frame<'_> {
+        Frame::of(self.process)
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
@@ -149,8 +149,8 @@ impl NoisyEnergy for Fast<'_> {
 pub struct Guard<'a>(pub &'a dyn Denoiser);
 
 impl Denoiser for Guard<'_> {
-    fn process(&self) -> &dyn Process {
-        self.0.process()
+    fn frame(&self) -> Frame<'_> {
+        self.0.frame()
     }
 
     fn x0(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
