@@ -20,7 +20,7 @@ usage: scripts/bench_vs_pytorch.sh [options]
 A time is the median over the rounds of each program's median; memory is the largest peak: of the whole process on the
 CPU, of PyTorch's allocations on a GPU (where Langevin does not know its own). On a GPU TF32 is off for both.
 
-  LANGEVIN=FILE      a built program to time [default: cargo build --release -p langevin]
+  LANGEVIN=FILE      a built program to time [default: cargo build --release -p langevin-cli]
   PEER_PYTHON=FILE   a Python with torch and diffusers [default: one made in target/peer-venv, a download of some GB]
 
 Let nothing else run meanwhile. The table goes to stdout, progress to stderr.
@@ -119,7 +119,7 @@ if [ -z "$langevin" ]; then
     features=()
     [ "$device" = cpu ] || features=(--features "cuda,cudnn")
     say "building langevin"
-    CARGO_TARGET_DIR=$target cargo build --release -p langevin ${features[@]+"${features[@]}"} >&2 || die "the build failed"
+    CARGO_TARGET_DIR=$target cargo build --release -p langevin-cli ${features[@]+"${features[@]}"} >&2 || die "the build failed"
     langevin=$target/release/langevin
     [ -x "$langevin" ] || die "the build left no program at $langevin"
     built=

@@ -163,12 +163,20 @@ impl Change {
                 _ => return usage(format!("`{}`: {part} is not a section", self.text)),
             };
         }
-        if self.names() && (self.short || at.get("name") != Some(&self.value)) {
+        let implied = (*parents == ["loss"]).then(|| Value::from(implied_loss(at)));
+        if self.names() && (self.short || at.get("name").or(implied.as_ref()) != Some(&self.value)) {
             at.retain(|key, _| *parents == ["sampler"] && COMMON.contains(&key));
         }
         at.insert(last.clone(), self.value.clone());
         Ok(())
     }
+}
+
+/// The loss that a section without a name means.
+fn implied_loss(section: &Table) -> &'static str {
+    let counts =
+        |key| section.get(key).is_some_and(|value| value.as_float() != Some(0.) && value.as_integer() != Some(0));
+    if ["time", "fokker_planck", "walkers"].into_iter().any(counts) { "dual" } else { "denoising" }
 }
 
 /// Makes the changes `texts` in `table`, as [`Changes::apply`] does.

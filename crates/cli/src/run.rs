@@ -138,6 +138,8 @@ impl Serialize for Loss {
         match &self.0 {
             AnyObjective::Denoising(loss) => loss.serialize(to),
             AnyObjective::Dual(loss) => loss.serialize(to),
+            #[allow(unreachable_patterns)] // others have names
+            named => named.serialize(to),
         }
     }
 }

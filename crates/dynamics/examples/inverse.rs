@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)] // an example talks
 
 use langevin_dynamics::grid::{Grid, Karras};
-use langevin_dynamics::inverse::{Along, AnyMethod, Measured, Operator, Product, posterior};
+use langevin_dynamics::inverse::{Along, AnyMethod, Measured, Operator, Separable, posterior};
 use langevin_dynamics::process::Edm;
 use langevin_dynamics::sampler::prior;
 use langevin_dynamics::{FromEnergy, Mixture};
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let matrix = vec![variance, covariance, covariance, variance];
     let data = Mixture::full(&[1.], &[vec![0., 0.]], &[matrix])?;
     let row = Along::new(1, &Tensor::new(&[[1f64, 0.]], &Device::Cpu)?)?;
-    let first: Box<dyn Operator> = Box::new(Product::new(vec![row], Some(1.))?);
+    let first: Box<dyn Operator> = Box::new(Separable::new(vec![row], Some(1.))?);
     let seen = Measured::new(first, Tensor::new(&[[1.5f64]], &Device::Cpu)?, 0.3)?;
     let exact = posterior(&data, &seen, &[2])?;
     println!("{:<8} mean {:>6.3?}", "exact", exact.moments().0);

@@ -20,7 +20,7 @@ fn main() -> Result<()> {
         (far * (-0.5 / 0.35f64.powi(2)))?.log_sum_exp(1)?.neg()
     };
     let temperatures = [16f64, 8., 4., 2., 1.];
-    let ladder = Tempered::new(&ring, temperatures.map(|t| 1. / t).to_vec());
+    let ladder = Tempered::new(&ring, temperatures.map(|t| 1. / t).to_vec())?;
 
     let seeds: Vec<u64> = (0..64).collect();
     let mut noise = Noise::seeds(&seeds);

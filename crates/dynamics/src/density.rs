@@ -3,6 +3,24 @@
 //! [`Energy`] gives values, of states of any kind: points, spins, bits. A [`Differentiable`] one gives a [`Score`] too, by
 //! autodiff; a score may also be all that is known. [`Conditionals`] is what Gibbs sampling needs. A [`Density`] says which of
 //! them it has: what it has not is `None`, never a value made up. Any closure `x -> E(x)` `[B]` that can be differentiated is one.
+//!
+//! ```
+//! # use langevin_dynamics::{Density, Differentiable, Energy};
+//! # use langevin_ops::{Tensor, Result, shape::sum_per_sample};
+//! struct Bowl { width: f64 }
+//!
+//! impl Energy for Bowl {
+//!     fn energy(&self, x: &Tensor) -> Result<Tensor> {
+//!         sum_per_sample(&(x.sqr()? * (0.5 / self.width.powi(2)))?)
+//!     }
+//! }
+//! impl Differentiable for Bowl {} // its score is that of autodiff
+//! impl Density for Bowl {
+//!     fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+//!         Some(self)
+//!     }
+//! }
+//! ```
 
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad::gradient;
@@ -15,8 +33,8 @@ pub trait Energy {
     fn energy(&self, x: &Tensor) -> Result<Tensor>;
 }
 
-/// An energy of operations that can be differentiated in its state.
-pub trait Differentiable: Energy {
+/// An energy of operations that can be differentiated in its state: it has a [`Score`], minus its gradient.
+pub trait Differentiable: Energy + Score {
     /// E `[B]` and grad E, the shape of `x`, in one pass.
     fn energy_grad(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         gradient(x, |x| self.energy(x))
@@ -69,16 +87,21 @@ pub struct Evaluated {
     pub score: Option<Tensor>,
 }
 
-/// A density over states `[B, ...]`, by what is known of it.
+/// A density over states `[B, ...]`, by what is known of it. What is not said here is not known, so that kernels refuse it.
 pub trait Density {
+    /// The energy with its gradient, if both are known: then values and score are, too.
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        None
+    }
+
     /// The values, if they are known.
     fn as_energy(&self) -> Option<&dyn Energy> {
-        None
+        self.as_differentiable().map(|energy| energy as &dyn Energy)
     }
 
     /// The score, if it is known.
     fn as_score(&self) -> Option<&dyn Score> {
-        None
+        self.as_differentiable().map(|energy| energy as &dyn Score)
     }
 
     /// The conditionals of blocks, if they can be drawn from.
@@ -86,9 +109,18 @@ pub trait Density {
         None
     }
 
+    /// The density at an inverse temperature, p^beta, if more is known of it than that its energy is beta E: its conditionals.
+    fn tempered(&self, _beta: f64) -> Option<Box<dyn Density + '_>> {
+        None
+    }
+
     /// All that is known at `x`. Nothing of it keeps a graph. A density that gives value and score in one pass does so here.
     fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {
         let x = x.detach();
+        if let Some(energy) = self.as_differentiable() {
+            let found = energy.energy_grad(&x)?;
+            return Evaluated::of_gradient(x, found);
+        }
         let energy = self.as_energy().map(|e| to_host(&e.energy(&x)?.detach())).transpose()?;
         let score = self.as_score().map(|s| Ok::<_, candle_core::Error>(s.score(&x)?.detach())).transpose()?;
         Ok(Evaluated { x, energy, score })
@@ -195,36 +227,66 @@ impl<E: Differentiable + ?Sized> Score for E {
     }
 }
 
-impl<E: Differentiable> Density for E {
-    fn as_energy(&self) -> Option<&dyn Energy> {
+impl<F: Fn(&Tensor) -> Result<Tensor>> Density for F {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
         Some(self)
-    }
-
-    fn as_score(&self) -> Option<&dyn Score> {
-        Some(self)
-    }
-
-    fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {
-        let x = x.detach();
-        let found = self.energy_grad(&x)?;
-        Evaluated::of_gradient(x, found)
     }
 }
 
-/// A density with some of its parts held as they are: that of the rest given them. Blocks are drawn so; of values and
-/// scores it has none, since a kernel that moves by them would move what is held.
+impl Density for &(dyn Density + '_) {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        (**self).as_differentiable()
+    }
+
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        (**self).as_energy()
+    }
+
+    fn as_score(&self) -> Option<&dyn Score> {
+        (**self).as_score()
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        (**self).as_conditionals()
+    }
+
+    fn tempered(&self, beta: f64) -> Option<Box<dyn Density + '_>> {
+        (**self).tempered(beta)
+    }
+
+    fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {
+        (**self).evaluate(x)
+    }
+}
+
+/// A density with some of its parts held as they are: that of the rest given them. Blocks are drawn so, and energies are those of
+/// whole states; it has no score, since a kernel that moves by one would move what is held.
 pub struct Given<'a> {
-    density: &'a dyn Density,
+    density: Box<dyn Density + 'a>,
     clamped: Tensor,
 }
 
 impl<'a> Given<'a> {
-    /// `density` given the numbers of a state at which `clamped` `[1 or B, ...]` is not 0.
+    /// `density` given the numbers of a state at which `clamped` `[1 or B, ...]` is not 0. With one mask a sample the states keep
+    /// their order: particles that are drawn again do not.
     ///
     /// Errors if the density has no conditionals.
-    pub fn new(density: &'a dyn Density, clamped: Tensor) -> Result<Self> {
-        density.check(Capability::Conditionals)?;
+    pub fn new(density: Box<dyn Density + 'a>, clamped: Tensor) -> Result<Self> {
+        if !density.has(Capability::Conditionals) {
+            bail!(
+                "parts of a state are held where blocks can be drawn given the rest, and this density has no conditionals"
+            );
+        }
         Ok(Self { density, clamped })
+    }
+}
+
+impl Energy for Given<'_> {
+    fn energy(&self, x: &Tensor) -> Result<Tensor> {
+        match self.density.as_energy() {
+            Some(energy) => energy.energy(x),
+            None => bail!("the density gives no values"),
+        }
     }
 }
 
@@ -244,6 +306,10 @@ impl Conditionals for Given<'_> {
 }
 
 impl Density for Given<'_> {
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        self.density.as_energy().map(|_| self as &dyn Energy)
+    }
+
     fn as_conditionals(&self) -> Option<&dyn Conditionals> {
         Some(self)
     }
@@ -253,7 +319,8 @@ impl Density for Given<'_> {
     }
 }
 
-/// A sum of energies, each times its weight: a product of powers of densities.
+/// A sum of energies, each times its weight: a product of powers of densities. Parts of weight 0 are left out; a part of weight 1
+/// that is alone keeps its conditionals.
 pub struct Weighted<'a>(pub Vec<(f64, Box<dyn Density + 'a>)>);
 
 impl Weighted<'_> {
@@ -295,6 +362,14 @@ impl Density for Weighted<'_> {
 
     fn as_score(&self) -> Option<&dyn Score> {
         self.0.iter().all(|(_, density)| density.has(Capability::Score)).then_some(self)
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        let mut parts = self.0.iter().filter(|(weight, _)| *weight != 0.);
+        match (parts.next(), parts.next()) {
+            (Some((1., density)), None) => density.as_conditionals(),
+            _ => None,
+        }
     }
 
     fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {

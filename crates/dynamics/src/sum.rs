@@ -16,11 +16,11 @@ use langevin_ops::shape::{scale, to_host};
 pub struct Sum<'a> {
     pub(crate) parts: Vec<Reframed<'a>>,
     pub(crate) process: Within<'a>,
-    /// `[K]`, `None` where they depend on the energies.
+    /// w_k of each part; `None` where they depend on the energies.
     pub(crate) weights: Option<Vec<LevelWeight<'a>>>,
-    /// 1 - sum_k w_k.
+    /// 1 - sum_k w_k of weights that do not.
     pub(crate) deficit: f64,
-    /// Without it the energy is sum_k w_k E_k, and the views are made of sum_k w_k x0_k.
+    /// E as a function of the energies of the parts. Without it E is sum_k w_k E_k, and eps and score follow from x0.
     pub(crate) energy: Option<HostEnergy<'a>>,
     pub(crate) constant: Option<Constant<'a>>,
     pub(crate) prior_precision: f64,

@@ -9,7 +9,7 @@ use common::{Fast, Plain, largest, worst};
 use langevin_dynamics::grid::{Grid, Karras};
 use langevin_dynamics::inverse::{
     Along, AnyMethod, AnyTask, Blur, Colour, Deblur, Dps, Inpaint, Mask, MaskName, Mcmc, Measured, Method, Operator,
-    Posterior, Product, RePaint, Replace, SuperRes, posterior,
+    Posterior, RePaint, Replace, Separable, SuperRes, posterior,
 };
 use langevin_dynamics::mcmc::{Hmc, Langevin};
 use langevin_dynamics::process::{AnyProcess, Edm, Vp};
@@ -131,7 +131,7 @@ fn first() -> Box<dyn Operator> {
 /// The sum of two coordinates, and half of their difference.
 fn turned() -> Box<dyn Operator> {
     let matrix = Tensor::new(&[[1., 1.], [0.5, -0.5]], &Device::Cpu).unwrap();
-    Box::new(Product::new(vec![Along::new(1, &matrix).unwrap()], None).unwrap())
+    Box::new(Separable::new(vec![Along::new(1, &matrix).unwrap()], None).unwrap())
 }
 
 /// log posterior - log prior - log likelihood is the same at every point.

@@ -6,12 +6,13 @@ use candle_core::{DType, Device, Result, Tensor};
 use common::{Fast, largest, mixture};
 use langevin_dynamics::density::{Capability, Evaluated, Given, unclamped};
 use langevin_dynamics::ladder::{
-    Annealed, Base, Exchange, Geometric, Ladder, NoiseLevel, NoiseLevels, Product, RescaledLevels, Tempered,
+    Annealed, Base, Conditioned, Exchange, Geometric, Ladder, NoiseLevel, NoiseLevels, Particles, Product,
+    RescaledLevels, Tempered,
 };
 use langevin_dynamics::likelihood::{Annealing, LogZ};
 use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, Hmc, Kernel, Langevin, Mala};
 use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Score};
+use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Mixture, Score};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
 
@@ -94,11 +95,11 @@ impl Ladder for Cooling<'_> {
         Box::new(At(self.0, self.1[rung]))
     }
 
-    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-        z.normal(shape, DType::F64, device)?.gt(0.)?.to_dtype(dtype)
+    fn start(&self, like: &Tensor, _precision: f64, z: &mut Noise) -> Result<Tensor> {
+        z.normal_like(like)?.gt(0.)?.to_dtype(like.dtype())
     }
 
-    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
+    fn log_start(&self, x: &Tensor, _precision: f64) -> Result<Vec<f64>> {
         Ok(vec![-4. * 2f64.ln(); x.dim(0)?])
     }
 }
@@ -117,6 +118,12 @@ impl Energy for Bowl {
 
 impl Differentiable for Bowl {}
 
+impl Density for Bowl {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        Some(self)
+    }
+}
+
 /// N(0, 1) in two dimensions.
 struct Normal;
 
@@ -128,9 +135,15 @@ impl Energy for Normal {
 
 impl Differentiable for Normal {}
 
+impl Density for Normal {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        Some(self)
+    }
+}
+
 impl Base for Normal {
-    fn draw(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-        z.normal(shape, dtype, device)
+    fn draw(&self, like: &Tensor, z: &mut Noise) -> Result<Tensor> {
+        z.normal_like(like)
     }
 }
 
@@ -156,8 +169,8 @@ fn a_density_says_what_is_known_of_it() -> Result<()> {
     assert_eq!(has(&At(&MACHINE, 1.)), [true, false, true]);
     assert_eq!(has(&Bowl { m: 0., v: 1. }), [true, true, false]);
     assert_eq!(has(&ScoreAlone), [false, true, false]);
-    assert_eq!(has(&Given::new(&At(&MACHINE, 1.), x.clone())?), [false, false, true]);
-    assert!(Given::new(&ScoreAlone, x.clone()).is_err());
+    assert_eq!(has(&Given::new(Box::new(At(&MACHINE, 1.)), x.clone())?), [true, false, true]);
+    assert!(Given::new(Box::new(ScoreAlone), x.clone()).is_err());
     let Evaluated { energy, score, .. } = At(&MACHINE, 1.).evaluate(&x)?;
     // -(w02 + w03 + w23 + b0 + b2 + b3)
     assert!((energy.unwrap()[0] + -0.7 + 0.4 + 0.6 + 0.3 + 0.2 + 0.8).abs() < 1e-12 && score.is_none());
@@ -221,7 +234,9 @@ fn gibbs_draws_a_boltzmann_machine() -> Result<()> {
 #[test]
 fn clamped_bits_condition_the_rest() -> Result<()> {
     let (n, machine) = (20_000, At(&MACHINE, 1.));
-    let given = Given::new(&machine, Tensor::new(&[[0f64, 1., 0., 1.]], &Device::Cpu)?)?;
+    let density: &dyn Density = &machine;
+    let once = Given::new(Box::new(density), Tensor::new(&[[0f64, 1., 0., 0.]], &Device::Cpu)?)?;
+    let given = Given::new(Box::new(once), Tensor::new(&[[0f64, 0., 0., 1.]], &Device::Cpu)?)?;
     let start = Tensor::new(&[[0f64, 1., 0., 0.]], &Device::Cpu)?.broadcast_as((n, 4))?.contiguous()?;
     let mut chains = Chains::new(&given, &start)?;
     Gibbs {}.run(&given, &mut chains, 60, &mut noise(n))?;
@@ -278,7 +293,7 @@ fn chains_come_down_a_ladder() -> Result<()> {
         let well = |at: f64, share: f64| (x - at)?.sqr()?.sum(1)?.affine(-0.5 / 0.05, share.ln());
         Tensor::stack(&[well(-2., 0.7)?, well(2., 0.3)?], 1)?.log_sum_exp(1)?.neg()
     };
-    let ladder = Tempered::new(&wells, (0..8).map(|i| 0.02 * 50f64.powf(f64::from(i) / 7.)).collect());
+    let ladder = Tempered::new(&wells, (0..8).map(|i| 0.02 * 50f64.powf(f64::from(i) / 7.)).collect())?;
     let start = Tensor::full(2f64, (n, 1), &Device::Cpu)?;
     let left =
         |x: &Tensor| Ok::<_, candle_core::Error>(to_host(x)?.iter().filter(|x| **x < 0.).count() as f64 / n as f64);
@@ -321,20 +336,114 @@ fn ladders_are_made_of_ladders() -> Result<()> {
         assert_eq!(cooled.name(rung), format!("t = {}, beta = {beta}", times[rung]));
     }
     assert!(Tempered::along(&levels, vec![1.; 2]).is_err() && Geometric::new(&Normal, &Normal, vec![0., 0.5]).is_err());
-    let why = Tempered::new(&Normal, vec![1.]).log_start(&x).unwrap_err().to_string();
+    let why = Tempered::new(&Normal, vec![1.])?.log_start(&x, 1.).unwrap_err().to_string();
     assert!(why.contains("Geometric"), "{why}");
-    // proposals are those of the levels, whatever the temperature
-    let [a, b] = [&levels as &dyn Ladder, &cooled].map(|ladder| {
-        let at = ladder.density(0).evaluate(&x).unwrap();
-        ladder.propose(0, &at, &mut noise(5)).unwrap()
-    });
-    assert!(largest(&a.0, &b.0) < 1e-12 && a.1.iter().zip(&b.1).all(|(a, b)| (a - b).abs() < 1e-9));
+    assert!([0., -1., f64::NAN].into_iter().all(|beta| Tempered::new(&Normal, vec![1., beta]).is_err()));
     // y = x/alpha is one state at all levels
     let rescaled = RescaledLevels::new(&exact, times.chunks(1));
     let (alpha, y) = (process.get().marginal(0.5).alpha, rescaled.level(1).y(&x)?);
     assert!(largest(&(y.clone() * alpha)?, &x) < 1e-12 && largest(&rescaled.carry(1, &y)?, &y) == 0.);
     let (own, scaled) = (levels.density(1).evaluate(&x)?, rescaled.density(1).evaluate(&y)?);
     assert!(largest(&(own.score()? * alpha)?, scaled.score()?) < 1e-9);
+    Ok(())
+}
+
+/// ln of the integral of p^power for N(m, v I) in two dimensions: D/2 ((1 - power) ln(2 pi v) - ln power).
+fn log_z_of_power(v: f64, power: f64) -> f64 {
+    (1. - power) * (2. * std::f64::consts::PI * v).ln() - power.ln()
+}
+
+/// Powers and products of noise levels begin and propose as wide as they are: for Gaussian data weights stay even.
+#[test]
+fn weights_of_tempered_levels_stay_even() -> Result<()> {
+    let process = AnyProcess::named("edm").unwrap();
+    let gaussian = Mixture::isotropic(&[1.], &[vec![0.4, -0.3]], &[0.5])?;
+    let exact = gaussian.under(process.get());
+    let (n, annealing) = (400, Annealing { levels: 40, ..Annealing::default() });
+    let times = annealing.times(&exact, 0.1)?;
+    let levels = NoiseLevels::new(&exact, times.chunks(1));
+    let v = 0.5 + 0.1f64.powi(2);
+    for beta in [0.3, 0.5, 2.] {
+        let cooled = Tempered::along(&levels, vec![beta; levels.rungs()])?;
+        let product = Product::new(&levels, &cooled)?;
+        for (ladder, power) in [(&cooled as &dyn Ladder, beta), (&product, 1. + beta)] {
+            let to = (&[n, 2][..], DType::F64, &Device::Cpu);
+            let found = annealing.along(ladder, to, &mut noise(n), &mut || Ok(()))?;
+            let ess = found.rungs.iter().map(|rung| rung.ess).fold(1., f64::min);
+            let off = (found.log_z - log_z_of_power(v, power)).abs();
+            assert!(ess > 0.95 && off < 0.02, "power {power}: {ess} {off}");
+        }
+    }
+    Ok(())
+}
+
+/// Parts of states are held along a whole ladder: ln Z given them, and states drawn given them.
+#[test]
+fn a_ladder_is_conditioned() -> Result<()> {
+    let (n, cooling) = (20_000, Cooling(&MACHINE, vec![0.25, 0.5, 0.75, 1.]));
+    let mask = Tensor::new(&[[0f64, 1., 0., 1.]], &Device::Cpu)?;
+    let given = Conditioned::new(&cooling, mask.clone())?;
+    assert!(Conditioned::new(&cooling, mask.broadcast_as((2, 4))?.contiguous()?).is_err());
+    let start = Tensor::new(&[[0f64, 1., 0., 0.]], &Device::Cpu)?.broadcast_as((n, 4))?.contiguous()?;
+    let (x, visits) = Exchange::new(&Gibbs {}, 0).run(&given, &start, 8, 2, &mut noise(n))?;
+    // only the last two rungs are kept
+    assert!(visits.len() == 4 && visits[0].stats.proposed < visits[2].stats.proposed);
+    let inside = |(x, _): &([f64; 4], f64)| x[1] == 1. && x[3] == 0.;
+    let all: Vec<_> = MACHINE.exact(1.).0.into_iter().filter(inside).collect();
+    let whole: f64 = all.iter().map(|(_, p)| p).sum();
+    agrees(&x, all.into_iter().map(|(x, p)| (x, p / whole)))
+}
+
+/// What is asked beyond a ladder is an error, not a panic.
+#[test]
+fn there_is_nothing_beyond_a_ladder() -> Result<()> {
+    let cooling = Cooling(&MACHINE, vec![0.5, 1.]);
+    let (x, z) = (Tensor::ones((3, 4), DType::F64, &Device::Cpu)?, &mut noise(3));
+    let gibbs = Gibbs {};
+    let mut exchange = Exchange::new(&gibbs, 0);
+    assert!(exchange.join(&cooling, &x, 0, z).is_err());
+    exchange.join(&cooling, &x, 2, z)?;
+    exchange.join(&cooling, &x, 2, z)?;
+    assert!(exchange.join(&cooling, &x, 2, z).is_err());
+    assert!(Annealed::new(&gibbs, 0, 1).rung(&cooling, 2, &x, z).is_err());
+    assert!(Particles::start(&cooling, &x)?.step(&cooling, 1, z).is_err());
+    let rising = [0.1, 0.5];
+    let exact = Mixture::isotropic(&[1.], &[vec![0.; 4]], &[1.])?;
+    let process = AnyProcess::named("edm").unwrap();
+    let model = exact.under(process.get());
+    let levels = NoiseLevels::new(&model, rising.chunks(1));
+    let why = Particles::start(&levels, &x)?.step(&levels, 0, z).unwrap_err().to_string();
+    assert!(why.contains("no less noisy"), "{why}");
+    // a model that is closed under powers keeps its conditionals at another temperature
+    struct Warm(At<'static>);
+    impl Density for Warm {
+        fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+            Some(&self.0)
+        }
+        fn tempered(&self, beta: f64) -> Option<Box<dyn Density + '_>> {
+            Some(Box::new(At(&MACHINE, beta)))
+        }
+    }
+    let (warm, cold) = (Warm(At(&MACHINE, 1.)), At(&MACHINE, 1.));
+    assert!(Tempered::new(&warm, vec![0.5, 1.])?.density(0).has(Capability::Conditionals));
+    assert!(!Tempered::new(&cold, vec![0.5, 1.])?.density(0).has(Capability::Conditionals));
+    assert!(Tempered::new(&cold, vec![0.5, 1.])?.density(1).has(Capability::Conditionals));
+    Ok(())
+}
+
+/// Sizes that one kernel found are not those of another.
+#[test]
+fn step_sizes_are_of_a_kernel() -> Result<()> {
+    let bowl = Bowl { m: 0., v: 1. };
+    let x = Tensor::ones((2, 2), DType::F64, &Device::Cpu)?;
+    let hmc = Hmc { jitter: 0., ..Hmc::default() };
+    let mut chains = Chains::new(&bowl, &x)?;
+    chains.adapt(&bowl, &Mala { step: 4., ..Mala::default() }, 30, &mut noise(2))?;
+    chains.at = bowl.evaluate(&x)?;
+    let mut fresh = Chains::new(&bowl, &x)?;
+    hmc.step(&bowl, &mut chains, &mut noise(2))?;
+    hmc.step(&bowl, &mut fresh, &mut noise(2))?;
+    assert_eq!(to_host(&chains.at.x)?, to_host(&fresh.at.x)?);
     Ok(())
 }
 

@@ -222,7 +222,7 @@ fn swaps_need_no_normaliser() {
 fn rungs_go_with_densities() {
     let z = &mut Noise::seeds(&seeds(3));
     let kernel = AnyKernel::from(Mala::default());
-    let (kernel, ladder) = (kernel.get(), |n: usize| Tempered::new(&bowl, vec![1.; n]));
+    let (kernel, ladder) = (kernel.get(), |n: usize| Tempered::new(&bowl, vec![1.; n]).unwrap());
     let rung = |n: usize| Chains::new(&bowl, &Tensor::zeros((n, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
     let fails = |rungs: &mut [Chains], of: usize, z: &mut Noise| {
         sweep(kernel, &ladder(of), 0, rungs, 0, z).unwrap_err().to_string()

@@ -230,7 +230,7 @@ fn the_modes_of_a_ring_by_replica_exchange() -> Anyhow<()> {
         let Some(case) = Case::open(&dir)? else { continue };
         let Target::Ring { centres, .. } = &case.target else { continue };
         let modes = to_host(centres)?;
-        let ladder = Tempered::new(&case.target, temperatures.map(|t: f64| 1. / t).to_vec());
+        let ladder = Tempered::new(&case.target, temperatures.map(|t: f64| 1. / t).to_vec())?;
         let start = Tensor::new(&modes[..2], &Device::Cpu)?.reshape((1, 2))?.broadcast_as((CHAINS, 2))?.contiguous()?;
         let kernel = Mala { step: 0.5, ..Mala::default() };
         let rung = |(i, t): (usize, &f64)| {

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor};
 use common::largest;
 use langevin_dynamics::exact::Exact;
-use langevin_dynamics::inverse::{Along, Measured, Operator, Posterior, Product};
+use langevin_dynamics::inverse::{Along, Measured, Operator, Posterior, Separable};
 use langevin_dynamics::likelihood::{Constants, LogZ};
 use langevin_dynamics::process::{AnyProcess, Edm, Flow, Vp};
 use langevin_dynamics::{
@@ -196,7 +196,7 @@ fn wrappers_hand_on_the_frame() -> Result<()> {
     let mixture = Mixture::isotropic(&[1.], &[vec![0.3; 2]], &[0.5])?;
     let (model, other) = (Conditional(mixture.under(&edm)), mixture.under(&edm));
     let log_z = Constants::same(LogZ { value: 1., error: 0., spread: 0., runs: 1 });
-    let all: Box<dyn Operator> = Box::new(Product::new(vec![Along::new(1, &rows(&[&[1., 0.], &[0., 1.]]))?], None)?);
+    let all: Box<dyn Operator> = Box::new(Separable::new(vec![Along::new(1, &rows(&[&[1., 0.], &[0., 1.]]))?], None)?);
     let seen = Measured::new(all, rows(&[&[0., 1.]]), 0.1)?;
     let wrapped: [(&dyn Denoiser, f64); 6] = [
         (&Clamped::new(&model, Clip::default())?, 3.),

@@ -76,8 +76,12 @@ impl<M: Trainable> Trainer<M> {
 
     /// The first `train.distil` steps learn `first`; then the optimiser, the learning rate and the objective begin anew.
     ///
-    /// Errors, naming the option, if it makes no sense for the model.
+    /// Comes before [`Trainer::resume`], which takes back what either has remembered. Errors, naming the option, if it makes no
+    /// sense for the model.
     pub fn begin_with(&mut self, first: impl Objective<M>) -> Result<()> {
+        if self.step > 0 {
+            bail!("the run is at step {} already; say what it begins with before it is resumed", self.step);
+        }
         if self.options.distil() == 0 {
             bail!("train.distil is 0, so that there are no steps to begin with; give their number");
         }
@@ -159,6 +163,12 @@ impl<M: Trainable> Trainer<M> {
         for (j, batch) in batches.iter().enumerate() {
             let at = Context::new(&self.options, self.step, j, total, &self.vars);
             let part = self.training.part(&self.model, batch, &at)?;
+            if part.losses.len() != batch.x.dim(0)? {
+                let (losses, samples) = (part.losses.len(), batch.x.dim(0)?);
+                bail!(
+                    "the loss gave {losses} numbers for {samples} samples; it is one number a sample, not their mean"
+                );
+            }
             grads = match grads.is_empty() {
                 true => part.grads,
                 false => grads.iter().zip(&part.grads).map(|(sum, g)| sum + g).collect::<Result<_>>()?,

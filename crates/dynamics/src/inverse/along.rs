@@ -62,14 +62,14 @@ enum Shown {
 
 /// The product of matrices along different dimensions.
 #[derive(Clone, Debug)]
-pub struct Product {
+pub struct Separable {
     parts: Vec<Along>,
     gram: Option<f64>,
     norm2: f64,
     shown: Shown,
 }
 
-impl Product {
+impl Separable {
     /// `gram` as [`Operator::gram`] has it.
     pub fn new(parts: Vec<Along>, gram: Option<f64>) -> Result<Self> {
         let norm2 = parts.iter().map(Along::norm2).product::<Result<f64>>()?;
@@ -82,7 +82,7 @@ impl Product {
     }
 }
 
-impl Operator for Product {
+impl Operator for Separable {
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
         self.parts.iter().try_fold(x.clone(), |x, part| part.times(&x, &part.matrix))
     }

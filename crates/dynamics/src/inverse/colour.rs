@@ -1,6 +1,6 @@
 //! Colour: y is the brightness 0.299 R + 0.587 G + 0.114 B of each pixel (ITU-R BT.601). A A^T = |w|^2 I.
 
-use super::along::{Along, Product, image};
+use super::along::{Along, Separable, image};
 use super::{Operator, Task};
 use candle_core::{Device, Result, Tensor, bail};
 use langevin_ops::registry::Named;
@@ -26,6 +26,6 @@ impl Task for Colour {
         }
         let grey = Along::new(1, &Tensor::new(&[WEIGHTS], &Device::Cpu)?)?;
         let gram = WEIGHTS.iter().map(|w| w * w).sum();
-        Ok(Box::new(Product::new(vec![grey], Some(gram))?.repeated(shape)))
+        Ok(Box::new(Separable::new(vec![grey], Some(gram))?.repeated(shape)))
     }
 }

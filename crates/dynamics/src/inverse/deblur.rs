@@ -1,6 +1,6 @@
 //! Deblurring: y is x with a Gaussian or box kernel over it, cut off and normalised where it hangs over the edge.
 
-use super::along::{Along, Product, image};
+use super::along::{Along, Separable, image};
 use super::{Operator, Task};
 use candle_core::{Device, Result, Tensor, bail};
 use langevin_ops::registry::Named;
@@ -60,6 +60,6 @@ impl Task for Deblur {
             };
             Tensor::from_iter((0..n).flat_map(row), &Device::Cpu)?.reshape((n, n))
         };
-        Ok(Box::new(Product::new(vec![Along::new(2, &matrix(h)?)?, Along::new(3, &matrix(w)?)?], None)?))
+        Ok(Box::new(Separable::new(vec![Along::new(2, &matrix(h)?)?, Along::new(3, &matrix(w)?)?], None)?))
     }
 }

@@ -16,7 +16,7 @@ mod repaint;
 mod replace;
 mod superres;
 
-pub use along::{Along, Product};
+pub use along::{Along, Separable};
 pub use colour::Colour;
 pub use deblur::{Blur, Deblur};
 pub use dps::Dps;

@@ -1,6 +1,6 @@
 //! Super-resolution: y is the mean of each block of f x f pixels. Its rows have squared norm 1/f^2, so A A^T = I / f^2.
 
-use super::along::{Along, Product, image};
+use super::along::{Along, Separable, image};
 use super::{Operator, Task};
 use candle_core::{Device, Result, Tensor, bail};
 use langevin_ops::registry::Named;
@@ -41,6 +41,6 @@ impl Task for SuperRes {
             Tensor::from_iter((0..n / f * n).map(entry), &Device::Cpu)?.reshape((n / f, n))
         };
         let parts = vec![Along::new(2, &mean(h)?)?, Along::new(3, &mean(w)?)?];
-        Ok(Box::new(Product::new(parts, Some(1. / (f * f) as f64))?.repeated([c, h, w])))
+        Ok(Box::new(Separable::new(parts, Some(1. / (f * f) as f64))?.repeated([c, h, w])))
     }
 }

@@ -4,7 +4,7 @@
 use super::{Ladder, Visit};
 use crate::density::{Density, Evaluated};
 use crate::mcmc::{Chains, Kernel, StepSizes};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 
 /// `steps` steps of `kernel` from where the `chains` of the density `m` are: what happened.
@@ -34,6 +34,10 @@ impl<'a> Annealed<'a> {
 
     /// The chains `x` `[B, ...]` after the steps at a rung.
     pub fn rung(&mut self, ladder: &dyn Ladder, rung: usize, x: &Tensor, z: &mut Noise) -> Result<(Evaluated, Visit)> {
+        self.kernel.check()?;
+        if rung >= ladder.rungs() {
+            bail!("annealed chains: rung {rung} of a ladder of {}; there is none", ladder.rungs());
+        }
         let density = ladder.density(rung);
         density.check(self.kernel.needs())?;
         let sizes = std::mem::take(&mut self.sizes);
@@ -46,7 +50,6 @@ impl<'a> Annealed<'a> {
 
     /// From `x` `[B, ...]` at the first rung through all of them: states of the last, and what happened at each.
     pub fn run(&mut self, ladder: &dyn Ladder, x: &Tensor, z: &mut Noise) -> Result<(Tensor, Vec<Visit>)> {
-        self.kernel.check()?;
         let (mut x, mut visits) = (x.clone(), vec![]);
         for rung in 0..ladder.rungs() {
             let (at, visit) = self.rung(ladder, rung, &x, z)?;

@@ -59,6 +59,7 @@ pub fn sweep(
     turn: usize,
     z: &mut Noise,
 ) -> Result<Vec<Swept>> {
+    kernel.check()?;
     if first + chains.len() > ladder.rungs() {
         let last = first + chains.len();
         bail!("replica exchange: chains at the rungs {first} to {last} of a ladder of {}", ladder.rungs());
@@ -103,13 +104,20 @@ impl<'a> Exchange<'a> {
     /// The chains `x` `[B, ...]` as those of the next rung of the ladder, beside those of at most `most` - 1 rungs before it.
     pub fn join(&mut self, ladder: &dyn Ladder, x: &Tensor, most: usize, z: &mut Noise) -> Result<()> {
         let rung = self.visits.len();
+        self.kernel.check()?;
+        if rung >= ladder.rungs() || most == 0 {
+            bail!(
+                "replica exchange: rung {rung} of a ladder of {}, at most {most} kept; there is none",
+                ladder.rungs()
+            );
+        }
         let density = ladder.density(rung);
         density.check(self.kernel.needs())?;
         let last = self.chains.last().filter(|_| self.adapt > 0);
         let sizes = last.map_or_else(StepSizes::default, |last| last.sizes.clone());
         let mut chains = Chains { at: density.evaluate(x)?, length: ladder.length(rung), sizes };
         chains.adapt(density.as_ref(), self.kernel, self.adapt, z)?;
-        if self.chains.len() == most {
+        while self.chains.len() >= most {
             self.chains.remove(0);
             self.first += 1;
         }

@@ -5,7 +5,7 @@ use crate::denoiser::{Denoiser, each};
 use crate::density::{Density, Energy, Evaluated, Score};
 use crate::noisy::NoisyEnergy;
 use crate::sampler::{Interval, Step, carried, prior};
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{combine, dot_per_sample, scale};
 use langevin_ops::stats::{log_gaussian, mean_and_error};
@@ -116,7 +116,7 @@ impl Density for Rescaled<'_> {
 
 /// Noise levels in order, the most noisy first, each at times of its own: one for all samples, or one a sample.
 ///
-/// Draws begin at N(0, sigma^2 / P), with P the [`Denoiser::prior_precision`]. The proposal k is the reverse Gaussian step, the way
+/// Draws begin at N(0, sigma^2 / P), with P the [`Denoiser::prior_precision`], or that of the ladder which this is a part of. The proposal k is the reverse Gaussian step, the way
 /// back q the noising one, whose noise has variance beta / P, which leaves weights even at the prior end. The mean of k is
 /// that of q(x_s | x_t, x0); its variance is that of q(x_s | x_t, x0) and (alpha_s beta / sigma_t^2)^2 C, with
 /// C = sigma^2/alpha^2 (1 - sigma^2 E|score|^2 / D) the variance of x_0 given x_t on the mean over components
@@ -138,10 +138,6 @@ impl<'a> NoiseLevels<'a> {
             Some((first, rest)) if rest.iter().all(|t| t == first) => Ok(*first),
             _ => bail!("samples at different times are no population; give one time"),
         }
-    }
-
-    fn start_std(&self) -> Result<f64> {
-        Ok(self.model.process().marginal(self.time(0)?).sigma / self.model.prior_precision().sqrt())
     }
 }
 
@@ -167,10 +163,16 @@ impl Ladder for NoiseLevels<'_> {
         carried(&Step { t: self.times[rung], s: self.times[rung + 1] }.intervals(self.model.process())?, x)
     }
 
-    fn propose(&self, rung: usize, at: &Evaluated, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
+    fn precision(&self, _rung: usize) -> f64 {
+        self.model.prior_precision()
+    }
+
+    fn propose(&self, rung: usize, at: &Evaluated, precision: f64, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
         let process = self.model.process();
         let ends = Interval { t: process.marginal(self.time(rung)?), s: process.marginal(self.time(rung + 1)?) };
-        let precision = self.model.prior_precision();
+        if ends.s.log_snr() <= ends.t.log_snr() {
+            bail!("noise levels: {} comes after {}, which is no less noisy", self.name(rung + 1), self.name(rung));
+        }
         let (ratio, beta, noise) = (ends.ratio(), ends.variance() / precision, ends.t.sigma.powi(2) / precision);
         let d = numbers(&at.x)?;
         let (mean, hidden) = if ends.starts_from_noise() {
@@ -190,12 +192,12 @@ impl Ladder for NoiseLevels<'_> {
         Ok((next, kernels.collect()))
     }
 
-    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-        prior(self.model.process(), self.time(0)?, shape, dtype, device, z)? / self.model.prior_precision().sqrt()
+    fn start(&self, like: &Tensor, precision: f64, z: &mut Noise) -> Result<Tensor> {
+        prior(self.model.process(), self.time(0)?, like.dims(), like.dtype(), like.device(), z)? / precision.sqrt()
     }
 
-    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
-        log_gaussian(x, self.start_std()?)
+    fn log_start(&self, x: &Tensor, precision: f64) -> Result<Vec<f64>> {
+        log_gaussian(x, self.model.process().marginal(self.time(0)?).sigma / precision.sqrt())
     }
 }
 

@@ -11,7 +11,7 @@
 //! # use langevin_ops::{Tensor, Device, DType, noise::Noise, shape::sum_per_sample};
 //! # fn main() -> langevin_ops::Result<()> {
 //! let ring = |x: &Tensor| sum_per_sample(&x.sqr()?)?.sqrt()?.affine(4., -8.)?.sqr();
-//! let ladder = Tempered::new(&ring, vec![1. / 16., 1. / 4., 1.]); // inverse temperatures
+//! let ladder = Tempered::new(&ring, vec![1. / 16., 1. / 4., 1.])?; // inverse temperatures
 //! let mut noise = Noise::seeds(&[1, 2, 3]);
 //! let x = noise.normal((3, 2), DType::F64, &Device::Cpu)?;
 //! let (x, visits) = Annealed::new(&Mala::default(), 20, 20).run(&ladder, &x, &mut noise)?;
@@ -29,11 +29,12 @@ pub use exchange::{Exchange, Swept, swap, sweep};
 pub use levels::{NoiseLevel, NoiseLevels, Rescaled, RescaledLevels};
 pub use particles::Particles;
 
-use crate::density::{Density, Evaluated, Weighted};
+use crate::density::{Density, Evaluated, Given, Weighted};
 use crate::mcmc::Stats;
 use crate::mcmc::diagnostics::Trace;
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
+use langevin_ops::shape::PerSample;
 
 /// Densities in order. Rungs are counted from 0, the first.
 pub trait Ladder {
@@ -58,20 +59,26 @@ pub trait Ladder {
         Ok(x.clone())
     }
 
-    /// Proposes states of the next rung for those `at` this one: y, drawn from a k(y | x), and ln q(x | y) - ln k(y | x) of each,
-    /// q any normalised density that leads back. The default is y = x, which weighs by the energies alone; a ladder whose
-    /// [`Ladder::carry`] changes volumes has its own.
-    fn propose(&self, rung: usize, at: &Evaluated, _z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
-        Ok((self.carry(rung, &at.x)?, vec![0.; at.x.dim(0)?]))
+    /// What a rung adds to the precision of pure noise, in units of 1/sigma^2, for ladders of noise levels: 1 for a model, 0 for an
+    /// energy that is none of noisy data.
+    fn precision(&self, _rung: usize) -> f64 {
+        0.
     }
 
-    /// Draws `[B, ...]` to begin with, near the first rung.
-    fn start(&self, _shape: &[usize], _dtype: DType, _device: &Device, _z: &mut Noise) -> Result<Tensor> {
+    /// Proposes states of the next rung for those `at` this one: y, drawn from a k(y | x), and ln q(x | y) - ln k(y | x) of each,
+    /// q any normalised density that leads back. `precision` is that of the ladder which is asked, of which this may be a part.
+    /// The default is y = x, which weighs by the energies alone.
+    fn propose(&self, _rung: usize, at: &Evaluated, _precision: f64, _z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
+        Ok((at.x.clone(), vec![0.; at.x.dim(0)?]))
+    }
+
+    /// Draws like `x` `[B, ...]` to begin with, near the first rung of the ladder of that precision.
+    fn start(&self, _like: &Tensor, _precision: f64, _z: &mut Noise) -> Result<Tensor> {
         bail!("this ladder knows no density to begin at; give one whose first rung can be drawn from")
     }
 
     /// ln of the normalised density that [`Ladder::start`] draws from, at `x` `[B, ...]`.
-    fn log_start(&self, _x: &Tensor) -> Result<Vec<f64>> {
+    fn log_start(&self, _x: &Tensor, _precision: f64) -> Result<Vec<f64>> {
         bail!("this ladder knows no density to begin at; give one whose first rung can be drawn from")
     }
 }
@@ -125,39 +132,38 @@ enum Of<'a> {
 
 impl<'a> Tempered<'a> {
     /// `density` at the inverse temperatures `betas`, a rung each.
-    pub fn new(density: &'a dyn Density, betas: Vec<f64>) -> Self {
-        Self { of: Of::Density(density), betas }
+    ///
+    /// Errors unless all are above 0.
+    pub fn new(density: &'a dyn Density, betas: Vec<f64>) -> Result<Self> {
+        Self::of(Of::Density(density), betas)
+    }
+
+    fn of(of: Of<'a>, betas: Vec<f64>) -> Result<Self> {
+        match betas.iter().find(|beta| !(beta.is_finite() && **beta > 0.)) {
+            Some(bad) => bail!("tempered: an inverse temperature is {bad}; all must be numbers above 0"),
+            None => Ok(Self { of, betas }),
+        }
     }
 
     /// Each rung of `ladder` at its inverse temperature, so that both change along the way.
     ///
-    /// Errors unless there is one number a rung.
+    /// Errors unless there is one number a rung, above 0.
     pub fn along(ladder: &'a dyn Ladder, betas: Vec<f64>) -> Result<Self> {
         if betas.len() != ladder.rungs() {
             bail!("tempered: {} inverse temperatures for {} rungs; give one each", betas.len(), ladder.rungs());
         }
-        Ok(Self { of: Of::Ladder(ladder), betas })
+        Self::of(Of::Ladder(ladder), betas)
     }
 }
 
-/// A borrowed density.
-struct By<'a>(&'a dyn Density);
-
-impl Density for By<'_> {
-    fn as_energy(&self) -> Option<&dyn crate::density::Energy> {
-        self.0.as_energy()
-    }
-
-    fn as_score(&self) -> Option<&dyn crate::density::Score> {
-        self.0.as_score()
-    }
-
-    fn as_conditionals(&self) -> Option<&dyn crate::density::Conditionals> {
-        self.0.as_conditionals()
-    }
-
-    fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {
-        self.0.evaluate(x)
+impl Tempered<'_> {
+    fn ladder(&self) -> Result<&dyn Ladder> {
+        match self.of {
+            Of::Density(_) => bail!(
+                "a density at another temperature cannot be drawn from; give a ladder from a base, as Geometric is"
+            ),
+            Of::Ladder(ladder) => Ok(ladder),
+        }
     }
 }
 
@@ -167,11 +173,13 @@ impl Ladder for Tempered<'_> {
     }
 
     fn density(&self, rung: usize) -> Box<dyn Density + '_> {
-        let of: Box<dyn Density + '_> = match self.of {
-            Of::Density(density) => Box::new(By(density)),
-            Of::Ladder(ladder) => ladder.density(rung),
-        };
-        Box::new(Weighted(vec![(self.betas[rung], of)]))
+        let beta = self.betas[rung];
+        match self.of {
+            Of::Density(density) => {
+                density.tempered(beta).unwrap_or_else(|| Box::new(Weighted(vec![(beta, Box::new(density))])))
+            }
+            Of::Ladder(ladder) => Box::new(Weighted(vec![(beta, ladder.density(rung))])),
+        }
     }
 
     /// That of the density, times sqrt(1 / beta).
@@ -197,38 +205,33 @@ impl Ladder for Tempered<'_> {
         }
     }
 
-    fn propose(&self, rung: usize, at: &Evaluated, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
-        let (Of::Ladder(ladder), beta) = (&self.of, self.betas[rung]) else {
-            return Ok((at.x.clone(), vec![0.; at.x.dim(0)?]));
-        };
-        // the ladder proposes by its own score
-        let own = at.score.as_ref().map(|score| score / beta).transpose()?;
-        ladder.propose(rung, &Evaluated { score: own, ..at.clone() }, z)
-    }
-
-    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
+    fn precision(&self, rung: usize) -> f64 {
         match self.of {
-            Of::Density(_) => bail!(
-                "a density at another temperature cannot be drawn from; give a ladder from a base, as Geometric is"
-            ),
-            Of::Ladder(ladder) => ladder.start(shape, dtype, device, z),
+            Of::Density(_) => 0.,
+            Of::Ladder(ladder) => self.betas[rung] * ladder.precision(rung),
         }
     }
 
-    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
+    fn propose(&self, rung: usize, at: &Evaluated, precision: f64, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
         match self.of {
-            Of::Density(_) => bail!(
-                "a density at another temperature cannot be drawn from; give a ladder from a base, as Geometric is"
-            ),
-            Of::Ladder(ladder) => ladder.log_start(x),
+            Of::Density(_) => Ok((at.x.clone(), vec![0.; at.x.dim(0)?])),
+            Of::Ladder(ladder) => ladder.propose(rung, at, precision, z),
         }
+    }
+
+    fn start(&self, like: &Tensor, precision: f64, z: &mut Noise) -> Result<Tensor> {
+        self.ladder()?.start(like, precision, z)
+    }
+
+    fn log_start(&self, x: &Tensor, precision: f64) -> Result<Vec<f64>> {
+        self.ladder()?.log_start(x, precision)
     }
 }
 
 /// A normalised density that can be drawn from: E = -ln p.
 pub trait Base: Density {
-    /// Independent draws `[B, ...]`.
-    fn draw(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor>;
+    /// Independent draws of the shape, type and device of `like` `[B, ...]`.
+    fn draw(&self, like: &Tensor, z: &mut Noise) -> Result<Tensor>;
 }
 
 /// From a base to a target by the geometric path, E_i = (1 - beta_i) E_base + beta_i E_target: that of annealed importance
@@ -259,18 +262,19 @@ impl Ladder for Geometric<'_> {
 
     fn density(&self, rung: usize) -> Box<dyn Density + '_> {
         let beta = self.betas[rung];
-        Box::new(Weighted(vec![(1. - beta, Box::new(By(self.base))), (beta, Box::new(By(self.target)))]))
+        let base: &dyn Density = self.base;
+        Box::new(Weighted(vec![(1. - beta, Box::new(base)), (beta, Box::new(self.target))]))
     }
 
     fn name(&self, rung: usize) -> String {
         format!("beta = {}", self.betas[rung])
     }
 
-    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-        self.base.draw(shape, dtype, device, z)
+    fn start(&self, like: &Tensor, _precision: f64, z: &mut Noise) -> Result<Tensor> {
+        self.base.draw(like, z)
     }
 
-    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
+    fn log_start(&self, x: &Tensor, _precision: f64) -> Result<Vec<f64>> {
         Ok(self.base.evaluate(x)?.energy()?.iter().map(|energy| -energy).collect())
     }
 }
@@ -301,8 +305,10 @@ impl Ladder for Product<'_> {
         Box::new(Weighted(vec![(1., self.first.density(rung)), (1., self.second.density(rung))]))
     }
 
+    /// Of independent lengths a and b that of the product of two Gaussians, 1 / sqrt(1/a^2 + 1/b^2).
     fn length(&self, rung: usize) -> Vec<f64> {
-        self.first.length(rung)
+        let (a, b) = (self.first.length(rung), self.second.length(rung));
+        (0..a.len().max(b.len())).map(|i| (a.at(i).powi(-2) + b.at(i).powi(-2)).powf(-0.5)).collect()
     }
 
     fn name(&self, rung: usize) -> String {
@@ -313,16 +319,57 @@ impl Ladder for Product<'_> {
         self.first.carry(rung, x)
     }
 
-    fn propose(&self, rung: usize, at: &Evaluated, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
-        // by the score of the product, which only makes the proposal better
-        self.first.propose(rung, at, z)
+    fn precision(&self, rung: usize) -> f64 {
+        self.first.precision(rung) + self.second.precision(rung)
     }
 
-    fn start(&self, shape: &[usize], dtype: DType, device: &Device, z: &mut Noise) -> Result<Tensor> {
-        self.first.start(shape, dtype, device, z)
+    fn propose(&self, rung: usize, at: &Evaluated, precision: f64, z: &mut Noise) -> Result<(Tensor, Vec<f64>)> {
+        self.first.propose(rung, at, precision, z)
     }
 
-    fn log_start(&self, x: &Tensor) -> Result<Vec<f64>> {
-        self.first.log_start(x)
+    fn start(&self, like: &Tensor, precision: f64, z: &mut Noise) -> Result<Tensor> {
+        self.first.start(like, precision, z)
+    }
+
+    fn log_start(&self, x: &Tensor, precision: f64) -> Result<Vec<f64>> {
+        self.first.log_start(x, precision)
+    }
+}
+
+/// A ladder with some parts of its states held as they are at every rung.
+pub struct Conditioned<'a> {
+    ladder: &'a dyn Ladder,
+    clamped: Tensor,
+}
+
+impl<'a> Conditioned<'a> {
+    /// `ladder` given the numbers at which `clamped` `[1, ...]` is not 0, the same of all states.
+    ///
+    /// Errors if it is another number of masks, or if a rung has no conditionals.
+    pub fn new(ladder: &'a dyn Ladder, clamped: Tensor) -> Result<Self> {
+        if clamped.dim(0)? != 1 {
+            bail!("conditioned: {} masks; give one for all states, which may be drawn again", clamped.dim(0)?);
+        }
+        for rung in 0..ladder.rungs() {
+            Given::new(ladder.density(rung), clamped.clone())?;
+        }
+        Ok(Self { ladder, clamped })
+    }
+}
+
+impl Ladder for Conditioned<'_> {
+    fn rungs(&self) -> usize {
+        self.ladder.rungs()
+    }
+
+    fn density(&self, rung: usize) -> Box<dyn Density + '_> {
+        match Given::new(self.ladder.density(rung), self.clamped.clone()) {
+            Ok(given) => Box::new(given),
+            Err(_) => self.ladder.density(rung), // not so: each was asked when this was made
+        }
+    }
+
+    fn name(&self, rung: usize) -> String {
+        self.ladder.name(rung)
     }
 }

@@ -27,13 +27,13 @@ impl Particles {
     /// `x` `[N, ...]`, draws of [`Ladder::start`], weighed as particles of the first rung.
     pub fn start(ladder: &dyn Ladder, x: &Tensor) -> Result<Self> {
         let at = ladder.density(0).evaluate(x)?;
-        let start = ladder.log_start(x)?;
-        let log_w = at.energy()?.iter().zip(start).map(|(energy, start)| -energy - start).collect();
+        let start = ladder.log_start(x, ladder.precision(0))?;
+        let log_w = at.energy()?.iter().zip(start).map(|(energy, start)| lost_is_nothing(-energy - start)).collect();
         Ok(Self { at, log_w, gathered: 0. })
     }
 
     /// Particles at `x` `[N, ...]` of a rung, of the weights `log_w` `[N]`.
-    pub fn at(ladder: &dyn Ladder, rung: usize, x: &Tensor, log_w: Vec<f64>) -> Result<Self> {
+    pub fn weighed(ladder: &dyn Ladder, rung: usize, x: &Tensor, log_w: Vec<f64>) -> Result<Self> {
         if x.dim(0)? != log_w.len() {
             bail!("particles: {} weights for {} of them; give one each", log_w.len(), x.dim(0)?);
         }
@@ -42,16 +42,31 @@ impl Particles {
 
     /// The particles of `rung` at the next one, with what the step adds to their weights.
     pub fn step(mut self, ladder: &dyn Ladder, rung: usize, z: &mut Noise) -> Result<Self> {
-        let (x, kernels) = ladder.propose(rung, &self.at, z)?;
+        if rung + 1 >= ladder.rungs() {
+            bail!("particles: there is no rung after {rung} on a ladder of {}", ladder.rungs());
+        }
+        let (x, kernels) = ladder.propose(rung, &self.at, ladder.precision(rung), z)?;
+        if kernels.len() != self.log_w.len() {
+            bail!(
+                "particles: the ladder weighs {} proposals of {}; each needs its own",
+                kernels.len(),
+                self.log_w.len()
+            );
+        }
         let next = ladder.density(rung + 1).evaluate(&x)?;
         let energies = self.at.energy()?.iter().zip(next.energy()?);
         for (log_w, ((before, after), kernels)) in self.log_w.iter_mut().zip(energies.zip(kernels)) {
-            *log_w += before - after + kernels;
-            if log_w.is_nan() {
-                *log_w = f64::NEG_INFINITY; // what is lost weighs nothing
-            }
+            *log_w = lost_is_nothing(*log_w + (before - after + kernels));
         }
         Ok(Self { at: next, ..self })
+    }
+
+    /// The particles of `rung` at the next one, drawn again where their effective number falls below the part `resample` of them;
+    /// and that part before.
+    pub fn advance(self, ladder: &dyn Ladder, rung: usize, resample: f64, z: &mut Noise) -> Result<(Self, f64)> {
+        let next = self.step(ladder, rung, z)?;
+        let share = next.effective(&ladder.name(rung + 1))?;
+        Ok((if share < resample { next.resampled(z)? } else { next }, share))
     }
 
     /// The estimate of log Z: ln of the mean weight of the particles as they were first drawn.
@@ -76,6 +91,11 @@ impl Particles {
         let at = self.at.select(&systematic(&self.log_w, u))?;
         Ok(Self { at, gathered: self.log_z(), log_w: vec![0.; n] })
     }
+}
+
+/// A weight that is no number is that of a particle that is lost.
+fn lost_is_nothing(log_w: f64) -> f64 {
+    if log_w.is_nan() { f64::NEG_INFINITY } else { log_w }
 }
 
 /// Indices in proportion to exp(log_w): particle i is taken for each of the points (u + k)/N in its part of the line.

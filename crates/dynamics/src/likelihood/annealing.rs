@@ -6,6 +6,7 @@
 //! that leaves the density there as it is changes no weight, and no mean of weights. \[DelMoral06\]
 
 use crate::NoisyEnergy;
+use crate::density::Capability;
 use crate::ladder::{Ladder, NoiseLevels, Particles};
 use crate::mcmc::{AnyKernel, Chains, Mala, Stats, StepSizes};
 use crate::sampler::PURE;
@@ -94,9 +95,6 @@ const ACCEPTANCE: f64 = 0.7;
 impl Annealing {
     /// Errors, naming the option, if one is out of its range.
     pub fn check(&self) -> Result<()> {
-        if self.levels < 2 || self.levels > 1_000_000 {
-            bail!("levels is {}; give 2 to 1000000", self.levels);
-        }
         if !(0. ..=1.).contains(&self.resample) {
             bail!("resample is {}; it must be from 0 to 1, 0.5 is usual", self.resample);
         }
@@ -114,6 +112,9 @@ impl Annealing {
     /// The times from the end of the span, or from where nothing of the data is seen, to `t`: `levels + 1` of them.
     pub fn times(&self, m: &dyn NoisyEnergy, t: f64) -> Result<Vec<f64>> {
         self.check()?;
+        if self.levels < 2 || self.levels > 1_000_000 {
+            bail!("levels is {}; give 2 to 1000000", self.levels);
+        }
         let process = m.process();
         let (low, high) = process.span();
         if !(t >= low * (1. - 1e-6) && t < high) {
@@ -160,21 +161,27 @@ impl Annealing {
             bail!("likelihood: {n} particles; take at least 2");
         }
         let kernel = self.kernel.get();
-        if self.steps_per_level > 0 {
-            ladder.density(0).check(kernel.needs())?;
+        for rung in 0..ladder.rungs() {
+            let density = ladder.density(rung);
+            density.check(Capability::Energy)?;
+            if self.steps_per_level > 0 {
+                density.check(kernel.needs())?;
+            }
         }
-        let x = ladder.start(shape, dtype, device, z)?;
+        if ladder.rungs() == 0 {
+            bail!("likelihood: the ladder has no rungs");
+        }
+        let x = ladder.start(&Tensor::zeros(shape, dtype, device)?, ladder.precision(0), z)?;
         let mut particles = Particles::start(ladder, &x)?;
         let (mut sizes, mut factor) = (StepSizes::default(), 1.);
         let (log_z, ess) = (particles.log_z(), particles.effective(&ladder.name(0))?);
         let mut rungs = vec![RungReport { log_z, ess, resampled: false, acceptance: f64::NAN }];
         for rung in 1..ladder.rungs() {
-            particles = particles.step(ladder, rung - 1, z)?;
-            let (log_z, ess) = (particles.log_z(), particles.effective(&ladder.name(rung))?);
-            let resampled = ess < self.resample && rung + 1 < ladder.rungs();
-            if resampled {
-                particles = particles.resampled(z)?;
-            }
+            // at the end weights are kept
+            let resample = if rung + 1 < ladder.rungs() { self.resample } else { 0. };
+            let ess;
+            (particles, ess) = particles.advance(ladder, rung - 1, resample, z)?;
+            let (log_z, resampled) = (particles.log_z(), ess < resample);
             let density = ladder.density(rung);
             let length = ladder.length(rung).into_iter().map(|length| factor * length).collect();
             let mut chains = Chains { at: particles.at, length, sizes };
@@ -184,7 +191,7 @@ impl Annealing {
             }
             (particles.at, sizes) = (chains.at, chains.sizes);
             let acceptance = stats.acceptance();
-            if acceptance.is_finite() {
+            if acceptance.is_finite() && kernel.adapts() {
                 factor *= (acceptance - ACCEPTANCE).exp();
             }
             rungs.push(RungReport { log_z, ess, resampled, acceptance });

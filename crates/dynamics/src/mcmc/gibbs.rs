@@ -25,8 +25,8 @@ impl Kernel for Gibbs {
         Capability::Conditionals
     }
 
-    fn adapts(&self) -> bool {
-        false
+    fn exact(&self) -> bool {
+        true
     }
 
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {

@@ -122,13 +122,21 @@ impl Kernel for Hmc {
         }
     }
 
+    fn exact(&self) -> bool {
+        true
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
         let batch = chains.at.x.dim(0)?;
         let mut p = z.normal_like(&chains.at.x)?;
         if let Some(inverse) = self.metric(&chains.at.x)? {
             p = p.broadcast_div(&inverse.sqrt()?)?;
         }
-        let mut e = chains.sizes.times(&chains.length, batch, self.step)?;
+        let mut e = chains.sizes.times("hmc", &chains.length, batch, self.step)?;
         if self.jitter > 0. {
             let u = z.uniform(batch)?;
             e = (0..batch).map(|i| e.at(i) * (1. + self.jitter * (2. * u[i] - 1.))).collect();

@@ -50,10 +50,18 @@ impl Kernel for Mala {
         check("mala", self.step, self.target)
     }
 
+    fn exact(&self) -> bool {
+        true
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
         let batch = chains.at.x.dim(0)?;
         let squares: Vec<f64> = chains.length.iter().map(|length| length * length).collect();
-        let h = chains.sizes.times(&squares, batch, self.step)?;
+        let h = chains.sizes.times("mala", &squares, batch, self.step)?;
         let proposal = propose(m, &chains.at, &h, &z.normal_like(&chains.at.x)?)?;
         let settled = proposal.accept_reject(&chains.at, &z.uniform(batch)?)?;
         chains.sizes.adapt(&settled.probability, self.target, self.adapt);

@@ -20,16 +20,18 @@ pub struct Proposal {
 }
 
 /// Where chains are after the test.
-pub(crate) struct Settled {
+pub struct Settled {
+    /// There.
     pub at: Evaluated,
+    /// What was accepted.
     pub stats: Stats,
     /// min(1, ratio) of each chain; 0 for what was lost.
     pub probability: Vec<f64>,
 }
 
 impl Proposal {
-    /// Each chain goes there, or stays `at` where it is, by its uniform number `u`.
-    pub(crate) fn accept_reject(self, at: &Evaluated, u: &[f64]) -> Result<Settled> {
+    /// Each chain goes there, or stays `at` where it is, by its uniform number `u`, one a chain.
+    pub fn accept_reject(self, at: &Evaluated, u: &[f64]) -> Result<Settled> {
         let Self { to, log_ratio, error } = self;
         if u.len() != log_ratio.len() {
             bail!("metropolis: {} uniform numbers for {} chains; give one a chain", u.len(), log_ratio.len());

@@ -29,8 +29,8 @@ pub use gibbs::Gibbs;
 pub use hmc::Hmc;
 pub use langevin::{Langevin, langevin};
 pub use mala::Mala;
-pub use metropolis::Proposal;
 pub(crate) use metropolis::REFUSED;
+pub use metropolis::{Proposal, Settled};
 pub use step_size::StepSizes;
 
 use crate::density::{Capability, Density, Evaluated};
@@ -47,7 +47,7 @@ pub struct Chains {
     /// The unit of length of the density, one for all chains or one a chain: sigma for noisy data, 1 where step sizes are
     /// absolute.
     pub length: Vec<f64>,
-    /// The step sizes that they have found.
+    /// The step sizes that they have found with one kernel; another begins anew.
     pub sizes: StepSizes,
 }
 
@@ -125,14 +125,13 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         Capability::Score
     }
 
-    /// Whether it leaves a density exactly as it is: by a test of acceptance, or by drawing from conditionals.
-    fn exact(&self) -> bool {
-        true
-    }
+    /// Whether it leaves a density exactly as it is: by a test of acceptance, or by drawing from conditionals. Where it does not,
+    /// weights and swaps would be wrong, and it is refused.
+    fn exact(&self) -> bool;
 
-    /// Whether a rate of acceptance tells it how long its steps may be.
+    /// Whether a rate of acceptance tells it how long its steps may be, by [`StepSizes::adapt`].
     fn adapts(&self) -> bool {
-        self.exact()
+        false
     }
 
     /// One step of every chain of the density `m`, from where `chains` was evaluated.

@@ -30,6 +30,8 @@ struct Average {
 /// The step sizes of a set of chains, as factors of the first.
 #[derive(Clone, Debug, Default)]
 pub struct StepSizes {
+    /// The kernel that found them.
+    kernel: &'static str,
     chains: Vec<Average>,
     done: usize,
     frozen: bool,
@@ -37,11 +39,12 @@ pub struct StepSizes {
 }
 
 impl StepSizes {
-    /// `first`, as each chain has adapted it, times `units` (one for all chains or one a chain); one number where all share.
-    pub(super) fn times(&mut self, units: &[f64], batch: usize, first: f64) -> Result<Vec<f64>> {
+    /// `first`, as each of `batch` chains has adapted it with `kernel`, times `units` (one for all chains or one a chain); one
+    /// number where all share. Sizes that another kernel found are forgotten.
+    pub fn times(&mut self, kernel: &'static str, units: &[f64], batch: usize, first: f64) -> Result<Vec<f64>> {
         units.check(batch, "units of length of chains")?;
-        if self.chains.len() != batch {
-            *self = Self { steps: self.steps, ..Self::default() }; // none has adapted, or these are other chains
+        if self.chains.len() != batch || self.kernel != kernel {
+            *self = Self { kernel, steps: self.steps, ..Self::default() }; // none has adapted, or these are other chains
         }
         let frozen = self.frozen;
         let own = |chain: &Average| chain.from + if frozen { chain.log_mean } else { chain.log };
@@ -58,8 +61,9 @@ impl StepSizes {
         (self.done, self.frozen, self.steps) = (0, false, Some(steps));
     }
 
-    /// What was accepted, `[B]`, changes the next step size, for the first `steps` steps if nothing else was said.
-    pub(super) fn adapt(&mut self, probability: &[f64], target: f64, steps: usize) {
+    /// The probabilities of acceptance, `[B]`, change the next step sizes so that their mean becomes `target`, for the first `steps`
+    /// steps, or as many as [`super::Chains::adapt`] said in their place.
+    pub fn adapt(&mut self, probability: &[f64], target: f64, steps: usize) {
         let steps = self.steps.unwrap_or(steps);
         if self.done >= steps {
             return;

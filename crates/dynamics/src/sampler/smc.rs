@@ -89,11 +89,7 @@ impl Run for SmcRun<'_> {
             self.report.levels.pop(); // this level was told of when it was reached
             return m.x0(&last.at.x, step.t);
         }
-        let mut next = now.step(&levels, 0, z)?;
-        let share = next.effective(&levels.name(1))?;
-        if share < self.options.resample {
-            next = next.resampled(z)?;
-        }
+        let (next, share) = now.advance(&levels, 0, self.options.resample, z)?;
         let next = self.moved(m, next, step.s, z)?;
         if let Some(level) = self.report.levels.last_mut() {
             level.visit.particles = Some(share);

@@ -1,7 +1,7 @@
 //! The exact targets of the MCMC cases, built from what a case says of itself.
 
 use candle_core::{Device, Result, Tensor};
-use langevin_dynamics::{Differentiable, Energy};
+use langevin_dynamics::{Density, Differentiable, Energy};
 use langevin_ops::shape::sum_per_sample;
 use serde_json::Value;
 
@@ -64,3 +64,9 @@ impl Energy for Target {
 }
 
 impl Differentiable for Target {}
+
+impl Density for Target {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        Some(self)
+    }
+}

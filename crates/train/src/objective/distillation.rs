@@ -160,11 +160,13 @@ impl Named for Distillation {
 impl Distillation {
     /// What `teacher` knows, at the levels and with the weights of the loss that follows.
     pub fn before(loss: &AnyObjective, teacher: Teacher) -> Self {
-        let (weight, level) = match loss {
-            AnyObjective::Denoising(loss) => (&loss.weight, &loss.level),
-            AnyObjective::Dual(loss) => (&loss.weight, &loss.level),
+        let loss = match loss {
+            AnyObjective::Denoising(loss) => loss.clone(),
+            AnyObjective::Dual(loss) => Denoising { weight: loss.weight.clone(), level: loss.level.clone() },
+            #[allow(unreachable_patterns)] // others say nothing of levels
+            _ => Denoising::default(),
         };
-        Self { loss: Denoising { weight: weight.clone(), level: level.clone() }, teacher: Arc::new(teacher) }
+        Self { loss, teacher: Arc::new(teacher) }
     }
 }
 

@@ -239,7 +239,7 @@ impl Run {
         if number == 0 {
             return Ok(None);
         }
-        let mut z = at.noise_for(WALKS, number);
+        let mut z = at.noise_of(WALKS, number);
         let now = self.walkers.advance(model, number, x0, &mut z)?;
         let denoiser =
             model.denoiser(Cond { dropout: Some(at.dropout() ^ WALKS), ..Cond::class(now.labels.clone()) })?;

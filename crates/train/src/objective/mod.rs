@@ -110,12 +110,17 @@ impl<'a> Context<'a> {
 
     /// The noise of the batch, a stream for each of `samples`.
     pub fn noise(&self, samples: usize) -> Noise {
-        self.noise_for(0, samples)
+        self.noise_of(0, samples)
     }
 
-    /// Noise for another `purpose`, any number of one's own, apart from that of the batch itself.
+    /// Noise for another `purpose`, any number of one's own, apart from that of the batch itself and from those of other seeds.
     pub fn noise_for(&self, purpose: u64, samples: usize) -> Noise {
-        Noise::of_step(self.options.seed ^ purpose, self.batch(), samples)
+        self.noise_of(purpose.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15), samples)
+    }
+
+    /// The noise of the seed that differs in the bits of `key`.
+    pub(crate) fn noise_of(&self, key: u64, samples: usize) -> Noise {
+        Noise::of_step(self.options.seed ^ key, self.batch(), samples)
     }
 
     /// The key of the batch's dropout masks.
@@ -172,6 +177,20 @@ pub fn describe<T: Named + Serialize>(objective: &T) -> Result<Value> {
 registry! {
     /// Any objective for models of this workspace, as configurations name it.
     pub enum AnyObjective: Objective<Model> = "loss" { Denoising, Dual }
+}
+
+impl<M: Trainable, O: Objective<M> + ?Sized> Objective<M> for Box<O> {
+    fn description(&self) -> Result<Value> {
+        (**self).description()
+    }
+
+    fn check(&self, spec: &M::Spec, options: &TrainOptions) -> Result<()> {
+        (**self).check(spec, options)
+    }
+
+    fn start(&self, model: &M) -> Result<Box<dyn Training<M>>> {
+        (**self).start(model)
+    }
 }
 
 impl Default for AnyObjective {

@@ -56,7 +56,7 @@ impl Walkers {
             Some(now) if !self.gone.is_multiple_of(LEVELS) => {
                 let ends = [now.t, t];
                 let levels = NoiseLevels::new(&denoiser, ends.chunks(1));
-                Particles::at(&levels, 0, &now.x, now.log_w)?.step(&levels, 0, z)?
+                Particles::weighed(&levels, 0, &now.x, now.log_w)?.step(&levels, 0, z)?
             }
             _ => {
                 let mut shape = x0.dims().to_vec();

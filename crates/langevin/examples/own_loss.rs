@@ -2,28 +2,33 @@
 //!
 //! The model is an unnormalised density of the plane. It is learnt by noise-contrastive estimation: E log p(x) - log p_n(x) is
 //! to tell data from noise y ~ p_n = N(m, v), so that the constant of log p is learnt too. \[Gutmann10\] The loss remembers the
-//! mean m and the variance v of the data it has seen, and a run that is cut and resumed ends with the same bits.
+//! mean m and the variance v of the data it has seen. The run is killed on its way and gone on with: it ends with the same bits
+//! as one that was not.
 //!
-//! `cargo run --release -p langevin-train --example own_loss`
+//! `cargo run --release -p langevin --example own_loss`
 
 #![allow(clippy::print_stdout)] // an example talks
 
-use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use langevin_data::Batch;
-use langevin_dynamics::Mixture;
-use langevin_dynamics::process::Edm;
-use langevin_ops::act::softplus;
-use langevin_ops::linear::linear;
-use langevin_ops::noise::Noise;
-use langevin_ops::registry::Named;
-use langevin_ops::shape::{sum_per_sample, to_host};
-use langevin_train::ema::WarmUp;
-use langevin_train::optim::Adam;
-use langevin_train::{Context, Objective, Part, Series, TrainOptions, Trainable, Trainer, Training, Values, objective};
+use langevin::data::Batch;
+use langevin::dynamics::Mixture;
+use langevin::dynamics::process::Edm;
+use langevin::ops::act::softplus;
+use langevin::ops::linear::linear;
+use langevin::ops::noise::Noise;
+use langevin::ops::registry::Named;
+use langevin::ops::shape::{sum_per_sample, to_host};
+use langevin::train::ema::WarmUp;
+use langevin::train::optim::Adam;
+use langevin::train::{
+    Context, Objective, Part, Series, TrainOptions, Trainable, Trainer, Training, Values, last_checkpoint, objective,
+};
+use langevin::{DType, Device, Result, Tensor, Var, bail};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// log p(x) = w3 . softplus(W2 softplus(W1 x + b1) + b2) - |x|^2 / 2 - c, c a parameter.
 struct Density {
@@ -141,7 +146,7 @@ impl Training<Density> for Contrast {
         let mut right = 0.;
         let mut part = at.mean(|| {
             let (data, noise) = (gap(&batch.x)?, gap(&noise)?);
-            let share = |right: Tensor| Ok::<_, candle_core::Error>(to_host(&right)?.iter().sum::<f64>() / n as f64);
+            let share = |right: Tensor| Ok::<_, langevin::Error>(to_host(&right)?.iter().sum::<f64>() / n as f64);
             right = 0.5 * (share(data.gt(0.)?)? + share(noise.lt(0.)?)?);
             softplus(&data.neg()?)? + softplus(&noise)?
         })?;
@@ -169,55 +174,73 @@ fn trainer() -> Result<Trainer<Density>> {
     Trainer::new(Density::new(32)?, Nce { spread: 1.2 }, Adam::default().into(), WarmUp::default().into(), options)
 }
 
-/// Trains until step `to`, and writes the log.
-fn go(trainer: &mut Trainer<Density>, to: u64, data: &Mixture, log: &mut Vec<String>) -> Result<()> {
-    while trainer.step_number() < to {
+/// Trains to the end, with a checkpoint every 100 steps in `dir` and a line of the log every 250; goes on from what is there.
+fn train(dir: &Path) -> Result<Trainer<Density>> {
+    let mut trainer = trainer()?;
+    trainer.resume(dir)?;
+    while trainer.step_number() < STEPS {
         let n = trainer.step_number();
-        let x = data.sample(256, &mut Noise::of_step(7, n, 256))?.to_dtype(DType::F32)?;
+        let x = data()?.sample(256, &mut Noise::of_step(7, n, 256))?.to_dtype(DType::F32)?;
         let report = trainer.step(&[Batch::new(x, None)])?;
+        if report.step.is_multiple_of(100) {
+            trainer.save_state(dir)?;
+        }
         if report.step.is_multiple_of(250) {
-            let mut line = format!("step {}  loss {:.4}", report.step, report.loss);
+            print!("step {}  loss {:.4}", report.step, report.loss);
             for Series { name, values } in &report.series {
                 if let Values::Mean(value) = values {
-                    line += &format!("  {name} {value:.3}");
+                    print!("  {name} {value:.3}");
                 }
             }
-            log.push(line);
+            println!();
         }
     }
+    Ok(trainer)
+}
+
+fn data() -> Result<Mixture> {
+    Mixture::isotropic(&[0.4, 0.6], &[vec![-1., 0.], vec![0.8, 0.5]], &[0.1, 0.2])
+}
+
+/// Another process that trains in `dir` is killed, SIGKILL on Unix, as soon as there is the state of a step from `from` on.
+fn killed(dir: &Path, from: u64) -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?).arg(dir).spawn()?;
+    let begun = Instant::now();
+    while last_checkpoint(dir).is_none_or(|step| step < from) {
+        if begun.elapsed() > Duration::from_secs(600) {
+            bail!("no state of step {from} came");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill()?;
+    child.wait()?;
     Ok(())
 }
 
-/// Every number of the run's state.
-fn state(trainer: &Trainer<Density>, dir: &Path) -> Result<Vec<u8>> {
-    trainer.save_state(dir)?;
-    Ok(std::fs::read(dir.join(format!("step-{}.safetensors", trainer.step_number())))?)
+/// Every number of the run's last state.
+fn state(dir: &Path) -> Result<Vec<u8>> {
+    Ok(std::fs::read(dir.join(format!("step-{STEPS}.safetensors")))?)
 }
 
 fn main() -> Result<()> {
-    let data = Mixture::isotropic(&[0.4, 0.6], &[vec![-1., 0.], vec![0.8, 0.5]], &[0.1, 0.2])?;
+    if let Some(dir) = std::env::args().nth(1) {
+        return train(&PathBuf::from(dir)).map(drop);
+    }
     let dir = std::env::temp_dir().join(format!("own-loss-{}", std::process::id()));
+    let (whole, cut) = (dir.join("whole"), dir.join("cut"));
+    let trainer = train(&whole)?;
 
-    let (mut whole, mut log) = (trainer()?, vec![]);
-    go(&mut whole, STEPS, &data, &mut log)?;
-    log.iter().for_each(|line| println!("{line}"));
-
-    // cut in the middle, and gone on with as another program would
-    let (mut first, mut cut) = (trainer()?, vec![]);
-    go(&mut first, 700, &data, &mut cut)?;
-    first.save_state(&dir.join("cut"))?;
-    drop(first);
-    let mut second = trainer()?;
-    second.resume(&dir.join("cut"))?;
-    go(&mut second, STEPS, &data, &mut cut)?;
-    assert_eq!(state(&whole, &dir.join("whole"))?, state(&second, &dir.join("second"))?);
-    assert_eq!(log, cut);
+    killed(&cut, 300)?;
+    killed(&cut, 900)?;
+    println!("killed twice, the last state is that of step {:?}", last_checkpoint(&cut));
+    train(&cut)?;
+    assert!(state(&whole)? == state(&cut)?, "the run that was killed ends elsewhere");
     std::fs::remove_dir_all(&dir)?;
 
     // log p itself is known for these data, its constant too
-    let x = data.sample(1000, &mut Noise::of_step(8, 0, 1000))?;
-    let exact = to_host(&data.under(&Edm::default()).log_p(&x, &[0.002])?)?;
-    let learnt = whole.with_averaged(|model| to_host(&model.log_p(&x.to_dtype(DType::F32)?)?))?;
+    let (x, process) = (data()?.sample(1000, &mut Noise::of_step(8, 0, 1000))?, Edm::default());
+    let exact = to_host(&data()?.under(&process).log_p(&x, &[0.002])?)?;
+    let learnt = trainer.with_averaged(|model| to_host(&model.log_p(&x.to_dtype(DType::F32)?)?))?;
     let off = learnt.iter().zip(&exact).map(|(a, b)| (a - b).abs()).sum::<f64>() / 1000.;
     println!("log p is off by {off:.3} nats in the mean");
     assert!(off < 0.15);
