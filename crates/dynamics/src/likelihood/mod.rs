@@ -37,7 +37,7 @@ pub fn mean_and_error(v: &[f64]) -> (f64, f64) {
 }
 
 /// ln sum exp(v): minus infinity of nothing.
-pub(crate) fn log_sum_exp(v: &[f64]) -> f64 {
+pub fn log_sum_exp(v: &[f64]) -> f64 {
     let top = v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if top.is_finite() { top + v.iter().map(|v| (v - top).exp()).sum::<f64>().ln() } else { top }
 }
