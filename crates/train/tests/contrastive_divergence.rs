@@ -144,7 +144,7 @@ fn trainer(loss: &ContrastiveDivergence, dtype: DType, steps: u64) -> Result<Tra
         steps,
         batch: 50,
         accumulate: 2,
-        lr: 0.1,
+        lr: 0.5,
         warmup: 0,
         decay: Decay::Cosine,
         clip: 0.,
@@ -175,17 +175,18 @@ fn training_raises_the_exact_log_likelihood() -> Result<()> {
     let p = probabilities(&data)?;
     let divergence =
         |rbm: &Rbm| -> Result<f64> { Ok(probabilities(rbm)?.iter().zip(&p).map(|(own, p)| p * (p / own).ln()).sum()) };
-    for (loss, most) in [
-        (ContrastiveDivergence::default(), 0.1),
-        (ContrastiveDivergence { k: 5, ..Default::default() }, 0.03),
-        (ContrastiveDivergence { persistent: 200, ..Default::default() }, 0.03),
-        (ContrastiveDivergence { persistent: 200, centred: true, weight_decay: 1e-4, ..Default::default() }, 0.03),
+    // gradient descent by the exact gradient comes to 0.0017 in as many steps
+    for loss in [
+        ContrastiveDivergence::default(),
+        ContrastiveDivergence { k: 5, ..Default::default() },
+        ContrastiveDivergence { persistent: 200, ..Default::default() },
+        ContrastiveDivergence { persistent: 200, centred: true, weight_decay: 1e-4, ..Default::default() },
     ] {
         let mut trainer = trainer(&loss, DType::F64, 1500)?;
         let before = divergence(trainer.model())?;
         go(&mut trainer, 1500, &data)?;
         let after = divergence(trainer.model())?;
-        assert!(before > 0.15 && after < most, "{loss:?}: from {before} to {after}");
+        assert!(before > 0.15 && after < 0.003, "{loss:?}: from {before} to {after}");
     }
     Ok(())
 }
