@@ -329,7 +329,7 @@ for name in $(names samplers); do
     same sample $model -n 6 --batch 4 --npz out.npz sampler.name=$name sampler.steps=5
 done
 for name in heun ddpm pndm pc; do same sample image -n 3 --batch 2 --images each sampler.name=$name sampler.steps=4; done
-for kernel in $(names kernels); do
+for kernel in $(names kernels | grep -v gibbs); do
     for name in annealed-mcmc tempering smc; do
         [ $name,$kernel = smc,langevin ] ||
             same sample points -n 6 --npz out.npz --report=report.json sampler.name=$name sampler.kernel=$kernel sampler.steps=6

@@ -1,21 +1,25 @@
 //! `langevin bench`: the time and memory of one network under one kind of work.
 //!
-//! Networks, batches and work are those of scripts/peers/torch_unet.py; scripts/bench_vs_pytorch.sh runs both.
+//! Networks, batches and work are those of scripts/peers/torch_unet.py; scripts/bench_vs_pytorch.sh runs both. That of the RBM,
+//! an epoch of CD-1, is what scikit-learn's BernoulliRBM does in `fit` with `n_iter=1`.
 
 use crate::args::Bench;
 use crate::progress::Progress;
 use crate::run::usage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
+use langevin_data::Batch;
 use langevin_dynamics::Cond;
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::unet::UNetConfig;
-use langevin_models::{Head, Model, ModelSpec};
+use langevin_models::{Head, Model, ModelSpec, Rbm, RbmSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::{grad, tape};
 use langevin_train::ema::{Constant, Ema};
-use langevin_train::optim::{AdamW, Optim};
+use langevin_train::optim::{AdamW, Optim, Sgd};
+use langevin_train::schedule::Decay;
+use langevin_train::{ContrastiveDivergence, TrainOptions, Trainer};
 use std::time::Instant;
 
 /// Learning rate of the optimiser.
@@ -31,10 +35,11 @@ pub fn run(args: &Bench) -> Result<()> {
         crate::talk!("warning: this is a build without optimisation, many times slower; use cargo run --release");
     }
     let dtype = dtype(&args.dtype, &device)?;
-    let (net, shape, usual) = network(&args.net)?;
-    let batch = args.batch.unwrap_or(usual);
-    if batch == 0 || args.runs == 0 {
+    if args.batch == Some(0) || args.runs == 0 {
         return usage("--batch and --runs: give at least 1");
+    }
+    if (args.net == "rbm") != (args.case == "cd1") {
+        return usage("--net rbm goes with --case cd1, and with no other");
     }
     if args.differences && args.case != "energy-train" {
         return usage("--differences is of --case energy-train");
@@ -42,6 +47,14 @@ pub fn run(args: &Bench) -> Result<()> {
     if args.recompute && args.case == "forward" {
         return usage("--recompute: --case forward has no backward pass");
     }
+    if args.net == "rbm" {
+        let batch = args.batch.unwrap_or(100);
+        let mut epochs = Epochs::new(batch, dtype, &device)?;
+        let parameters = epochs.trainer.model().vars().iter().map(|(_, var)| var.elem_count()).sum();
+        return timed(args, batch, parameters, &device, || epochs.run());
+    }
+    let (net, shape, usual) = network(&args.net)?;
+    let batch = args.batch.unwrap_or(usual);
     let spec = ModelSpec::energy(shape)
         .head(if args.case.starts_with("energy") { Head::Energy } else { Head::Denoiser })
         .net(net)
@@ -49,8 +62,22 @@ pub fn run(args: &Bench) -> Result<()> {
         .predict(AnyParametrisation::named("eps").map_err(anyhow::Error::msg)?)
         .sigma_data(1.);
     let mut work = Work::new(Model::new(spec, 0, dtype, &device)?, batch)?;
+    let parameters = work.model.parameters();
+    timed(args, batch, parameters, &device, || {
+        tape::recompute(args.recompute, || grad::differences(args.differences, || work.step(&args.case)))
+    })
+}
+
+/// Runs `work` as often as is asked, and prints the line about it.
+fn timed(
+    args: &Bench,
+    batch: usize,
+    parameters: usize,
+    device: &Device,
+    mut work: impl FnMut() -> candle_core::Result<()>,
+) -> Result<()> {
     let mut step = || {
-        tape::recompute(args.recompute, || grad::differences(args.differences, || work.step(&args.case)))?;
+        work()?;
         device.synchronize()
     };
     let mut progress = Progress::new(args.runs as u64 + WARM, "runs");
@@ -70,10 +97,9 @@ pub fn run(args: &Bench) -> Result<()> {
     let median = 0.5 * (times[(times.len() - 1) / 2] + times[times.len() / 2]);
     let peak = peak_mib().filter(|_| device.is_cpu()).map_or("n/a".into(), |mib| format!("{mib:.0}"));
     crate::say!(
-        "{}/{} batch={batch} params={} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
+        "{}/{} batch={batch} params={parameters} median_ms={median:.1} min_ms={:.1} peak_mib={peak}",
         args.net,
         args.case,
-        work.model.parameters(),
         times[0]
     )?;
     Ok(())
@@ -190,6 +216,42 @@ impl Work {
         };
         optimiser.step(&grads, LR, 1.)?;
         ema.update(vars, self.steps)?;
+        Ok(())
+    }
+}
+
+/// Training of an RBM on random bits of the size of MNIST by CD-1: an epoch is one run.
+struct Epochs {
+    trainer: Trainer<Rbm>,
+    bits: Tensor, // [60000, 784] of u8
+    batch: usize,
+}
+
+impl Epochs {
+    fn new(batch: usize, dtype: DType, device: &Device) -> candle_core::Result<Self> {
+        let (samples, visible, part) = (60_000, 784, 1000);
+        let even = Tensor::zeros((part, visible), DType::F32, device)?;
+        let parts =
+            (0..samples / part).map(|k| Noise::of_step(0, k as u64, part).bernoulli(&even)?.to_dtype(DType::U8));
+        let bits = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let rbm = Rbm::new(RbmSpec { shape: vec![visible], hidden: 500 }, 0, dtype, device)?;
+        let options =
+            TrainOptions { batch, lr: 0.05, warmup: 0, decay: Decay::Constant, clip: 0., ..Default::default() };
+        let loss = ContrastiveDivergence::default();
+        Ok(Self {
+            trainer: Trainer::new(rbm, loss, Sgd::default().into(), Constant { decay: 0.999 }.into(), options)?,
+            bits,
+            batch,
+        })
+    }
+
+    fn run(&mut self) -> candle_core::Result<()> {
+        let samples = self.bits.dim(0)?;
+        for from in (0..samples).step_by(self.batch) {
+            let x = self.bits.narrow(0, from, self.batch.min(samples - from))?;
+            let x = x.to_dtype(self.trainer.model().dtype())?;
+            self.trainer.step(&[Batch::new(x, None)])?;
+        }
         Ok(())
     }
 }

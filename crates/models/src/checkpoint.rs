@@ -6,6 +6,7 @@ use crate::params::Params;
 use crate::prefix;
 use crate::tensors;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +20,7 @@ pub const KEY: &str = "langevin.model";
 /// Errors in one sentence that names the file; a file that was there is then untouched.
 pub fn save(
     path: &Path,
-    spec: &ModelSpec,
+    spec: &impl Serialize,
     tensors: &[(String, Tensor)],
     extra: &BTreeMap<String, String>,
 ) -> Result<()> {
@@ -35,19 +36,39 @@ pub fn weights(model: &Model) -> Vec<(String, Tensor)> {
     model.vars().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
 }
 
+/// A weights file that describes its model.
+pub(crate) struct Described {
+    /// The model, as JSON.
+    pub description: String,
+    /// By name; types as they are in the file.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The `extra` texts of [`save`].
+    pub texts: BTreeMap<String, String>,
+}
+
+/// What is in a weights file that describes its model; an error of one sentence for every other.
+pub(crate) fn read(path: &Path) -> Result<Described> {
+    let tensors::Contents { tensors, metadata: mut texts } = tensors::load(path)?;
+    let Some(description) = texts.remove(KEY) else {
+        bail!(
+            "`{}` does not say what model it belongs to (metadata `{KEY}`), so it was not written by this program; \
+             for weights of diffusers put their config.json beside the file",
+            path.display()
+        );
+    };
+    texts.remove("format");
+    Ok(Described { description, tensors, texts })
+}
+
 /// A model and the `extra` texts that were saved with it. Weights of any float type are converted to `dtype`.
 ///
 /// Every file that is not whole, not ours, or does not fit its own description is an error of one sentence.
 pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeMap<String, String>)> {
-    let tensors::Contents { tensors, mut metadata } = tensors::load(path)?;
+    let Described { description, tensors, texts } = read(path)?;
     let file = path.display();
-    let Some(description) = metadata.remove(KEY) else {
-        bail!(
-            "`{file}` does not say what model it belongs to (metadata `{KEY}`), so it was not written by this program; \
-             for weights of diffusers put their config.json beside the file"
-        );
-    };
-    metadata.remove("format");
+    if let Some(family) = family(&description) {
+        bail!("`{file}` holds a model of the family {family}, and this needs one that denoises");
+    }
     let spec: ModelSpec = serde_json::from_str(&description).map_err(|e| {
         let e = e.to_string(); // its further lines, if any, are a backtrace
         let why = e.lines().next().unwrap_or_default();
@@ -59,7 +80,13 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
     let params = Params::loaded(tensors);
     let model = Model::from_params(spec, &params, dtype, device).map_err(within)?;
     refuse_unused(&file.to_string(), &params)?;
-    Ok((model, metadata))
+    Ok((model, texts))
+}
+
+/// The family that a description of a model names, such as `rbm`; those of models that denoise name none.
+pub fn family(description: &str) -> Option<String> {
+    let description: serde_json::Value = serde_json::from_str(description).ok()?;
+    Some(description.get("family")?.as_str()?.to_string())
 }
 
 /// Whether `path` is a weights file that describes its model.

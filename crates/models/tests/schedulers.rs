@@ -146,7 +146,7 @@ fn case(dir: &Path) -> Result<std::result::Result<f64, String>> {
 
 #[test]
 fn reference_schedulers() {
-    let cases = common::cases("schedulers");
+    let cases = common::cases_with("schedulers", "case.json");
     let (mut failed, mut ran) = (vec![], 0);
     for dir in &cases {
         let name = dir.file_name().unwrap_or_default().to_string_lossy();

@@ -2,7 +2,7 @@
 //!
 //! f^(k)(x) has the gradient g f^(k+1)(x), and g f^(k)(x) the gradients (g h) f^(k+1)(x) and h f^(k)(x): one family.
 
-use crate::kernel::act::{Curve, ORDERS, derivative};
+use crate::kernel::act::{Curve, ORDERS, derivative, softplus_sums};
 use crate::kernel::{native, read};
 use crate::tape::{Backward, Op, Operand, Value, apply};
 use candle_core::{Result, Tensor, bail};
@@ -22,6 +22,11 @@ pub fn softplus<T: Operand>(x: &T) -> Result<T> {
     value(x, Curve::Softplus)
 }
 
+/// The sum of ln(1 + exp(x)) over the last dimension: `[B, N] -> [B]`.
+pub fn softplus_sum<T: Operand>(x: &T) -> Result<T> {
+    T::from_value(apply(SoftplusSum, &[&x.value()])?)
+}
+
 /// x Phi(x), Phi being the normal distribution function.
 pub fn gelu<T: Operand>(x: &T) -> Result<T> {
     value(x, Curve::Gelu)
@@ -39,6 +44,27 @@ fn value<T: Operand>(x: &T, curve: Curve) -> Result<T> {
 /// The k-th derivative of SiLU.
 pub(crate) fn silu_derivative(x: &Value, k: usize) -> Result<Value> {
     apply(Derivative { curve: Curve::Silu, k }, &[x])
+}
+
+struct SoftplusSum;
+
+impl Op for SoftplusSum {
+    fn forward(&self, x: &[&Tensor]) -> Result<Tensor> {
+        let &[batch, n] = x[0].dims() else { bail!("softplus_sum: shape {:?}; give [B, N]", x[0].dims()) };
+        if native(x) {
+            return read!(x, T, |x| softplus_sums::<T>(n, x[0]), batch);
+        }
+        composed(Curve::Softplus, 0, x[0])?.sum(1)
+    }
+
+    fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
+        let x = &at.inputs[0];
+        let slope = || {
+            let g = at.g.reshape((x.dims()[0], 1))?.broadcast(x.shape().clone())?;
+            apply(Derivative { curve: Curve::Sigmoid, k: 0 }, &[x])?.mul(&g)
+        };
+        Ok(vec![at.wanted(0, slope)?])
+    }
 }
 
 /// f^(k)(x) of (x), or g f^(k)(x) of (x, g).

@@ -152,6 +152,9 @@ fn activations(all: &mut Vec<Case>) -> Result<()> {
             all.push(case(&format!("{name} of 3x"), 2, &[(vec![2, 3, 2], layout)], move |a| op(&(&a[0] * 3.)?))?);
         }
     }
+    for layout in [Plain, Reversed, Part] {
+        all.push(case("softplus_sum", 3, &[(vec![3, 11], layout)], |a| act::softplus_sum(&(&a[0] * 3.)?))?);
+    }
     // of bounded angles: where x is large, x rounded to f32 is another angle
     for layout in [Plain, Reversed, Part] {
         let angles = &[(vec![2, 3, 2], layout)];

@@ -6,6 +6,9 @@
 
 mod torch;
 
+use crate::act::sigmoid;
+use crate::kernel::act::logistic;
+use crate::kernel::{Real, read, wide};
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -109,6 +112,22 @@ impl Noise {
         self.fill(x.shape().clone(), x.dtype(), x.device(), Draw::Sign)
     }
 
+    /// Independent bits, 1 with probability sigmoid(`logits`) and else 0, with the shape, dtype and device of `logits`
+    /// `[B, ...]`; each takes 32 random bits of its sample's stream.
+    pub fn bernoulli(&mut self, logits: &Tensor) -> Result<Tensor> {
+        let Source::Counter(streams) = &mut self.0 else {
+            return self.uniform_like(logits)?.lt(&sigmoid(logits)?)?.to_dtype(logits.dtype());
+        };
+        let dims = logits.dims();
+        if dims.first() != Some(&streams.len()) {
+            bail!("noise: bits of shape {dims:?} asked of {} streams; the first dimension is the batch", streams.len());
+        }
+        let dtype = if logits.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let host = logits.detach().to_dtype(dtype)?.to_device(&Device::Cpu)?;
+        let drawn = read!(&[&host], T, |x| bits::<T>(streams, x[0]), dims)?;
+        drawn.to_dtype(logits.dtype())?.to_device(logits.device())
+    }
+
     /// One number uniform on [0, 1) a sample.
     pub fn uniform(&mut self, batch: usize) -> Result<Vec<f64>> {
         self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Uniform)?.to_vec1()
@@ -139,6 +158,42 @@ impl Noise {
     /// One standard normal number a sample.
     pub fn gaussian(&mut self, batch: usize) -> Result<Vec<f64>> {
         self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Normal)?.to_vec1()
+    }
+}
+
+/// Fewer numbers than these are drawn on this thread.
+const FEW: usize = 1 << 12;
+
+/// Of each stream a row: 1 where u < sigmoid(x), else 0.
+fn bits<T: Real>(streams: &mut [ChaCha8Rng], x: &[T]) -> Vec<T> {
+    let (mut out, each) = (vec![T::zero(); x.len()], x.len() / streams.len().max(1));
+    if each > 0 && x.len() < FEW {
+        let rows = out.chunks_mut(each).zip(x.chunks(each)).zip(streams);
+        rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
+    } else if each > 0 {
+        let rows = out.par_chunks_mut(each).zip(x.par_chunks(each)).zip(streams);
+        rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
+    }
+    out
+}
+
+fn bit_row<T: Real>(rng: &mut ChaCha8Rng, x: &[T], out: &mut [T]) {
+    // u is below 1 in f32 too
+    let (dropped, scale) = if T::DTYPE == DType::F32 { (8, 2f64.powi(-24)) } else { (0, 2f64.powi(-32)) };
+    let scale = T::from_f64(scale);
+    let mut words = [0u32; 512];
+    for (x, out) in x.chunks(words.len()).zip(out.chunks_mut(words.len())) {
+        let words = &mut words[..x.len()];
+        rng.fill(&mut *words);
+        wide(
+            #[inline(always)]
+            || {
+                for ((out, &x), &word) in out.iter_mut().zip(x).zip(&*words) {
+                    let u = T::from_f64(f64::from(word >> dropped)) * scale;
+                    *out = if u < logistic(x).0 { T::one() } else { T::zero() };
+                }
+            },
+        );
     }
 }
 

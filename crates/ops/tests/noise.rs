@@ -51,6 +51,30 @@ fn moments_are_those_of_the_distributions() {
     assert!(product.abs() < 5. / (n).sqrt());
 }
 
+/// Whatever the batch, the type, and the way they are computed.
+#[test]
+fn bits_have_the_probability_that_is_asked() {
+    let (rows, n) = (8, 25_000);
+    let logits: Vec<f64> = (0..n).map(|i| [-40., -2., 0., 0.7, 40.][i % 5]).collect();
+    let logits = Tensor::new(logits, CPU).unwrap().broadcast_as((rows, n)).unwrap().contiguous().unwrap();
+    let seeds: Vec<u64> = (0..rows as u64).collect();
+    let drawn = Noise::seeds(&seeds).bernoulli(&logits).unwrap();
+    let bits = to_host(&drawn).unwrap();
+    for (k, p) in [0., 1. / (1. + 2f64.exp()), 0.5, 1. / (1. + (-0.7f64).exp()), 1.].into_iter().enumerate() {
+        let count = (rows * n / 5) as f64;
+        let mean = bits.iter().skip(k).step_by(5).sum::<f64>() / count;
+        assert!((mean - p).abs() <= 5. * (p * (1. - p) / count).sqrt(), "{mean} for {p}");
+    }
+    let single = Noise::seeds(&seeds).bernoulli(&logits.to_dtype(DType::F32).unwrap()).unwrap();
+    assert_eq!(bits, to_host(&single).unwrap());
+    let alone = Noise::seeds(&[3]).bernoulli(&logits.narrow(0, 3, 1).unwrap()).unwrap();
+    assert_eq!(to_host(&alone).unwrap(), bits[3 * n..4 * n]);
+    let u = Tensor::new(&[[0.2, 0.8]], CPU).unwrap();
+    let replayed = Noise::replay(vec![u]).bernoulli(&Tensor::new(&[[0f64, 0.]], CPU).unwrap()).unwrap();
+    assert_eq!(to_host(&replayed).unwrap(), [1., 0.]);
+    assert!(Noise::seeds(&[1]).bernoulli(&logits).is_err());
+}
+
 #[test]
 fn a_recording_is_given_back_and_checked() {
     let recorded = Tensor::new(&[[1f32, 2.]], CPU).unwrap();

@@ -15,6 +15,9 @@
 //!   2210.04296
 //! - \[Plainer25\] Consistent sampling and simulation: molecular dynamics with energy-based diffusion models, 2506.17139
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Tieleman08\] Training restricted Boltzmann machines using approximations to the likelihood gradient, ICML 2008
+//! - \[Montavon12\] Deep Boltzmann machines and the centering trick
+//! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
 //! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
 
 pub mod ema;
@@ -33,7 +36,10 @@ pub mod weight;
 pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
-pub use objective::{AnyObjective, Context, Denoising, Distillation, Dual, Noisy, Objective, Part, Teacher, Training};
+pub use objective::{
+    AnyObjective, Context, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient, Noisy, Objective,
+    Part, Teacher, Training,
+};
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};
 pub use series::{Point, Series, Values};

@@ -1,7 +1,7 @@
 //! What a trainer moves: a thing with parameters, of this workspace or of any other.
 
 use candle_core::{DType, Device, Tensor, Var};
-use langevin_models::{Model, ModelSpec};
+use langevin_models::{Model, ModelSpec, Rbm, RbmSpec};
 use serde::Serialize;
 
 /// A thing with parameters.
@@ -32,6 +32,26 @@ impl Trainable for Model {
 
     fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    fn vars(&self) -> &[(String, Var)] {
+        self.vars()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype()
+    }
+
+    fn device(&self) -> &Device {
+        self.device()
+    }
+}
+
+impl Trainable for Rbm {
+    type Spec = RbmSpec;
+
+    fn spec(&self) -> &RbmSpec {
+        self.spec()
     }
 
     fn vars(&self) -> &[(String, Var)] {

@@ -236,6 +236,7 @@ impl Bits {
 
     fn annealing(&self, effort: &Effort) -> candle_core::Result<Annealing> {
         let kernel = AnyKernel::named(&self.kernel).map_err(candle_core::Error::Msg)?;
+        kernel.check_by_score()?;
         Ok(Annealing { levels: effort.levels, steps_per_level: self.moves, kernel, ..Annealing::default() })
     }
 

@@ -95,6 +95,14 @@ const ACCEPTANCE: f64 = 0.7;
 impl Annealing {
     /// Errors, naming the option, if one is out of its range.
     pub fn check(&self) -> Result<()> {
+        if self.levels < 2 || self.levels > 1_000_000 {
+            bail!("levels is {}; give 2 to 1000000", self.levels);
+        }
+        self.check_moves()
+    }
+
+    /// The same of what any ladder takes.
+    fn check_moves(&self) -> Result<()> {
         if !(0. ..=1.).contains(&self.resample) {
             bail!("resample is {}; it must be from 0 to 1, 0.5 is usual", self.resample);
         }
@@ -112,9 +120,6 @@ impl Annealing {
     /// The times from the end of the span, or from where nothing of the data is seen, to `t`: `levels + 1` of them.
     pub fn times(&self, m: &dyn NoisyEnergy, t: f64) -> Result<Vec<f64>> {
         self.check()?;
-        if self.levels < 2 || self.levels > 1_000_000 {
-            bail!("levels is {}; give 2 to 1000000", self.levels);
-        }
         let process = m.process();
         let (low, high) = process.span();
         if !(t >= low * (1. - 1e-6) && t < high) {
@@ -155,7 +160,7 @@ impl Annealing {
         z: &mut Noise,
         watch: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Population> {
-        self.check()?;
+        self.check_moves()?;
         let n = shape.first().copied().unwrap_or(0);
         if n < 2 {
             bail!("likelihood: {n} particles; take at least 2");

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 /// Every case folder of `family`; panics if there is none.
 pub fn cases(family: &str) -> Vec<PathBuf> {
+    cases_with(family, "config.json")
+}
+
+/// Every folder of `family` with a file of that name; panics if there is none.
+pub fn cases_with(family: &str, file: &str) -> Vec<PathBuf> {
     let copies = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
     let root = std::env::var_os("LANGEVIN_REFERENCE").map_or(copies, PathBuf::from).join(family);
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("cannot read {}: {e}", root.display()));
-    let mut cases: Vec<_> = entries
-        .map(|e| e.unwrap().path())
-        .filter(|p| ["config.json", "case.json"].iter().any(|file| p.join(file).is_file()))
-        .collect();
+    let mut cases: Vec<_> = entries.map(|e| e.unwrap().path()).filter(|p| p.join(file).exists()).collect();
     cases.sort();
     assert!(!cases.is_empty(), "no cases under {}", root.display());
     cases

@@ -3,7 +3,7 @@
 //! With e = exp(-|x|): s = sigmoid(x), q = s (1 - s) and u = 1 - 2 s have no cancellation anywhere, and
 //! s' = q, s'' = q u, s''' = q (1 - 6 q), s'''' = q u (1 - 12 q).
 
-use super::{PIECE, Real, pieces, wide, written};
+use super::{PIECE, Real, collect, pieces, wide, written};
 use candle_core::cpu::erf::erfc_f64;
 use std::mem::MaybeUninit;
 
@@ -56,6 +56,33 @@ pub(crate) fn derivative<T: Real>(curve: Curve, k: usize, x: &[T], g: Option<&[T
 fn softplus(x: f64) -> f64 {
     x.max(0.) + (-x.abs()).exp().ln_1p()
 }
+
+/// The sum of ln(1 + exp(x)) over each row of `n`: the numbers above 0, and the logarithm of a product of 1 + exp(-|x|),
+/// which for [`FACTORS`] of them is far from too large.
+pub(crate) fn softplus_sums<T: Real>(n: usize, x: &[T]) -> Vec<T> {
+    collect(x.len() / n.max(1), x.len(), |row| {
+        wide(
+            #[inline(always)]
+            || {
+                let (mut above, mut logs) = ([0f64; LANES], 0f64);
+                for x in x[row * n..(row + 1) * n].chunks(FACTORS) {
+                    let mut products = [1f64; LANES];
+                    for x in x.chunks(LANES) {
+                        for ((above, product), &x) in above.iter_mut().zip(&mut products).zip(x) {
+                            *above += (if x > T::zero() { x } else { T::zero() }).to_f64();
+                            *product *= 1. + (-x.abs()).exp().to_f64();
+                        }
+                    }
+                    logs += products.iter().product::<f64>().ln();
+                }
+                T::from_f64(above.iter().sum::<f64>() + logs)
+            },
+        )
+    })
+}
+
+const LANES: usize = 8;
+const FACTORS: usize = 512;
 
 fn sine(k: usize, x: f64) -> f64 {
     match k % 4 {

@@ -2,12 +2,14 @@
 //!
 //! Trainer and state know nothing else of it: a new one is a new file, in this workspace or in any other.
 
+mod contrastive_divergence;
 mod denoising;
 mod distillation;
 mod dual;
 mod levels;
 mod walkers;
 
+pub use contrastive_divergence::{ContrastiveDivergence, EnergyGradient};
 pub use denoising::Denoising;
 pub use distillation::{Distillation, Teacher};
 pub use dual::Dual;

@@ -1,0 +1,302 @@
+//! The restricted Boltzmann machine of bits: E(v, h) = -v.b - h.c - v W h. \[Smolensky86; Hinton02; Hinton12\]
+//!
+//! Given one layer the units of the other are independent, P(h_j = 1 | v) = sigmoid(c_j + (v W)_j) and P(v_i = 1 | h) =
+//! sigmoid(b_i + (W h)_i), and the hidden ones are summed out in closed form: p(v) = exp(-F(v)) / Z with the free energy
+//! F(v) = -v.b - sum_j ln(1 + exp(c_j + (v W)_j)). States are tensors of 0 and 1 in the model's type, so F has no score.
+
+mod ladder;
+
+pub use ladder::RbmLadder;
+
+use crate::checkpoint::{self, refuse_unused};
+use crate::model::plain;
+use crate::params::Params;
+use candle_core::{DType, Device, Error, Result, Tensor, Var, bail};
+use candle_nn::Init;
+use langevin_dynamics::density::unclamped;
+use langevin_dynamics::{Conditionals, Density, Energy};
+use langevin_ops::act::{sigmoid, softplus_sum};
+use langevin_ops::linear::linear;
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::{PerSample, scale, to_host};
+use langevin_ops::stats::log_sum_exp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// All that is needed to rebuild the machine from its weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RbmSpec {
+    /// Shape of the visible units: `[1, 28, 28]` of images, `[D]` of rows.
+    pub shape: Vec<usize>,
+    /// Number of hidden units.
+    pub hidden: usize,
+}
+
+/// How a weights file describes the machine: with its family.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "kebab-case")]
+enum Described {
+    Rbm(RbmSpec),
+}
+
+impl RbmSpec {
+    /// Number of visible units.
+    pub fn visible(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// One sentence that names the key and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        let most = 1 << 28;
+        let visible = self.shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        if self.shape.is_empty() || self.shape.len() > 4 || visible == 0 || visible > most {
+            bail!("visible units of shape {:?}: give [C, H, W] or [D] with at most 2^28 of them", self.shape);
+        }
+        if self.hidden == 0 || self.hidden > most {
+            bail!("`hidden` is {}; give 1 to 2^28 hidden units", self.hidden);
+        }
+        Ok(())
+    }
+}
+
+/// A restricted Boltzmann machine.
+#[derive(Clone, Debug)]
+pub struct Rbm {
+    spec: RbmSpec,
+    vars: Vec<(String, Var)>,
+    weight: Tensor,       // [V, H]
+    visible_bias: Tensor, // [V]
+    hidden_bias: Tensor,  // [H]
+}
+
+/// Standard deviation of the first weights. \[Hinton12, section 8\]
+const FIRST: f64 = 0.01;
+
+/// A layer of at most so many units is enumerated.
+const EXACT: usize = 25;
+
+/// States that are enumerated at once.
+const AT_ONCE: usize = 1 << 11;
+
+impl Rbm {
+    /// A machine with small normal weights, a function of `seed` alone, and no biases.
+    ///
+    /// Errors in one sentence that names what is wrong with `spec`.
+    pub fn new(spec: RbmSpec, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_params(spec, &Params::seeded(seed), dtype, device)
+    }
+
+    /// The machine of `weight` `[V, H]`, `visible_bias` `[V]` and `hidden_bias` `[H]`, in their type, with visible units of `shape`.
+    ///
+    /// Errors, naming it, if one has another shape.
+    pub fn of(shape: &[usize], weight: &Tensor, visible_bias: &Tensor, hidden_bias: &Tensor) -> Result<Self> {
+        let spec = RbmSpec { shape: shape.to_vec(), hidden: hidden_bias.elem_count() };
+        let all = [("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)];
+        let tensors = all.map(|(name, t)| (name.to_string(), t.detach()));
+        Self::from_params(spec, &Params::loaded(BTreeMap::from(tensors)), weight.dtype(), weight.device())
+    }
+
+    fn from_params(spec: RbmSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
+        spec.validate()?;
+        let (vb, visible) = (params.builder(dtype, device), spec.visible());
+        let small = Init::Randn { mean: 0., stdev: FIRST };
+        let weight = vb.get_with_hints((visible, spec.hidden), "weight", small)?;
+        let visible_bias = vb.get_with_hints(visible, "visible_bias", Init::Const(0.))?;
+        let hidden_bias = vb.get_with_hints(spec.hidden, "hidden_bias", Init::Const(0.))?;
+        Ok(Self { spec, vars: params.vars(), weight, visible_bias, hidden_bias })
+    }
+
+    /// Writes the machine to `path` with any `extra` texts.
+    ///
+    /// Errors in one sentence that names the file; a file that was there is then untouched.
+    pub fn save(&self, path: &Path, extra: &BTreeMap<String, String>) -> Result<()> {
+        let tensors: Vec<_> = self.vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+        checkpoint::save(path, &Described::Rbm(self.spec.clone()), &tensors, extra)
+    }
+
+    /// The machine in the file at `path`, in `dtype`, and the `extra` texts that were saved with it.
+    ///
+    /// Every file that is not whole or not of an RBM is an error of one sentence.
+    pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Self, BTreeMap<String, String>)> {
+        let file = checkpoint::read(path)?;
+        let path = path.display();
+        let spec = match serde_json::from_str(&file.description) {
+            Ok(Described::Rbm(spec)) => spec,
+            Err(e) => bail!("`{path}` holds no restricted Boltzmann machine that this version can read: {e}"),
+        };
+        let params = Params::loaded(file.tensors);
+        let rbm = Self::from_params(spec, &params, dtype, device);
+        let rbm = rbm.map_err(|e| Error::Msg(format!("`{path}`: {}", plain(&e))))?;
+        refuse_unused(&path.to_string(), &params)?;
+        Ok((rbm, file.texts))
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> &RbmSpec {
+        &self.spec
+    }
+
+    /// The parameters, sorted by name: `hidden_bias`, `visible_bias`, `weight`.
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    /// Type of the parameters, and of the states.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        self.weight.device()
+    }
+
+    /// A copy in another type.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let [weight, visible, hidden] =
+            [&self.weight, &self.visible_bias, &self.hidden_bias].map(|t| t.detach().to_dtype(dtype));
+        Self::of(&self.spec.shape, &weight?, &visible?, &hidden?)
+    }
+
+    /// The same joint density with the layers in each other's place.
+    fn turned(&self) -> Result<Self> {
+        let weight = self.weight.detach().t()?.contiguous()?;
+        Self::of(&[self.spec.hidden], &weight, &self.hidden_bias, &self.visible_bias)
+    }
+
+    /// States `[B, ...]` of the visible units as rows `[B, V]`.
+    fn rows(&self, v: &Tensor) -> Result<Tensor> {
+        match v.dims() {
+            [_, shape @ ..] if shape == self.spec.shape => v.flatten_from(1),
+            other => bail!("RBM: visible units of shape {other:?}; give [B, ...] with {:?} each", self.spec.shape),
+        }
+    }
+
+    /// c + v W of rows `[B, V]`: `[B, H]`.
+    fn hidden_logits(&self, v: &Tensor) -> Result<Tensor> {
+        linear(v, &self.weight.t()?, Some(&self.hidden_bias))
+    }
+
+    /// b + W h of `[B, H]`: `[B, V]`.
+    fn visible_logits(&self, h: &Tensor) -> Result<Tensor> {
+        linear(h, &self.weight, Some(&self.visible_bias))
+    }
+
+    /// P(h = 1 | v) of visible units `[B, ...]`: `[B, H]`.
+    pub fn hidden(&self, v: &Tensor) -> Result<Tensor> {
+        sigmoid(&self.hidden_logits(&self.rows(v)?)?)
+    }
+
+    /// P(v = 1 | h) of hidden units `[B, H]`: `[B, ...]`.
+    pub fn visible(&self, h: &Tensor) -> Result<Tensor> {
+        let mut shape = self.spec.shape.clone();
+        shape.insert(0, h.dim(0)?);
+        sigmoid(&self.visible_logits(h)?)?.reshape(shape)
+    }
+
+    /// E(v, h) of visible units `[B, ...]` and hidden ones `[B, H]`: `[B]`.
+    pub fn joint_energy(&self, v: &Tensor, h: &Tensor) -> Result<Tensor> {
+        let v = self.rows(v)?;
+        let own = (h * self.hidden_logits(&v)?)?.sum(1)?;
+        (own + dot(&v, &self.visible_bias)?)?.neg()
+    }
+
+    /// F of rows `[B, V]` with their hidden logits: `[B]`.
+    fn summed_out(&self, v: &Tensor, logits: &Tensor) -> Result<Tensor> {
+        (softplus_sum(logits)? + dot(v, &self.visible_bias)?)?.neg()
+    }
+
+    /// F of each of the states `v` `[B, ...]`, and the gradient of the sum of `factors` (one, or one a state) times F, in the order
+    /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/db = -v, dF/dc = -p(h|v).
+    pub fn free_energy_grad(&self, v: &Tensor, factors: &[f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
+        let v = self.rows(&v.detach())?;
+        factors.check(v.dim(0)?, "factors of states")?;
+        let logits = self.hidden_logits(&v)?.detach();
+        let energies = to_host(&self.summed_out(&v, &logits)?.detach())?;
+        let down: Vec<f64> = (0..v.dim(0)?).map(|i| -factors.at(i)).collect();
+        let p = sigmoid(&logits)?;
+        let row = Tensor::new(down.as_slice(), v.device())?.to_dtype(v.dtype())?.unsqueeze(0)?;
+        let total = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
+        let weight = linear(&v.t()?, &scale(&p, &down)?.t()?, None)?;
+        Ok((energies, vec![total(&p)?, total(&v)?, weight]))
+    }
+
+    /// ln Z, in f64, by a sum over all states of the smaller layer with the other summed out.
+    ///
+    /// Errors if both layers have more than 25 units.
+    pub fn log_z_exact(&self) -> Result<f64> {
+        let (visible, hidden) = (self.spec.visible(), self.spec.hidden);
+        let n = visible.min(hidden);
+        if n > EXACT {
+            bail!(
+                "log Z is exact where one layer has at most {EXACT} units, and these have {visible} and {hidden}; \
+                 estimate it by annealed importance sampling"
+            );
+        }
+        let wide = self.to_dtype(DType::F64)?;
+        let wide = if hidden < visible { wide.turned()? } else { wide };
+        let (states, mut log_z) = (1 << n, f64::NEG_INFINITY);
+        for from in (0..states).step_by(AT_ONCE) {
+            let v = binary(from, AT_ONCE.min(states - from), n, self.device())?;
+            let energy = wide.summed_out(&v, &wide.hidden_logits(&v)?)?;
+            let logs: Vec<f64> = to_host(&energy.detach())?.iter().map(|energy| -energy).collect();
+            log_z = log_sum_exp(&[log_z, log_sum_exp(&logs)]);
+        }
+        Ok(log_z)
+    }
+
+    /// ln p(v) of states `[B, ...]`, given ln Z: of [`Rbm::log_z_exact`], or an estimate.
+    pub fn log_p(&self, v: &Tensor, log_z: f64) -> Result<Vec<f64>> {
+        Ok(to_host(&self.energy(v)?.detach())?.iter().map(|energy| -energy - log_z).collect())
+    }
+
+    /// Means over the states `v` `[B, ...]` of the visible units, `[V]`, and of p(h|v), `[H]`.
+    pub fn unit_means(&self, v: &Tensor) -> Result<[Tensor; 2]> {
+        let v = self.rows(&v.detach())?;
+        Ok([v.mean(0)?, sigmoid(&self.hidden_logits(&v)?)?.detach().mean(0)?])
+    }
+}
+
+/// The states `from`, `from` + 1, ... of `n` binary units, unit i being bit i of their number: `[count, n]` in f64.
+pub fn binary(from: usize, count: usize, n: usize, device: &Device) -> Result<Tensor> {
+    let bits: Vec<f64> = (from..from + count).flat_map(|s| (0..n).map(move |i| (s >> i & 1) as f64)).collect();
+    Tensor::from_vec(bits, (count, n), device)
+}
+
+/// x.w of each row: `[B, N]`, `[N]` -> `[B]`.
+fn dot(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    linear(x, &w.unsqueeze(0)?, None)?.squeeze(1)
+}
+
+impl Energy for Rbm {
+    /// The free energy F(v).
+    fn energy(&self, v: &Tensor) -> Result<Tensor> {
+        let v = self.rows(v)?;
+        self.summed_out(&v, &self.hidden_logits(&v)?)
+    }
+}
+
+/// All visible units are one block: hidden units are drawn given them, and then they given these.
+impl Conditionals for Rbm {
+    fn blocks(&self) -> usize {
+        1
+    }
+
+    fn draw(&self, _block: usize, v: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
+        let h = z.bernoulli(&self.hidden_logits(&self.rows(v)?)?)?;
+        let drawn = z.bernoulli(&self.visible_logits(&h)?)?.reshape(v.shape())?;
+        unclamped(v, drawn, clamped)
+    }
+}
+
+impl Density for Rbm {
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        Some(self)
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        Some(self)
+    }
+}

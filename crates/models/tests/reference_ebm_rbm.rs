@@ -1,0 +1,152 @@
+//! The RBM against enumeration by others: log Z, free energies, moments, gradients, and annealed importance sampling.
+#![allow(clippy::print_stdout)]
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor};
+use common::{cases_with, distance, name, worst};
+use langevin_dynamics::likelihood::Annealing;
+use langevin_dynamics::mcmc::Gibbs;
+use langevin_dynamics::{Density, Ladder};
+use langevin_models::rbm::binary;
+use langevin_models::{Rbm, RbmLadder, plain, tensors};
+use langevin_ops::linear::linear;
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+struct Case {
+    name: String,
+    says: serde_json::Value,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Case {
+    fn open(dir: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(dir.join("case.json"))?;
+        let says = serde_json::from_str(&text).map_err(candle_core::Error::wrap)?;
+        Ok(Self { name: name(dir), says, tensors: tensors::load(&dir.join("tensors.safetensors"))?.tensors })
+    }
+
+    fn tensor(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no tensor {name}", self.name))
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.says[key].as_f64().unwrap_or_else(|| panic!("{}: no number {key}", self.name))
+    }
+
+    /// The machine of a case, if it is one of bits alone.
+    fn rbm(&self) -> Result<Rbm> {
+        let what = self.says["what"].as_str().unwrap_or_default();
+        if !what.starts_with("Bernoulli-Bernoulli RBM") {
+            candle_core::bail!("not supported: {what}");
+        }
+        let [w, b, c] = ["W", "b", "c"].map(|name| self.tensor(name));
+        Rbm::of(&b.dims()[..1], w, b, c)
+    }
+
+    /// Prints the error of a number or tensor, and keeps it if it is too large.
+    fn told(&self, what: &str, error: f64, wrong: &mut Vec<String>) {
+        println!("{}: {what}: error {error:.1e}", self.name);
+        if error.is_nan() || error > 1e-10 {
+            wrong.push(format!("{} {what}: {error:.1e}", self.name));
+        }
+    }
+}
+
+#[test]
+fn reference_ebm_rbm_exact() -> Result<()> {
+    let (mut done, mut wrong) = (0, vec![]);
+    for dir in cases_with("ebm/rbm-exact", "case.json") {
+        let case = Case::open(&dir)?;
+        let rbm = match case.rbm() {
+            Err(e) if plain(&e).contains("not supported") => {
+                println!("{}: UNSUPPORTED: {}", case.name, plain(&e));
+                continue;
+            }
+            rbm => rbm?,
+        };
+        done += 1;
+        let (v, log_z) = (case.tensor("v"), rbm.log_z_exact()?);
+        let energy = rbm.evaluate(v)?.energy.unwrap_or_default();
+        let off = |ours: &[f64], theirs: &str| -> Result<f64> {
+            let theirs = to_host(case.tensor(theirs))?;
+            assert_eq!(ours.len(), theirs.len());
+            Ok(worst(ours.iter().zip(theirs).map(|(a, b)| (a - b).abs())))
+        };
+        case.told("log_z", (log_z - case.number("log_z")).abs(), &mut wrong);
+        case.told("free_energy", off(&energy, "free_energy")?, &mut wrong);
+        let log_p = rbm.log_p(v, log_z)?;
+        case.told("log_p", off(&log_p, "log_p")?, &mut wrong);
+        let mean = log_p.iter().sum::<f64>() / log_p.len() as f64;
+        case.told("mean_log_likelihood", (mean - case.number("mean_log_likelihood")).abs(), &mut wrong);
+        case.told("p_h_given_v", distance(&rbm.hidden(v)?, case.tensor("p_h_given_v"))?, &mut wrong);
+
+        let n = rbm.spec().visible();
+        let all = binary(0, 1 << n, n, &Device::Cpu)?;
+        let p: Vec<f64> = rbm.log_p(&all, log_z)?.iter().map(|log_p| log_p.exp()).collect();
+        let (row, h) = (Tensor::new(p.as_slice(), &Device::Cpu)?.unsqueeze(0)?, rbm.hidden(&all)?);
+        let mean = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
+        case.told("marginal_v", distance(&mean(&all)?, case.tensor("marginal_v"))?, &mut wrong);
+        case.told("marginal_h", distance(&mean(&h)?, case.tensor("marginal_h"))?, &mut wrong);
+        let correlation = linear(&all.broadcast_mul(&row.t()?)?.t()?, &h.t()?, None)?;
+        case.told("correlation", distance(&correlation, case.tensor("correlation"))?, &mut wrong);
+
+        // the mean of log p rises along -<dF> over the data plus <dF> over the machine
+        let (_, data) = rbm.free_energy_grad(v, &[-1. / v.dim(0)? as f64])?;
+        let (_, model) = rbm.free_energy_grad(&all, &p)?;
+        for (i, theirs) in ["grad_c", "grad_b", "grad_W"].into_iter().enumerate() {
+            case.told(theirs, distance(&(&data[i] + &model[i])?, case.tensor(theirs))?, &mut wrong);
+        }
+    }
+    assert!(done > 0, "every case is unsupported");
+    assert!(wrong.is_empty(), "too far off: {wrong:?}");
+    Ok(())
+}
+
+#[test]
+fn reference_ebm_rbm_ais() -> Result<()> {
+    let mut wrong = vec![];
+    for dir in cases_with("ebm", "case.json") {
+        if name(&dir) != "rbm-ais" {
+            continue;
+        }
+        let (case, machine) = (Case::open(&dir)?, Case::open(&dir.with_file_name("rbm-exact").join("bernoulli"))?);
+        let rbm = machine.rbm()?;
+        let means = to_host(&machine.tensor("v").mean(0)?)?;
+        let ladder = RbmLadder::new(&rbm, &means, to_host(case.tensor("short_betas"))?)?;
+        case.told("log_z_base", (ladder.log_z_base()? - case.number("log_z_base")).abs(), &mut wrong);
+        let (v, increments) = (case.tensor("short_v"), case.tensor("short_increments"));
+        for k in 0..increments.dim(0)? {
+            let energy = |rung: usize| ladder.density(rung).evaluate(&v.get(k)?);
+            let (before, after) = (energy(k)?, energy(k + 1)?);
+            let theirs = to_host(&increments.get(k)?)?;
+            let ours = before.energy()?.iter().zip(after.energy()?).map(|(a, b)| a - b);
+            case.told(&format!("increment {k}"), worst(ours.zip(theirs).map(|(a, b)| (a - b).abs())), &mut wrong);
+        }
+        let chains = 500;
+        let ladder = RbmLadder::even(&rbm, &means, 501)?;
+        let way = Annealing { resample: 0., kernel: Gibbs {}.into(), steps_per_level: 1, ..Annealing::default() };
+        let mut noise = Noise::seeds(&(0..chains).collect::<Vec<_>>());
+        let to = (&[chains as usize, 12][..], DType::F64, &Device::Cpu);
+        let found = way.along(&ladder, to, &mut noise, &mut || Ok(()))?;
+        // the spread of the weights says how far off the mean of them may be
+        let top = found.log_w.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let w: Vec<f64> = found.log_w.iter().map(|log_w| (log_w - top).exp()).collect();
+        let (mean, error) = langevin_ops::stats::mean_and_error(&w);
+        let off = (found.log_z - case.number("exact_log_z")).abs();
+        println!(
+            "{}: log Z {:.4} +- {:.4}, exact {:.4}",
+            case.name,
+            found.log_z,
+            error / mean,
+            case.number("exact_log_z")
+        );
+        assert!(off < 5. * error / mean, "{off} for an error of {}", error / mean);
+        assert!(error / mean < 0.02, "{}", error / mean);
+    }
+    assert!(wrong.is_empty(), "too far off: {wrong:?}");
+    Ok(())
+}
