@@ -44,8 +44,8 @@ pub fn run(args: &Bench) -> Result<()> {
     if args.differences && args.case != "energy-train" {
         return usage("--differences is of --case energy-train");
     }
-    if args.recompute && args.case == "forward" {
-        return usage("--recompute: --case forward has no backward pass");
+    if args.recompute && ["forward", "cd1"].contains(&args.case.as_str()) {
+        return usage(format!("--recompute: --case {} has no backward pass", args.case));
     }
     if args.net == "rbm" {
         let batch = args.batch.unwrap_or(100);

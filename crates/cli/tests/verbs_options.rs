@@ -80,6 +80,10 @@ fn the_options_of_another_thing_go_with_it_and_others_stay() {
     let read = of("sampler=ddim sampler.grid=karras");
     assert_eq!((at(&read, "sampler.eta"), at(&read, "sampler.grid.rho")), (&0.0.into(), &7.0.into()));
     assert_eq!(at(&read, "sampler.steps"), &9.into());
+    // so does the name that a loss without one has
+    assert_eq!(at(&of("loss.name=denoising"), "loss.level.steps"), &50.into());
+    let density = |changes: &str| dir.run(&format!("train digits-density --dry-run {changes}")).ok().to_string();
+    assert_eq!(density("loss.name=dual"), density(""));
     // another name does; what all samplers have stays with the sampler, and with nothing else
     let other = of("sampler.name=heun sampler.grid=leading loss.level=log-normal");
     assert_eq!(at(&other, "sampler.steps"), &9.into());
@@ -349,6 +353,8 @@ fn what_means_nothing_beside_the_rest_is_an_error() {
         (&format!("{apply} --what x0 --energy residual"), ["--energy", "--what"]),
         ("bench --differences --case train", ["--differences", "energy-train"]),
         ("bench --recompute --case forward", ["--recompute", "forward"]),
+        ("bench --recompute --net rbm --case cd1", ["--recompute", "cd1"]),
+        ("bench --net rbm --case train", ["--net rbm", "--case cd1"]),
         ("bench --dtype tf32", ["--dtype tf32", "cuda"]),
     ] {
         let ran = dir.run(command);

@@ -277,7 +277,12 @@ impl<'a> Given<'a> {
                 "parts of a state are held where blocks can be drawn given the rest, and this density has no conditionals"
             );
         }
-        Ok(Self { density, clamped })
+        Ok(Self::held(density, clamped))
+    }
+
+    /// The same, unasked: without conditionals it has none either.
+    pub(crate) fn held(density: Box<dyn Density + 'a>, clamped: Tensor) -> Self {
+        Self { density, clamped }
     }
 }
 
@@ -311,7 +316,7 @@ impl Density for Given<'_> {
     }
 
     fn as_conditionals(&self) -> Option<&dyn Conditionals> {
-        Some(self)
+        self.density.as_conditionals().map(|_| self as &dyn Conditionals)
     }
 
     fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {

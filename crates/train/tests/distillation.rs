@@ -134,6 +134,18 @@ fn go(trainer: &mut Trainer, to: u64) -> Result<Vec<f64>> {
     (trainer.step_number()..to).map(|n| Ok(trainer.step(&[batch(n)?])?.loss)).collect()
 }
 
+/// A run that is under way has begun already: what it was given later would never end.
+#[test]
+fn what_a_run_begins_with_is_said_first() -> Result<()> {
+    let mut trainer = energy(options())?;
+    go(&mut trainer, 1)?;
+    let teacher = Teacher::new(model(spec(narrower("edm"), "edm"), 1)?, &spec(narrower("edm"), "edm"))?;
+    let late = Distillation::before(&Denoising::default().into(), teacher);
+    let why = trainer.begin_with(late).unwrap_err().to_string();
+    assert!(why.contains("step 1 already"), "{why}");
+    Ok(())
+}
+
 #[test]
 fn an_energy_learns_the_score_and_then_the_data() -> Result<()> {
     let mut trainer = energy(options())?;

@@ -7,7 +7,9 @@ use langevin_dynamics::{Cond, Potential};
 use langevin_models::{GradNet, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
-use langevin_train::{AnyObjective, Context, Dual, Objective, TrainOptions};
+use langevin_train::{
+    AnyEma, AnyObjective, AnyOptimiser, Context, Dual, Objective, Part, TrainOptions, Trainer, Training,
+};
 
 /// Mean and variance of the data, Gaussians in the plane.
 const MEAN: [f64; 2] = [0.5, -0.3];
@@ -111,5 +113,41 @@ fn every_objective_says_what_it_is() -> Result<()> {
         let again: AnyObjective = serde_json::from_value(described.clone()).unwrap();
         assert_eq!(again.description()?, described);
     }
+    Ok(())
+}
+
+/// A loss that takes the mean over the batch itself.
+#[derive(Debug)]
+struct Averaged;
+
+impl Objective<Model> for Averaged {
+    fn description(&self) -> Result<serde_json::Value> {
+        Ok("averaged".into())
+    }
+
+    fn start(&self, _: &Model) -> Result<Box<dyn Training<Model>>> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl Training<Model> for Averaged {
+    fn part(&mut self, model: &Model, batch: &Batch, at: &Context) -> Result<Part> {
+        at.mean(|| model.energy(&batch.x, &[1.], &Cond::default())?.mean_all()?.reshape(1))
+    }
+}
+
+/// Its gradient would be as many times too small as there are samples. Objectives may be chosen while the program runs.
+#[test]
+fn a_loss_is_one_number_a_sample() -> Result<()> {
+    let step = |objective: Box<dyn Objective<Model>>| -> Result<()> {
+        let options = TrainOptions { batch: 8, ..TrainOptions::default() };
+        let ema = AnyEma::named("warm-up").unwrap();
+        let mut trainer = Trainer::new(model(false, 0.1)?, objective, AnyOptimiser::default(), ema, options)?;
+        let x = Noise::of_step(5, 0, 8).normal((8, 2), DType::F64, &Device::Cpu)?;
+        trainer.step(&[Batch::new(x, None)]).map(drop)
+    };
+    step(Box::new(AnyObjective::default()))?;
+    let why = step(Box::new(Averaged)).unwrap_err().to_string();
+    assert!(why.contains("1 numbers for 8 samples"), "{why}");
     Ok(())
 }

@@ -363,10 +363,7 @@ impl Ladder for Conditioned<'_> {
     }
 
     fn density(&self, rung: usize) -> Box<dyn Density + '_> {
-        match Given::new(self.ladder.density(rung), self.clamped.clone()) {
-            Ok(given) => Box::new(given),
-            Err(_) => self.ladder.density(rung), // not so: each was asked when this was made
-        }
+        Box::new(Given::held(self.ladder.density(rung), self.clamped.clone()))
     }
 
     fn name(&self, rung: usize) -> String {

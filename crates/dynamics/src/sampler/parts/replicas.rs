@@ -76,17 +76,16 @@ impl<'a> Replicas<'a> {
                 visit.add(&chains.at, swept)?;
             }
         }
-        let last = runs.len().wrapping_sub(1);
         let mut moved = runs.into_iter().enumerate();
         for (run, (i, chains)) in self.behind.iter_mut().skip(first).zip(&mut moved) {
             *run = (levels.level(i).x(&chains.at.x)?, chains.sizes);
         }
-        let Some((_, chains)) = moved.next() else {
+        let Some((own_rung, chains)) = moved.next() else {
             self.sizes = own.1;
             return Ok((x.clone(), None));
         };
         self.sizes = chains.sizes;
-        Ok((levels.level(last).x(&chains.at.x)?, Some(visit)))
+        Ok((levels.level(own_rung).x(&chains.at.x)?, Some(visit)))
     }
 
     /// A run of the predictor that remembers nothing.
