@@ -3,39 +3,71 @@
 //! A network alone, and `--energy FORM`, take the network's own inputs, as diffusers passes them; the denoiser, the
 //! score and the energy of a model with a process take x_t and t.
 
-use crate::args::Apply;
-use crate::density::{self, DRAWS, Points};
-use crate::open;
-use crate::output;
-use crate::run::usage;
+use crate::machine::Machine;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
-use langevin_dynamics::likelihood::{Divergence, FEW, Flow, Probe};
-use langevin_dynamics::{Cond, Denoiser, Net};
-use langevin_models::{Form, Model, diffusers, energy::raw_energy, unet::ClassInput};
-use langevin_ops::grad;
-use langevin_ops::shape::to_host;
+use clap::Parser;
+use langevin::dynamics::{Cond, Denoiser, Net};
+use langevin::error::{Usage, usage};
+use langevin::likelihood::{self, Points};
+use langevin::models::{Form, Model, diffusers, energy::raw_energy, unet::ClassInput};
+use langevin::ops::grad;
+use langevin::ops::shape::to_host;
+use langevin::{open, output};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const WHAT: [&str; 6] = ["output", "x0", "eps", "score", "energy", "logp"];
-/// Samples at a time, for log p.
-const BATCH: usize = 64;
-/// Probes of the divergence, for log p.
-const PROBES: usize = 4;
+
+/// Evaluate a model on given tensors: output, x0, eps, score, energy, logp
+#[derive(Parser)]
+#[command(after_long_help = "\
+The input file holds `sample` f32 [B, C, H, W], and `timestep` [B] and `class_labels` [B] where the model needs them. \
+For output, and with --energy, they are the network's own inputs, as diffusers passes them; for x0, eps, score, energy \
+and logp of a model with a process they are x_t and the process's time t, in the range of the model: of a table \
+(value - mean) / deviation of each column, which `langevin info` tells. logp, in nats, is by the energy \
+where this is normalised, else along the probability-flow ODE; without `timestep` it is that of the least noisy time.
+
+Examples:
+  langevin apply runs/digits --input x.safetensors --output y.safetensors --what x0,score,energy
+  langevin apply exact:8-gaussians --input points.safetensors --output y.safetensors --what logp
+  langevin apply unet-folder --input io.safetensors --output y.safetensors --what output
+  langevin apply unet-folder --input io.safetensors --output y.safetensors --what energy,score \\
+      --energy residual")]
+pub struct Apply {
+    /// A model, or a folder with config.json and weights of a UNet2DModel
+    pub model: String,
+    /// Tensors to evaluate the model on
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where the results go, under the names of --what
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What to compute: output, x0, eps, score, energy, logp
+    #[arg(long, value_delimiter = ',', default_value = "output")]
+    pub what: Vec<String>,
+    /// Make an energy of a plain network's output: residual, inner-product, squared-norm
+    #[arg(long, value_name = "FORM")]
+    pub energy: Option<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
 
 /// Carries out `langevin apply`.
 pub fn run(args: &Apply) -> Result<()> {
     let device = args.machine.open()?;
     for what in &args.what {
         if !WHAT.contains(&what.as_str()) {
-            return usage(format!("--what {what}: use {}", WHAT.join(", ")));
+            return usage(Usage::of("what", format!("use {}", WHAT.join(", "))).value(what));
         }
     }
     if args.energy.is_some() && !args.what.iter().any(|what| what == "energy" || what == "score") {
-        return usage(format!(
-            "--energy: it makes an energy and its score, and --what {} asks for neither; add one of them, or leave it out",
-            args.what.join(",")
+        return usage(Usage::of(
+            "energy",
+            format!(
+                "it makes an energy and its score, and --what {} asks for neither; add one of them, or leave it out",
+                args.what.join(",")
+            ),
         ));
     }
     let form = args.energy.as_deref().map(form).transpose()?;
@@ -54,7 +86,7 @@ fn form(name: &str) -> Result<Form> {
         "residual" => Ok(Form::Residual),
         "inner-product" => Ok(Form::InnerProduct),
         "squared-norm" => Ok(Form::SquaredNorm),
-        _ => usage(format!("--energy {name}: use residual, inner-product or squared-norm")),
+        _ => usage(Usage::of("energy", "use residual, inner-product or squared-norm").value(name)),
     }
 }
 
@@ -70,7 +102,7 @@ impl Input {
     fn read(path: &Path, device: &Device) -> Result<Self> {
         let file = path.display().to_string();
         if !path.is_file() {
-            return usage(format!("--input {file}: there is no such file"));
+            return usage(Usage::of("input", "there is no such file").value(file));
         }
         let mut tensors = match candle_core::safetensors::load(path, &Device::Cpu) {
             Ok(tensors) => tensors,
@@ -205,13 +237,13 @@ impl Source {
 /// Errors if a network, with a form of energy or without, does not answer `what`.
 fn suits_network(form: Option<Form>, what: &str, input: &Input) -> Result<()> {
     match (what, form) {
-        ("energy" | "score", None) => {
-            usage(format!("--what {what}: this folder is a network alone; say --energy residual, or another form"))
-        }
+        ("energy" | "score", None) => usage(
+            Usage::of("what", "this folder is a network alone; say --energy residual, or another form").value(what),
+        ),
         ("output" | "energy" | "score", _) => input.times().map(|_| ()),
-        _ => {
-            usage(format!("--what {what}: a network without a process has output, and energy and score with --energy"))
-        }
+        _ => usage(
+            Usage::of("what", "a network without a process has output, and energy and score with --energy").value(what),
+        ),
     }
 }
 
@@ -230,7 +262,7 @@ fn suits_model(model: &Model, what: &str, input: &Input) -> Result<()> {
     match what {
         "output" => return input.times().map(|_| ()),
         "logp" => return times_of_log_p(model, input).map(|_| ()),
-        "energy" => density::needs_energy(model, false).or_else(|why| bail!("--what energy: {why}"))?,
+        "energy" => likelihood::needs_energy(model, false).or_else(|why| bail!("--what energy: {why}"))?,
         _ => {}
     }
     let (t, (low, high)) = (input.times()?, model.spec.process.get().span());
@@ -242,7 +274,7 @@ fn suits_model(model: &Model, what: &str, input: &Input) -> Result<()> {
 
 /// The times that log p is asked at: without `timestep` the least noisy one of the process.
 fn times_of_log_p(model: &Model, input: &Input) -> Result<Vec<f64>> {
-    density::refuse(model)?;
+    likelihood::refuse(model)?;
     let (low, high) = model.spec.process.get().span();
     let t = input.t.clone().unwrap_or(vec![low]);
     if let Some(t) = t.iter().find(|&&t| !(t >= low * (1. - 1e-6) && t < high)) {
@@ -251,37 +283,15 @@ fn times_of_log_p(model: &Model, input: &Input) -> Result<Vec<f64>> {
     Ok(t.into_iter().map(|t| t.max(low)).collect())
 }
 
-/// log p_t(x): by the energy where it is normalised, else along the probability-flow ODE. Without `timestep`, t is the
-/// least noisy time of the process.
+/// log p_t(x) `[B]`. Without `timestep`, t is the least noisy time of the process.
 fn log_p(model: &Model, input: &Input) -> Result<Tensor> {
     let t = times_of_log_p(model, input)?;
     let labels = match input.cond.labels() {
         Some(labels) => Some(to_host(labels)?.into_iter().map(|label| label as u32).collect()),
         None => None,
     };
-    let points = Points { x: input.x.clone(), labels, t };
-    let (n, d) = (points.len(), input.x.elem_count() / points.len());
-    if density::needs_energy(model, true).is_ok() {
-        let classes = points.classes();
-        let found = density::normalisers(model, &classes, DRAWS, 0)?;
-        let error = found.iter().map(|c| c.error).fold(0., f64::max);
-        crate::talk!("logp: by the energy, its constant known to {error:.4} nats from {DRAWS} draws of the prior");
-        let constants = classes.into_iter().zip(found).map(|(class, c)| (class, (c.value, c.error))).collect();
-        return density::column(points.log_p(&density::minus_energy(model, &points, BATCH)?, &constants), &input.x);
-    }
-    let exact = d <= FEW;
-    let probes = Divergence::Hutchinson { probes: PROBES, probe: Probe::Rademacher };
-    let flow = Flow { divergence: if exact { Divergence::Exact } else { probes }, ..Flow::default() };
-    let found = density::flow(model, &flow, &points, &(0..n as u64).collect::<Vec<_>>(), BATCH)?;
-    let divergence = match &found.error {
-        Some(error) => {
-            let worst = error.iter().copied().fold(0., f64::max);
-            format!("{PROBES} random probes of the divergence, standard error at most {worst:.3} nats")
-        }
-        None => "exact divergence".into(),
-    };
-    crate::talk!("logp: along the probability-flow ODE, {divergence}, rtol {:e}, atol {:e}", flow.rtol, flow.atol);
-    density::column(found.log_p, &input.x)
+    let log_p = likelihood::log_p(model, &Points { x: input.x.clone(), labels, t })?;
+    Ok(Tensor::new(log_p, input.x.device())?.to_dtype(input.x.dtype())?)
 }
 
 /// A model with a process, at x_t and t; `output` in the network's own inputs.

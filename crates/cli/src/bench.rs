@@ -3,23 +3,24 @@
 //! Networks, batches and work are those of scripts/peers/torch_unet.py; scripts/bench_vs_pytorch.sh runs both. That of the RBM,
 //! an epoch of CD-1, is what scikit-learn's BernoulliRBM does in `fit` with `n_iter=1`.
 
-use crate::args::Bench;
-use crate::progress::Progress;
-use crate::run::usage;
+use crate::machine::Machine;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
-use langevin_data::Batch;
-use langevin_dynamics::Cond;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_models::unet::UNetConfig;
-use langevin_models::{Head, Model, ModelSpec, Rbm, RbmSpec};
-use langevin_ops::noise::Noise;
-use langevin_ops::{grad, tape};
-use langevin_train::ema::{Constant, Ema};
-use langevin_train::optim::{AdamW, Optim, Sgd};
-use langevin_train::schedule::Decay;
-use langevin_train::{ContrastiveDivergence, TrainOptions, Trainer};
+use clap::Parser;
+use langevin::data::Batch;
+use langevin::dynamics::Cond;
+use langevin::dynamics::predict::AnyParametrisation;
+use langevin::dynamics::process::AnyProcess;
+use langevin::error::{Usage, usage};
+use langevin::models::unet::UNetConfig;
+use langevin::models::{Head, Model, ModelSpec, Rbm, RbmSpec};
+use langevin::ops::noise::Noise;
+use langevin::ops::{grad, tape};
+use langevin::train::ema::{Constant, Ema};
+use langevin::train::optim::{AdamW, Optim, Sgd};
+use langevin::train::schedule::Decay;
+use langevin::train::{ContrastiveDivergence, TrainOptions, Trainer};
+use langevin::watch::Progress;
 use std::time::Instant;
 
 /// Learning rate of the optimiser.
@@ -27,6 +28,45 @@ const LR: f64 = 2e-4;
 
 /// Runs before those that are timed.
 const WARM: u64 = 2;
+
+/// Time a network: forward, train, energy-score or energy-train
+#[derive(Parser)]
+#[command(after_long_help = "\
+Prints NET/CASE batch=B params=P median_ms=M min_ms=m peak_mib=R, the last the peak resident memory of the whole \
+process; on a GPU it is n/a.
+
+f32 runs everywhere, f64 everywhere but on Metal. bf16 runs on CUDA and Metal, and is all of it: weights, moments and \
+averages too. tf32 runs on CUDA: matrix products of f32 may round their factors to 10 bits of fraction. Convolutions \
+by cuDNN may do so under f32 too; NVIDIA_TF32_OVERRIDE=0 in the environment forbids both.
+
+Examples:
+  langevin bench --net mnist --case energy-train
+  langevin bench --net cifar --device cuda --dtype tf32")]
+pub struct Bench {
+    /// The network
+    #[arg(long, default_value = "mnist", value_parser = ["mnist", "cifar", "rbm"])]
+    pub net: String,
+    /// The work that is timed; cd1, of rbm alone, is an epoch on 60000 x 784 random bits
+    #[arg(long, default_value = "train", value_parser = ["forward", "train", "energy-score", "energy-train", "cd1"])]
+    pub case: String,
+    /// Samples at a time [default: 64 for mnist, 8 for cifar, 100 for rbm]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Timed runs, after two to warm up
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Type of numbers
+    #[arg(long, default_value = "f32", value_parser = ["f32", "f64", "bf16", "tf32"])]
+    pub dtype: String,
+    /// Compute the inside of blocks again in the backward pass, as train.recompute
+    #[arg(long)]
+    pub recompute: bool,
+    /// Take energy-train's gradient by differences, as train.second_order = "finite-difference"
+    #[arg(long)]
+    pub differences: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
 
 /// Carries out `langevin bench`.
 pub fn run(args: &Bench) -> Result<()> {
@@ -45,7 +85,7 @@ pub fn run(args: &Bench) -> Result<()> {
         return usage("--differences is of --case energy-train");
     }
     if args.recompute && ["forward", "cd1"].contains(&args.case.as_str()) {
-        return usage(format!("--recompute: --case {} has no backward pass", args.case));
+        return usage(Usage::of("recompute", format!("--case {} has no backward pass", args.case)));
     }
     if args.net == "rbm" {
         let batch = args.batch.unwrap_or(100);
@@ -267,7 +307,6 @@ fn peak_mib() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Usage;
 
     #[test]
     fn the_cpu_refuses_what_it_does_not_compute() -> Result<()> {
@@ -275,7 +314,7 @@ mod tests {
         assert_eq!(dtype("f64", &Device::Cpu)?, DType::F64);
         for (name, cure) in [("tf32", "--device cuda"), ("bf16", "--device cuda or metal")] {
             let refused = dtype(name, &Device::Cpu).err().and_then(|e| e.downcast::<Usage>().ok());
-            assert!(refused.is_some_and(|Usage(why)| why.contains(name) && why.contains(cure)), "{name}");
+            assert!(refused.is_some_and(|e| e.to_string().contains(name) && e.why.contains(cure)), "{name}");
         }
         Ok(())
     }

@@ -1,8 +1,21 @@
 //! `langevin check`: the values of every op in f32 against f64, and its derivatives against finite differences.
 
-use crate::args::Check;
+use crate::machine::Machine;
 use anyhow::{Result, bail};
-use langevin_ops::check::{PRECISION, by_composition, cases};
+use clap::Parser;
+use langevin::ops::check::{PRECISION, by_composition, cases};
+
+/// Check the values and derivatives of every operation on a device
+///
+/// Values in f32 are compared with f64, and the first, second and third derivative with finite differences.
+#[derive(Parser)]
+pub struct Check {
+    /// With every operation composed of candle's own, as on devices that have no kernels of ours
+    #[arg(long)]
+    pub composed: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
 
 /// Carries out `langevin check`.
 pub fn run(args: &Check) -> Result<()> {

@@ -2,20 +2,41 @@
 //!
 //! The combination of snapshots whose profile is nearest to the wanted one. [Karras24, section 3.2]
 
-use crate::args::Ema;
-use crate::open::{self, SIGMA_REL, STEP};
-use crate::output;
-use crate::run::usage;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use langevin_models::checkpoint;
-use langevin_train::ema::{exponent, posthoc};
+use clap::Parser;
+use langevin::error::{Usage, usage};
+use langevin::models::checkpoint;
+use langevin::open::{self, SIGMA_REL, STEP};
+use langevin::output;
+use langevin::train::ema::{exponent, posthoc};
 use std::path::{Path, PathBuf};
+
+/// Rebuild an average of the weights of any length from the snapshots of a run trained with ema.name=power
+#[derive(Parser)]
+#[command(after_long_help = "\
+Example:
+  langevin train digits ema.name=power train.snapshot_every=100 --out runs/power
+  langevin ema runs/power --std 0.10 --out digits-ema-0.10.safetensors
+  langevin sample digits-ema-0.10.safetensors")]
+pub struct Ema {
+    /// The run folder
+    pub run: PathBuf,
+    /// Width of the average relative to the training time, such as 0.1 [Karras24]
+    #[arg(long)]
+    pub std: f64,
+    /// Step that the average ends at [default: that of the last snapshot]
+    #[arg(long)]
+    pub step: Option<u64>,
+    /// Where the weights go [default: ema-STD.safetensors in the run folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
 
 /// Carries out `langevin ema`.
 pub fn run(args: &Ema) -> Result<()> {
     if let Err(why) = exponent(args.std) {
-        return usage(format!("--std {}: {why}", args.std));
+        return usage(Usage::of("std", format!("{why}")).value(args.std));
     }
     let run = args.run.display();
     if !args.run.is_dir() {

@@ -1,21 +1,45 @@
 //! `langevin export`: a model as a folder that diffusers opens.
 
-use crate::args;
-use crate::changes::Changes;
-use crate::open::{Opened, RUN, STEP, open};
-use crate::run::{Drawing, Usage, usage};
+use crate::machine::Machine;
 use anyhow::Result;
-use langevin_models::diffusers::{self, Export, Trained};
-use langevin_models::plain;
+use clap::Parser;
+use langevin::config::{Changes, Drawing};
+use langevin::error::{Usage, usage};
+use langevin::models::diffusers::{self, Trained};
+use langevin::models::plain;
+use langevin::open::{Opened, RUN, STEP, open};
 use std::fs;
+use std::path::PathBuf;
+
+/// Write a model as a folder that diffusers opens in Python
+#[derive(Parser)]
+#[command(after_long_help = "\
+A denoiser trained with process.name=table, model.sigma_data=1, model.predict=eps (or v, or x0) and no classes becomes \
+a DDPMPipeline; where it does not, the keys that would have to be others are told. What has no scheduler in diffusers, energies among it, \
+comes with a short pipeline.py of its own and the noise levels of the run's sampler (heun or euler).
+
+Examples:
+  langevin export runs/digits digits-diffusers
+  langevin export runs/digits@2000 digits-diffusers sampler.name=heun sampler.steps=32")]
+pub struct Export {
+    /// A run folder, RUN@STEP, or a weights file
+    pub model: String,
+    /// The new folder
+    pub dir: PathBuf,
+    /// Changes of the sampler whose noise levels go along, such as sampler.steps=32
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
 
 /// Carries out `langevin export`.
-pub fn run(args: &args::Export) -> Result<()> {
+pub fn run(args: &Export) -> Result<()> {
     let opened = open(&args.model, &args.machine.open()?)?;
     if opened.scheduler.is_some() {
         return usage(format!("{} is a model of diffusers already: {}", args.model, opened.what));
     }
-    let export = Export::of(&opened.model)?;
+    let export = diffusers::Export::of(&opened.model)?;
     let dir = &args.dir;
     if dir.exists() && fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_some()) {
         return usage(format!("{} is there already; name a new folder", dir.display()));
@@ -31,8 +55,8 @@ pub fn run(args: &args::Export) -> Result<()> {
     export.write(dir, &drawing, trained(&opened)?.as_ref(), &notes)?;
     if !export.lacks().is_empty() {
         crate::talk!(
-            "no DDPMPipeline means the same, so that samples come from a pipeline.py beside the network; a model trained \
-             with {} as well becomes one",
+            "no DDPMPipeline means the same, so that samples come from a pipeline.py beside the network; a model \
+             trained with {} as well becomes one",
             export.lacks().join(", ")
         );
     }
@@ -40,7 +64,7 @@ pub fn run(args: &args::Export) -> Result<()> {
 }
 
 /// How the folder draws samples: as the run does, with `changes`.
-fn drawing(opened: &Opened, export: &Export, changes: &[String]) -> Result<diffusers::Drawing> {
+fn drawing(opened: &Opened, export: &diffusers::Export, changes: &[String]) -> Result<diffusers::Drawing> {
     if export.lacks().is_empty() && !changes.is_empty() {
         return usage("sampler.KEY=value: this model has a scheduler of diffusers, whose steps are chosen there");
     }
@@ -53,7 +77,7 @@ fn drawing(opened: &Opened, export: &Export, changes: &[String]) -> Result<diffu
         drawing = drawing.changed(&changes)?;
     }
     let sampler = drawing.sampler;
-    export.suits(&sampler.sampler).map_err(|why| Usage(plain(&why)))?;
+    export.suits(&sampler.sampler).map_err(|why| Usage::new(plain(&why)))?;
     Ok(diffusers::Drawing { sampler: sampler.sampler, grid: sampler.grid, steps: sampler.steps, clip: sampler.clip })
 }
 

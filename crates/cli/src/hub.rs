@@ -1,14 +1,77 @@
 //! `langevin hub`: files of the Hugging Face Hub listed, downloaded and uploaded.
 
-use crate::args::{Hub, HubVerb};
-use crate::progress::Progress;
-use crate::run::usage;
 use anyhow::{Context, Result};
-use langevin_hub::{Error, Event, Id, Kind, Push, Repo, Settings};
-use langevin_models::atomic;
+use clap::{Parser, Subcommand};
+use langevin::download::{repo, wrong};
+use langevin::error::usage;
+use langevin::hub::{Id, Push, Settings};
+use langevin::models::atomic;
 use std::fs;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+
+/// Files of the Hugging Face Hub: list, download, upload
+#[derive(Parser)]
+#[command(after_long_help = "\
+A repository is owner/name, or owner/name@REVISION for a branch, a tag or a commit; datasets/owner/name for a data \
+set. Downloads go to the cache that Python's huggingface_hub has too, are gone on with after a cut, and are compared \
+with their hash. HF_TOKEN opens private repositories; HF_HUB_OFFLINE=1 uses the cache alone; HF_ENDPOINT, HF_HOME, \
+HF_HUB_CACHE and HF_HUB_DOWNLOAD_TIMEOUT mean what they mean there.
+
+Examples:
+  langevin hub ls google/ddpm-cifar10-32
+  # the whole repository; prints its folder
+  langevin hub get google/ddpm-cifar10-32
+  langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm      some files, copied to a folder
+  langevin hub push exported me/digits --private                   a folder, as one commit")]
+pub struct Hub {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: HubVerb,
+}
+
+/// What `langevin hub` does
+#[derive(Subcommand)]
+pub enum HubVerb {
+    /// List the files of a repository and their sizes in bytes
+    #[command(after_long_help = "Example:\n  langevin hub ls google/ddpm-cifar10-32@main")]
+    Ls {
+        /// owner/name[@REVISION]
+        repo: String,
+    },
+    /// Download files, and say where they are
+    #[command(after_long_help = "\
+Examples:
+  langevin hub get google/ddpm-cifar10-32
+  langevin hub get google/ddpm-cifar10-32 config.json diffusion_pytorch_model.safetensors
+  langevin hub get google/ddpm-cifar10-32 '*.json' --out ddpm")]
+    Get {
+        /// owner/name[@REVISION]
+        repo: String,
+        /// Files, or patterns such as 'unet/*' [default: all files]
+        #[arg(value_name = "FILE")]
+        files: Vec<String>,
+        /// Copy them to this folder, besides the cache
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Upload a folder as one commit, and say where it is; needs a token that may write, in HF_TOKEN
+    #[command(after_long_help = "\
+Examples:
+  langevin hub push exported me/digits
+  langevin hub push exported me/digits --private --revision wip")]
+    Push {
+        /// The folder
+        dir: PathBuf,
+        /// owner/name; it is created where it does not exist
+        repo: String,
+        /// Nobody else sees the repository, if it is created
+        #[arg(long)]
+        private: bool,
+        /// The branch, created where it does not exist [default: main]
+        #[arg(long, value_name = "R")]
+        revision: Option<String>,
+    },
+}
 
 /// Carries out `langevin hub`.
 pub fn run(args: &Hub) -> Result<()> {
@@ -17,39 +80,6 @@ pub fn run(args: &Hub) -> Result<()> {
         HubVerb::Get { repo, files, out } => get(repo, files, out.as_deref()),
         HubVerb::Push { dir, repo, private, revision } => push(dir, repo, *private, revision.as_deref()),
     }
-}
-
-/// A repository whose downloads are seen on stderr.
-pub fn repo(name: &str) -> Result<Repo> {
-    let shown: Mutex<Option<(String, Progress)>> = Mutex::new(None);
-    let repo = Repo::parse(name).or_else(wrong)?;
-    Ok(repo.watched(move |event| {
-        let Ok(mut shown) = shown.lock() else { return };
-        match event {
-            Event::Note(text) => crate::talk!("{text}"),
-            Event::Bytes { file, done, size } => {
-                if shown.as_ref().is_none_or(|(name, _)| name != file) {
-                    let new = Progress::bytes(file, size.unwrap_or(0));
-                    if let Some((_, old)) = shown.replace((file.into(), new)) {
-                        old.done();
-                    }
-                }
-                if let Some((_, progress)) = shown.as_mut() {
-                    progress.at(done);
-                }
-                if size == Some(done)
-                    && let Some((_, progress)) = shown.take()
-                {
-                    progress.done();
-                }
-            }
-        }
-    }))
-}
-
-/// A name that makes no sense is wrong usage.
-fn wrong<T>(e: Error) -> Result<T> {
-    if e.kind() == Kind::Input { usage(e.to_string()) } else { Err(e.into()) }
 }
 
 fn ls(name: &str) -> Result<()> {
@@ -103,6 +133,6 @@ fn push(dir: &Path, name: &str, private: bool, revision: Option<&str>) -> Result
     let to = Id::parse(&name).or_else(wrong)?;
     let message = "Upload by langevin";
     let settings = Settings::from_env().or_else(wrong)?;
-    let address = langevin_hub::push(&Push { folder: dir, to, private, message }, &settings).or_else(wrong)?;
+    let address = langevin::hub::push(&Push { folder: dir, to, private, message }, &settings).or_else(wrong)?;
     crate::say!("{address}")
 }

@@ -1,14 +1,21 @@
 //! `langevin info`: what a run or a weights file is.
 
-use crate::args::Info;
-use crate::open::{self, Opened, SIGMA_REL, STEP};
-use crate::output::digits;
 use anyhow::Result;
 use candle_core::{DType, Device};
-use langevin_data::{Columns, list};
-use langevin_models::diffusers::pipeline;
-use langevin_models::{Form, Head};
+use clap::Parser;
+use langevin::data::{Columns, list};
+use langevin::models::diffusers::pipeline;
+use langevin::models::{Form, Head};
+use langevin::open::{self, Opened, SIGMA_REL, STEP};
+use langevin::output::digits;
 use std::path::Path;
+
+/// Say what a run or a weights file is
+#[derive(Parser)]
+pub struct Info {
+    /// A run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the Hub, or exact:NAME
+    pub model: String,
+}
 
 /// Carries out `langevin info`.
 pub fn run(args: &Info) -> Result<()> {

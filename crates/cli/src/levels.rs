@@ -1,9 +1,9 @@
 //! What MCMC did at each noise level, as a table for people and as JSON.
 
 use anyhow::Result;
-use langevin_dynamics::ladder::Visit;
-use langevin_dynamics::mcmc::diagnostics::{LEAST, Trace};
-use langevin_dynamics::sampler::{AtLevel, Report};
+use langevin::dynamics::ladder::Visit;
+use langevin::dynamics::mcmc::diagnostics::{LEAST, Trace};
+use langevin::dynamics::sampler::{AtLevel, Report};
 use serde_json::{Value, json};
 
 /// Prints the table, noisiest level first.
@@ -31,8 +31,8 @@ pub fn show(report: &Report) -> Result<()> {
     }
     if report.levels.iter().any(|level| level.visit.trace.steps() < LEAST) {
         crate::talk!(
-            "ESS and R-hat take {LEAST} steps at a level: sampler.steps_per_level={LEAST}, or sampler.corrector_steps={LEAST} \
-             of pc"
+            "ESS and R-hat take {LEAST} steps at a level: sampler.steps_per_level={LEAST}, or \
+             sampler.corrector_steps={LEAST} of pc"
         );
     }
     Ok(())
@@ -51,8 +51,9 @@ pub fn warn(report: &Report) {
     let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.visit.stats.acceptance() < STUCK).collect();
     if let (Some(first), Some(last)) = (stuck.first(), stuck.last()) {
         crate::talk!(
-            "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what is drawn \
-             hardly moved there; take a smaller step of the kernel, or more sampler.steps (--report shows each level)",
+            "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what \
+             is drawn hardly moved there; take a smaller step of the kernel, or more sampler.steps (--report shows \
+             each level)",
             100. * STUCK,
             stuck.len(),
             report.levels.len(),
@@ -64,9 +65,9 @@ pub fn warn(report: &Report) {
     let few = swaps.iter().filter(|rate| **rate < STUCK).count();
     if few > 0 {
         crate::talk!(
-            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: neighbours are too far apart for samples of \
-             so many numbers, take more sampler.steps (of a model with a score alone, swaps are refused too where its line \
-             integral is not known well enough)",
+            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: neighbours are too far apart \
+             for samples of so many numbers, take more sampler.steps (of a model with a score alone, swaps are \
+             refused too where its line integral is not known well enough)",
             100. * STUCK,
             swaps.len()
         );

@@ -1,17 +1,18 @@
 //! `langevin list`: everything that configurations can name; and the licences of what is in the program.
 
-use crate::args::List;
-use crate::run::{PRESETS, usage};
 use anyhow::Result;
-use langevin_dynamics::grid::AnyGrid;
-use langevin_dynamics::inverse::{AnyMethod, AnyTask};
-use langevin_dynamics::mcmc::AnyKernel;
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_dynamics::sampler::AnySampler;
-use langevin_eval::AnyDetector;
-use langevin_models::{AnyNet, Form};
-use langevin_train::{AnyEma, AnyLevel, AnyObjective, AnyOptimiser, AnyWeight};
+use clap::Parser;
+use langevin::config::PRESETS;
+use langevin::dynamics::grid::AnyGrid;
+use langevin::dynamics::inverse::{AnyMethod, AnyTask};
+use langevin::dynamics::mcmc::AnyKernel;
+use langevin::dynamics::predict::AnyParametrisation;
+use langevin::dynamics::process::AnyProcess;
+use langevin::dynamics::sampler::AnySampler;
+use langevin::error::usage;
+use langevin::eval::AnyDetector;
+use langevin::models::{AnyNet, Form};
+use langevin::train::{AnyEma, AnyLevel, AnyObjective, AnyOptimiser, AnyWeight};
 
 /// Names, each with a line about it.
 type Names = Vec<(&'static str, &'static str)>;
@@ -20,7 +21,7 @@ type Names = Vec<(&'static str, &'static str)>;
 fn kinds() -> Vec<(&'static str, &'static str, Names)> {
     vec![
         ("presets", "langevin train NAME", presets()),
-        ("data", "--data NAME, data.spec", langevin_data::ALL.to_vec()),
+        ("data", "--data NAME, data.spec", langevin::data::ALL.to_vec()),
         ("processes", "process.name", AnyProcess::ALL.to_vec()),
         ("parametrisations", "model.predict", AnyParametrisation::ALL.to_vec()),
         ("samplers", "sampler.name", AnySampler::ALL.to_vec()),
@@ -35,9 +36,16 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("emas", "ema.name", AnyEma::ALL.to_vec()),
         ("scores", "langevin eval ood --scores, langevin detect --scores", AnyDetector::ALL.to_vec()),
         ("networks", "model.net.name", AnyNet::ALL.to_vec()),
-        ("models", "MODEL or MODEL:PROCESS, everywhere", langevin_models::mixture::EXACT.to_vec()),
+        ("models", "MODEL or MODEL:PROCESS, everywhere", langevin::models::mixture::EXACT.to_vec()),
         ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
     ]
+}
+
+/// List what configurations can name
+#[derive(Parser)]
+pub struct List {
+    /// A kind of thing [default: all of them]
+    pub kind: Option<String>,
 }
 
 /// Carries out `langevin list`.
@@ -78,7 +86,7 @@ pub fn licences() -> Result<()> {
     crate::say!("Langevin is licensed under either of the MIT licence and the Apache Licence 2.0, at your choice.\n")?;
     crate::say!("{}\n", include_str!("../../../LICENSE-MIT").trim_end())?;
     crate::say!("{}\n", include_str!("../../../LICENSE-APACHE").trim_end())?;
-    crate::say!("{}\n", langevin_data::digits::NOTICE.trim_end())?;
+    crate::say!("{}\n", langevin::data::digits::NOTICE.trim_end())?;
     crate::say!("The letters in its charts are those of DejaVu Sans.\n")?;
     crate::say!("{}", include_str!("../assets/dejavu.LICENSE.txt").trim_end())?;
     Ok(())

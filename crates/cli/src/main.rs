@@ -23,46 +23,36 @@ macro_rules! talk {
 
 mod apply;
 mod args;
-mod background;
 mod bench;
-mod changes;
 mod check;
-mod classes;
-mod compose;
-mod density;
 mod detect;
-mod draw;
 mod ema;
 mod eval;
-mod explain;
 mod export;
-mod facts;
-mod folder;
-mod guide;
+mod guiding;
 mod hub;
-mod idle;
 mod info;
 mod inverse;
 mod levels;
 mod list;
 mod look;
-mod open;
-mod output;
+mod machine;
 mod progress;
-mod run;
 mod sample;
-mod scoring;
-mod start;
+mod scores;
 mod stop;
-mod tensorboard;
+mod terminal;
 mod train;
 mod typed;
-mod way;
 
 use anyhow::Context;
 use clap::Parser;
+use langevin::error::{Stopped, Usage, without_backtrace};
+use langevin::watch;
 use std::io::Write;
 use std::process::ExitCode;
+use std::rc::Rc;
+use terminal::Terminal;
 
 fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
     progress::said();
@@ -75,8 +65,8 @@ fn say(text: std::fmt::Arguments) -> anyhow::Result<()> {
 fn main() -> ExitCode {
     progress::said();
     let args = args::Args::parse(); // exits with 2 and a hint on wrong usage
-    let program = || stop::listen().and_then(|()| args.run());
-    match langevin_ops::threads::main(program).map_err(anyhow::Error::from).flatten() {
+    let program = || stop::listen().and_then(|()| watch::with(Rc::new(Terminal), || args.run()));
+    match langevin::ops::threads::main(program).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => ExitCode::from(report(&e)),
     }
@@ -84,21 +74,20 @@ fn main() -> ExitCode {
 
 /// Says why the program ends, and with which exit status.
 fn report(e: &anyhow::Error) -> u8 {
-    if e.is::<run::Stopped>() {
+    if e.is::<Stopped>() {
         crate::talk!("{e}");
         return stop::status();
     }
-    crate::talk!("error: {}", without_backtrace(&format!("{e:#}")));
-    if e.is::<run::Usage>() { 2 } else { 1 }
+    let reasons: Vec<String> = e.chain().map(reason).collect();
+    crate::talk!("error: {}", without_backtrace(&reasons.join(": ")));
+    if e.is::<Usage>() { 2 } else { 1 }
 }
 
-/// candle puts a backtrace into the text of an error where RUST_BACKTRACE is set; a sentence needs none.
-fn without_backtrace(text: &str) -> String {
-    let frame = |line: &&str| {
-        let inner = line.trim_start();
-        let number =
-            inner.split_once(": ").is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-        line.starts_with("  ") && (number || inner.starts_with("at "))
+/// One reason of an error, its option as it is typed.
+fn reason(e: &(dyn std::error::Error + 'static)) -> String {
+    let typed = |option: &str| match option.contains('.') || option.starts_with(char::is_uppercase) {
+        true => option.into(),
+        false => format!("--{option}"),
     };
-    text.lines().filter(|line| !frame(line)).collect::<Vec<_>>().join("\n").trim_end().to_string()
+    e.downcast_ref::<Usage>().map_or_else(|| e.to_string(), |usage| usage.text(typed))
 }

@@ -1,6 +1,7 @@
 //! What is seen of long work on stderr: a bar on a terminal, a line now and then elsewhere.
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use langevin::watch::{self, Advance};
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -146,90 +147,55 @@ impl Told {
     }
 }
 
-/// How far work is. It is told until [`done`](Self::done), or until this is dropped.
-pub struct Progress {
-    shown: Shown,
-}
-
+/// What is shown of some work.
 enum Shown {
     Bar(ProgressBar),
     Lines(Arc<Told>, Option<JoinHandle<()>>),
 }
 
-impl Progress {
-    /// Work of `all` steps, which `unit` names.
-    pub fn new(all: u64, unit: &'static str) -> Self {
-        Self::of("", all, unit, &format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left"))
+/// Shows `work` from now on, until what is returned is dropped.
+pub fn show(work: &watch::Work) -> Box<dyn Advance> {
+    let watch::Work { name, all, unit } = *work;
+    if std::io::stderr().is_terminal() {
+        let style = match (unit, all) {
+            ("bytes", _) => "{msg}  {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left".into(),
+            ("", 0) => "{msg}  {elapsed} so far".into(),
+            _ => format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left"),
+        };
+        let style = ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(all).with_style(style.with_key("rate", of_state)).with_message(name.to_string());
+        bar.enable_steady_tick(Duration::from_secs(1)); // the time goes on, however long a step takes
+        return Box::new(Shown::Bar(bar));
     }
-
-    /// Work of which nothing is known but its name.
-    pub fn named(name: &str) -> Self {
-        Self::of(name, 0, "", "{msg}  {elapsed} so far")
-    }
-
-    /// A download of `size` bytes, 0 where that is not known; [`at`](Self::at) says how far it is.
-    pub fn bytes(name: &str, size: u64) -> Self {
-        let style = "{msg}  {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
-        Self::of(name, size, "bytes", style)
-    }
-
-    fn of(name: &str, all: u64, unit: &'static str, style: &str) -> Self {
-        if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(all).with_style(style.with_key("rate", of_state)).with_message(name.to_string());
-            bar.enable_steady_tick(Duration::from_secs(1)); // the time goes on, however long a step takes
-            return Self { shown: Shown::Bar(bar) };
-        }
-        let (start, pace) = (Instant::now(), Pace::default());
-        let work = Work { name: name.into(), unit, done: 0, all, start, pace, over: false };
-        let told = Arc::new(Told { work: Mutex::new(work), over: Condvar::new() });
-        let teller = told.clone();
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || teller.tell());
-        Self { shown: Shown::Lines(told, thread.ok()) }
-    }
-
-    /// One more is done.
-    pub fn step(&mut self) {
-        self.steps(1);
-    }
-
-    /// So many more are done.
-    pub fn steps(&mut self, n: u64) {
-        match &self.shown {
-            Shown::Bar(bar) => bar.inc(n),
-            Shown::Lines(told, _) => {
-                let mut work = told.work();
-                let done = work.done + n;
-                work.at(done);
-            }
-        }
-    }
-
-    /// So much is done.
-    pub fn at(&mut self, done: u64) {
-        match &self.shown {
-            Shown::Bar(bar) => bar.set_position(done),
-            Shown::Lines(told, _) => told.work().at(done),
-        }
-    }
-
-    /// Does what prints lines, the bar out of their way.
-    pub fn aside<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.shown {
-            Shown::Bar(bar) => bar.suspend(f),
-            Shown::Lines(..) => f(),
-        }
-    }
-
-    /// All is done; the bar goes away.
-    pub fn done(self) {}
+    let (start, pace) = (Instant::now(), Pace::default());
+    let work = Work { name: name.into(), unit, done: 0, all, start, pace, over: false };
+    let told = Arc::new(Told { work: Mutex::new(work), over: Condvar::new() });
+    let teller = told.clone();
+    let thread = std::thread::Builder::new().name("progress".into()).spawn(move || teller.tell());
+    Box::new(Shown::Lines(told, thread.ok()))
 }
 
-impl Drop for Progress {
+impl Advance for Shown {
+    fn at(&mut self, done: u64) {
+        match self {
+            Self::Bar(bar) => bar.set_position(done),
+            Self::Lines(told, _) => told.work().at(done),
+        }
+    }
+
+    fn aside(&self, work: &mut dyn FnMut()) {
+        match self {
+            Self::Bar(bar) => bar.suspend(work),
+            Self::Lines(..) => work(),
+        }
+    }
+}
+
+impl Drop for Shown {
     fn drop(&mut self) {
-        match &mut self.shown {
-            Shown::Bar(bar) => bar.finish_and_clear(),
-            Shown::Lines(told, thread) => {
+        match self {
+            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Lines(told, thread) => {
                 told.work().over = true;
                 told.over.notify_all();
                 thread.take().into_iter().for_each(|thread| drop(thread.join()));

@@ -4,7 +4,7 @@
 //! the program at once, in any case.
 
 use anyhow::{Context, Result};
-use langevin_models::atomic;
+use langevin::models::atomic;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// SIGINT does not, for shells ignore it for everything in the background of a script.
 pub fn listen() -> Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
-    let wanted = wanted.filter(|&signal| signal == SIGINT || !langevin_ops::signals::ignored(signal));
+    let wanted = wanted.filter(|&signal| signal == SIGINT || !langevin::ops::signals::ignored(signal));
     let mut signals = Signals::new(wanted).context("cannot listen for signals")?;
     let listener = move || {
         let mut first: Option<Instant> = None;

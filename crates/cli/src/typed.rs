@@ -1,11 +1,11 @@
 //! Which options of a command were typed: those that mean nothing beside the others are an error, and an option that has a
 //! default cannot say itself whether it was typed.
 
-use crate::run::usage;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use langevin::error::usage;
 use std::collections::BTreeSet;
 
 /// The options that were typed, by the names of their fields. It must be the first field of a command, flattened: clap takes

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Dir, spec};
 use image::{GrayImage, Luma};
-use langevin_models::{Form, Head, ModelSpec};
+use langevin::models::{Form, Head, ModelSpec};
 use std::fs;
 
 const QUICK: &str = "sampler.name=heun sampler.steps=3";

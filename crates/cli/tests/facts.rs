@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use image::{GrayImage, Luma};
-use langevin_data::{Columns, Facts};
-use langevin_models::Head;
+use langevin::data::{Columns, Facts};
+use langevin::models::Head;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -146,16 +146,16 @@ fn a_guide_is_told_classes_by_name() {
     let of = spec(&[1, 8, 8], Some(2), Head::Denoiser);
     let file = dir.stirred("ab.safetensors", &of, &facts(&["a", "b"]));
     let (model, _) =
-        langevin_models::checkpoint::load(&file, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-    let mut weights = langevin_models::checkpoint::weights(&model);
+        langevin::models::checkpoint::load(&file, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    let mut weights = langevin::models::checkpoint::weights(&model);
     for (name, table) in &mut weights {
         if name.ends_with("class_embedding.weight") {
             *table = table.flip(&[0]).unwrap();
         }
     }
     let notes = |names: &[&str]| facts(names).into_iter().map(|(key, text)| (key.to_string(), text)).collect();
-    langevin_models::checkpoint::save(&dir.path("ba.safetensors"), &of, &weights, &notes(&["b", "a"])).unwrap();
-    langevin_models::checkpoint::save(&dir.path("bc.safetensors"), &of, &weights, &notes(&["b", "c"])).unwrap();
+    langevin::models::checkpoint::save(&dir.path("ba.safetensors"), &of, &weights, &notes(&["b", "a"])).unwrap();
+    langevin::models::checkpoint::save(&dir.path("bc.safetensors"), &of, &weights, &notes(&["b", "c"])).unwrap();
     let sample = |guide: &str| {
         dir.run(&format!("sample ab.safetensors -n 4 sampler.steps=2 --guidance 2 --guide {guide} --npz s.npz"))
     };

@@ -6,9 +6,9 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, off, read_tensors, spec, write_tensors};
-use langevin_dynamics::{Cond, Denoiser};
-use langevin_models::{Head, checkpoint};
-use langevin_ops::noise::Noise;
+use langevin::dynamics::{Cond, Denoiser};
+use langevin::models::{Head, checkpoint};
+use langevin::ops::noise::Noise;
 use std::path::{Path, PathBuf};
 
 fn input(dims: &[usize]) -> Tensor {

@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::Tensor;
 use common::{Dir, numbers, spec};
-use langevin_dynamics::process::Edm;
-use langevin_models::{Head, ModelSpec};
+use langevin::dynamics::process::Edm;
+use langevin::models::{Head, ModelSpec};
 
 fn array(dir: &Dir, name: &str) -> Tensor {
     Tensor::read_npz_by_name(dir.path(name), &["arr_0"]).unwrap().remove(0)

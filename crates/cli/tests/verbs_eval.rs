@@ -4,12 +4,12 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, numbers, off, read_tensors, spec, write_tensors};
-use langevin_data::{Loader, LoaderOptions};
-use langevin_dynamics::Mixture;
-use langevin_dynamics::process::{AnyProcess, Edm};
-use langevin_models::mixture::exact;
-use langevin_models::{AnyNet, Head, ModelSpec};
-use langevin_ops::noise::Noise;
+use langevin::data::{Loader, LoaderOptions};
+use langevin::dynamics::Mixture;
+use langevin::dynamics::process::{AnyProcess, Edm};
+use langevin::models::mixture::exact;
+use langevin::models::{AnyNet, Head, ModelSpec};
+use langevin::ops::noise::Noise;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 
@@ -22,12 +22,12 @@ fn eight() -> (ModelSpec, Mixture) {
 
 /// Mean and standard error of -log p of the density of `exact:8-gaussians` at sigma 0.002, at the points that seed 3 takes.
 fn truth(n: usize) -> (f64, f64) {
-    let data = langevin_data::open("toy:8-gaussians:test", &Default::default()).unwrap();
+    let data = langevin::data::open("toy:8-gaussians:test", &Default::default()).unwrap();
     let options = LoaderOptions { batch: n, seed: 3, flip: false, dequantise: false };
     let x = Loader::new(data.into(), options).unwrap().batch(0).unwrap().x.to_dtype(DType::F64).unwrap();
     let edm = Edm::default();
     let log_p = numbers(&eight().1.under(&edm).log_p(&x, &[0.002]).unwrap());
-    let (mean, error) = langevin_ops::stats::mean_and_error(&log_p);
+    let (mean, error) = langevin::ops::stats::mean_and_error(&log_p);
     (-mean, error)
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Dir, spec};
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
-use langevin_models::Head;
+use langevin::models::Head;
 use std::fs;
 
 /// A folder of photographs that are wider than high, `count` of them and a caption.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Dir, spec};
 use image::{GrayImage, Luma, RgbImage};
-use langevin_models::{Head, ModelSpec};
+use langevin::models::{Head, ModelSpec};
 use std::fs;
 
 /// Bright on the left, dark on the right.

@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, Ran, spec};
-use langevin_models::{Head, Model, ModelSpec, checkpoint};
-use langevin_ops::noise::Noise;
+use langevin::models::{Head, Model, ModelSpec, checkpoint};
+use langevin::ops::noise::Noise;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -274,7 +274,7 @@ fn peak(mut child: Child) -> f64 {
 #[test]
 fn the_memory_of_a_drawing_does_not_grow_with_its_samples() {
     let dir = Dir::new();
-    let net = langevin_models::mlp::MlpConfig { width: 8, layers: 1, dropout: 0. };
+    let net = langevin::models::mlp::MlpConfig { width: 8, layers: 1, dropout: 0. };
     dir.model("m.safetensors", &ModelSpec { net: net.into(), ..spec(&[2000], None, Head::Denoiser) }, &[]);
     let of =
         |n: usize| peak(start(&dir, &format!("sample m.safetensors -n {n} sampler.steps=1 --npz a.npz --batch 100")));

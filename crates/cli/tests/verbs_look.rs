@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, ddpm, numbers, read_tensors, spec, write_tensors};
 use image::{GrayImage, Luma};
-use langevin_models::{Head, ModelSpec};
+use langevin::models::{Head, ModelSpec};
 
 /// The number after `word` in `text`.
 fn after(text: &str, word: &str) -> f64 {

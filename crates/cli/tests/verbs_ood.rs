@@ -4,7 +4,7 @@ mod common;
 
 use common::{Dir, Ran, ddpm, spec};
 use image::{GrayImage, Luma};
-use langevin_models::{Head, ModelSpec};
+use langevin::models::{Head, ModelSpec};
 
 const FEW: &str = "--fit-samples 40 --batch 20 --levels 0.3,1";
 

@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
-use langevin_models::{Head, ModelSpec};
+use langevin::models::{Head, ModelSpec};
 use std::fs;
 
 /// The configuration that `train` resolves `changes` to.

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Dir, ddpm, numbers, spec};
-use langevin_models::{Form, Head, ModelSpec, checkpoint};
+use langevin::models::{Form, Head, ModelSpec, checkpoint};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -77,8 +77,8 @@ fn an_average_of_another_length_is_rebuilt_from_snapshots() {
     dir.run("ema run --std 0.1").fails(1, &["snapshots", "ema.name=power"]);
     dir.run("ema run --std 0.4").fails(2, &["--std 0.4"]);
     // averages of theta(k) = k: under the profile k^gamma the mean is (gamma + 1) / (gamma + 2) of the last step
-    let model = langevin_models::Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap();
-    let gamma = |width: f64| langevin_train::ema::exponent(width).unwrap();
+    let model = langevin::models::Model::new(spec.clone(), 3, DType::F32, &Device::Cpu).unwrap();
+    let gamma = |width: f64| langevin::train::ema::exponent(width).unwrap();
     let mean = |width: f64, step: u64| (gamma(width) + 1.) / (gamma(width) + 2.) * step as f64;
     std::fs::create_dir(dir.path("run/snapshots")).unwrap();
     for step in (100..=1000).step_by(100) {

@@ -4,11 +4,11 @@ mod common;
 
 use candle_core::{DType, Tensor};
 use common::{Dir, ddpm, read_tensors, spec, write_tensors};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::Edm;
-use langevin_dynamics::sampler::AnySampler;
-use langevin_models::mlp::MlpConfig;
-use langevin_models::{Head, ModelSpec};
+use langevin::dynamics::predict::AnyParametrisation;
+use langevin::dynamics::process::Edm;
+use langevin::dynamics::sampler::AnySampler;
+use langevin::models::mlp::MlpConfig;
+use langevin::models::{Head, ModelSpec};
 
 /// `arr_0` of an .npz.
 fn array(dir: &Dir, name: &str) -> Tensor {

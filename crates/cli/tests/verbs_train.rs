@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dir, ddpm, off, read_tensors, spec, write_tensors};
-use langevin_models::{Head, ModelSpec};
+use langevin::models::{Head, ModelSpec};
 use std::fs;
 
 /// A folder with `denoiser.safetensors`, and the same as `folder`, which diffusers could have written.

@@ -1,7 +1,24 @@
 //! Energy-based, score-based and diffusion generative models: train, sample, score and evaluate.
 //!
-//! Every model is an energy whose score is its gradient by autodiff, or says which of the two it has. The parts, from the ground
-//! up:
+//! A model opened by its name, of a run, of the Hugging Face Hub, or an exact one; its samples, its density, and a run of one's own:
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let model = langevin::open("runs/digits")?;
+//! let samples = model.sample().seeds(0..64).sampler("heun").set("sampler.steps=20").draw()?;
+//! samples.save_png("digits.png")?;
+//! let config = langevin::Config::named("digits", &["train.steps=2000"])?;
+//! langevin::Run::new(config, Some("runs/mine".as_ref()), &langevin::Device::Cpu)?.train(&mut ())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Errors say what is wrong and what to do; [`error::Usage`] has the option as data. What long work says while it goes on is for
+//! a [`watch::Watch`].
+//!
+//! The rooms: [`open`](mod@open) models; [`config`]urations and [`run`]s; what [`sample`]s are drawn and how, of several models
+//! at once ([`compose`]) or given a measurement ([`inverse`]); [`likelihood`]; [`scoring`] what does not belong; [`output`] of
+//! pictures, arrays and tables. Beneath them, from the ground up, are crates of their own:
 //!
 //! - [`ops`]: tensors that may be differentiated as often as you like, seeded noise, registries of interchangeable things;
 //! - [`data`]: data sets as batches;
@@ -30,6 +47,34 @@
 //! ```
 //!
 //! `examples/own_loss.rs` trains a model and a loss that are not of this workspace, with checkpoints, resumption and a log.
+
+pub mod bits;
+pub mod classes;
+pub mod compose;
+pub mod config;
+pub mod detect;
+pub mod download;
+pub mod error;
+pub mod inverse;
+pub mod likelihood;
+pub mod open;
+pub mod output;
+pub mod run;
+pub mod sample;
+pub mod scoring;
+pub mod watch;
+
+pub use config::Config;
+pub use open::Opened;
+pub use run::Run;
+
+/// The model called `name`, in f32 on the CPU: a run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the
+/// Hugging Face Hub, or exact:NAME.
+///
+/// Errors, naming what is there, if it means none.
+pub fn open(name: &str) -> anyhow::Result<Opened> {
+    open::open(name, &Device::Cpu)
+}
 
 pub use langevin_data as data;
 pub use langevin_dynamics as dynamics;

@@ -1,23 +1,18 @@
 //! `langevin eval bits`: the likelihood of data under a model, in up to three ways that must agree.
 
-mod measure;
-
-use crate::args::Machine;
-use crate::density;
-use crate::idle;
-use crate::open;
-use crate::output;
-use crate::run::{Stopped, usage};
+use crate::machine::Machine;
 use crate::stop;
 use crate::typed::Typed;
 use anyhow::Result;
 use candle_core::DType;
 use clap::Parser;
-use langevin_data::Kind;
-use langevin_dynamics::likelihood::{Annealing, Divergence, Flow, Probe};
-use langevin_dynamics::mcmc::AnyKernel;
-use langevin_models::Model;
-use measure::{Found, Task};
+use langevin::bits::{self, Found, Task};
+use langevin::config::idle;
+use langevin::data::Kind;
+use langevin::dynamics::likelihood::{Divergence, Flow, Probe};
+use langevin::error::{Stopped, Usage, usage};
+use langevin::models::Model;
+use langevin::{likelihood as density, open, output};
 use std::path::PathBuf;
 
 const METHODS: [&str; 3] = ["ode", "energy", "ais"];
@@ -142,11 +137,17 @@ pub fn run(args: &Bits) -> Result<()> {
     }
     density::refuse(&opened.model)?;
     let methods = args.methods(&opened.model)?;
-    let task = Task::of(args, &opened)?;
+    let task = Task::of(args.asked(), &opened)?;
     let _hold = stop::hold();
     let (mut found, mut failed) = (vec![], None);
     for method in &methods {
-        match task.measure(method).and_then(|new| task.line(found.is_empty(), &new).map(|()| new)) {
+        let shown = |new: &Found| {
+            if found.is_empty() {
+                crate::say!("{}", task.head())?;
+            }
+            crate::say!("{}", task.row(new))
+        };
+        match task.measure(method).and_then(|new| shown(&new).map(|()| new)) {
             Ok(new) => found.push(new),
             Err(e) => {
                 failed = Some((method, e));
@@ -155,7 +156,8 @@ pub fn run(args: &Bits) -> Result<()> {
         }
     }
     if !found.is_empty() {
-        task.tell(&found)?; // whatever became of the others
+        // whatever became of the others
+        task.about(&found).iter().try_for_each(|line| crate::say!("{line}"))?;
         if let Some(path) = &args.json {
             output::save(path, &serde_json::to_vec_pretty(&task.json(&found))?)?;
         }
@@ -165,13 +167,6 @@ pub fn run(args: &Bits) -> Result<()> {
         Some((_, e)) => Err(e),
         None => Ok(()),
     }
-}
-
-/// How much annealing does.
-pub struct Effort {
-    pub levels: usize,
-    pub particles: usize,
-    pub runs: usize,
 }
 
 impl Bits {
@@ -191,10 +186,40 @@ impl Bits {
         if self.divergence.as_deref() == Some("exact") && (self.probes.is_some() || self.probe.is_some()) {
             return usage("--divergence exact takes no probes; leave out --probes and --probe, or it");
         }
-        if let Err(why) = self.flow(1).check().and_then(|()| self.annealing(&self.effort(2, 1))?.check()) {
+        if let Err(why) = self.asked().check() {
             return usage(why.to_string());
         }
         self.json.as_deref().map_or(Ok(()), output::writable)
+    }
+
+    /// What is asked of the library.
+    fn asked(&self) -> bits::Bits {
+        let flow = Flow { rtol: self.rtol, atol: self.atol, max_steps: self.max_steps, ..Flow::default() };
+        bits::Bits {
+            model: self.model.clone(),
+            data: self.data.clone(),
+            number: self.number,
+            seed: self.seed,
+            batch: self.batch,
+            t_min: self.t_min,
+            noised: self.noised,
+            class: self.class.clone(),
+            flow: Flow { divergence: self.divergence(), ..flow },
+            levels: self.levels,
+            particles: self.particles,
+            runs: self.runs,
+            moves: self.moves,
+            kernel: self.kernel.clone(),
+        }
+    }
+
+    fn divergence(&self) -> Divergence {
+        let probe = if self.probe.as_deref() == Some("normal") { Probe::Normal } else { Probe::Rademacher };
+        match self.divergence.as_deref() {
+            Some("exact") => Divergence::Exact,
+            None if self.probes.is_none() && self.probe.is_none() => Divergence::ByDimension,
+            _ => Divergence::Hutchinson { probes: self.probes.unwrap_or(1), probe },
+        }
     }
 
     /// What a user is told who stopped it during `method`.
@@ -205,39 +230,6 @@ impl Bits {
             (done, Some(path)) => format!("stopped during {method}; {} has the figures of {done}", path.display()),
             (done, None) => format!("stopped during {method}; the figures above are those of {done}"),
         }
-    }
-
-    /// The flow for samples of `d` numbers.
-    fn flow(&self, d: usize) -> Flow {
-        let probe = if self.probe.as_deref() == Some("normal") { Probe::Normal } else { Probe::Rademacher };
-        let probes = Divergence::Hutchinson { probes: self.probes.unwrap_or(1), probe };
-        let divergence = match self.divergence.as_deref() {
-            Some("exact") => Divergence::Exact,
-            None if self.probes.is_none() && self.probe.is_none() => Divergence::ByDimension,
-            _ => probes,
-        };
-        let divergence = divergence.of(d);
-        Flow { rtol: self.rtol, atol: self.atol, max_steps: self.max_steps, divergence, ..Flow::default() }
-    }
-
-    /// What annealing does for `n` points of so many classes, each of which has a log Z: in all as much work as points, so
-    /// that the error of log Z stays the same part of the points' own; but in no class more than for 256 points, or less
-    /// than tells an error at all.
-    pub fn effort(&self, n: usize, classes: usize) -> Effort {
-        let mut share = (n as f64 / (256 * classes.max(1)) as f64).min(1.);
-        let mut take = |typed: Option<usize>, most: f64, least: f64| {
-            let chosen = (most * share).round().clamp(least, most);
-            share = (share * most / chosen).min(1.);
-            typed.unwrap_or(chosen as usize)
-        };
-        let (runs, particles) = (take(self.runs, 16., 8.), take(self.particles, 64., 16.));
-        Effort { runs, particles, levels: take(self.levels, 200., 50.) }
-    }
-
-    fn annealing(&self, effort: &Effort) -> candle_core::Result<Annealing> {
-        let kernel = AnyKernel::named(&self.kernel).map_err(candle_core::Error::Msg)?;
-        kernel.check_by_score()?;
-        Ok(Annealing { levels: effort.levels, steps_per_level: self.moves, kernel, ..Annealing::default() })
     }
 
     /// The methods asked for; without any, those that the model allows, and on stderr why not the others.
@@ -251,7 +243,7 @@ impl Bits {
         for method in METHODS {
             match allowed(method) {
                 Err(why) if self.method.iter().any(|asked| asked == method) => {
-                    return usage(format!("--method {method}: {why}"));
+                    return usage(Usage::of("method", why).value(method));
                 }
                 Err(why) if self.method.is_empty() => left_out.push(format!("not by {method}: {why}")),
                 Ok(()) if self.method.is_empty() || self.method.iter().any(|asked| asked == method) => {
@@ -279,32 +271,5 @@ impl Bits {
                 .refuse(&["--kernel"], "it takes the steps of --moves, of which there are none; add --moves 1")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn effort(options: &str, n: usize, classes: usize) -> [usize; 3] {
-        let words = ["bits", "m", "--data", "d"].into_iter().chain(options.split_whitespace());
-        let Effort { levels, particles, runs } = Bits::parse_from(words).effort(n, classes);
-        [runs, particles, levels]
-    }
-
-    /// As much work as points between the bounds, whatever the classes.
-    #[test]
-    fn annealing_works_in_proportion_to_the_points() {
-        assert_eq!(effort("", 256, 1), [16, 64, 200]);
-        assert_eq!(effort("", 100_000, 1), [16, 64, 200]);
-        assert_eq!(effort("", 8, 1), [8, 16, 50]);
-        assert_eq!(effort("", 2, 1), [8, 16, 50]);
-        for (n, classes) in [(8, 1), (20, 1), (50, 1), (100, 1), (200, 1), (256, 2), (256, 10), (2000, 10)] {
-            let work = classes * effort("", n, classes).iter().product::<usize>();
-            let share = work as f64 / n as f64 / (16. * 64. * 200. / 256.);
-            assert!((0.95..1.05).contains(&share), "{n} points of {classes} classes: {share}");
-        }
-        assert_eq!(effort("--runs 5 --particles 100 --levels 7", 8, 3), [5, 100, 7]);
-        assert_eq!(effort("--runs 5", 8, 1), [5, 16, 50]);
     }
 }

@@ -1,17 +1,18 @@
 //! `langevin eval ood`: how well the scores of a model tell its data from others.
 
-use crate::args::Machine;
-use crate::idle;
-use crate::output::{self, chart};
-use crate::progress::Progress;
-use crate::run::usage;
-use crate::scoring::{self, Scorer, Scoring};
+use crate::machine::Machine;
+use crate::scores::Scores;
 use anyhow::Result;
 use clap::Parser;
-use langevin_data::Dataset;
-use langevin_eval::{Interval, Roc};
-use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
+use langevin::config::idle;
+use langevin::data::Dataset;
+use langevin::error::usage;
+use langevin::eval::{Interval, Roc};
+use langevin::ops::noise::Noise;
+use langevin::ops::shape::to_host;
+use langevin::output::{self, chart};
+use langevin::scoring::{self, Scorer};
+use langevin::watch::Progress;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ pub struct Ood {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     #[command(flatten)]
-    pub scoring: Scoring,
+    pub scoring: Scores,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -109,8 +110,8 @@ pub fn run(args: &Ood) -> Result<()> {
     args.ood.iter().try_for_each(|spec| idle::ambiguous("--ood", spec))?;
     args.plot.iter().try_for_each(|path| output::writable_as(path, &["png"]))?;
     args.json.as_deref().map_or(Ok(()), output::writable)?;
-    let opened = crate::open::open(&args.model, &device)?;
-    let plan = args.scoring.plan(&opened, &args.changes)?;
+    let opened = langevin::open::open(&args.model, &device)?;
+    let plan = args.scoring.asked().plan(&opened, &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
         let data = scoring::open(&opened, spec, what)?;
         let all = scoring::members(&opened, label, data.as_ref())?;
@@ -135,7 +136,7 @@ pub fn run(args: &Ood) -> Result<()> {
     let frame = frame(&plan.names(), &against, data.idx.len());
     let samples = others.iter().map(|set| set.idx.len()).sum::<usize>() + data.idx.len() + fitted.len();
     let mut progress = Progress::new(plan.evaluations(samples), "evaluations");
-    let mut scorer = Scorer::new(&opened, &args.scoring, plan, (fit.as_ref(), &fitted))?;
+    let mut scorer = Scorer::new(&opened, &args.scoring.asked(), plan, (fit.as_ref(), &fitted))?;
     let (mut lines, mut belonging, mut odd) = (vec![], vec![], vec![vec![]; others.len()]);
     while let Some(name) = scorer.fit_next(&mut progress)? {
         let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);

@@ -1,19 +1,17 @@
 //! `langevin impute`: the missing cells of a table, drawn given those that are there.
 
-use super::{Given, advice, methods};
-use crate::args::Machine;
-use crate::draw::{Drawn, One};
-use crate::guide::told;
-use crate::open;
-use crate::output;
-use crate::progress::Progress;
-use crate::run::usage;
+use crate::machine::Machine;
 use crate::stop;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use langevin_data::{Columns, Partial};
-use langevin_dynamics::inverse::{AnyMethod, Mask, Measured};
+use langevin::data::{Columns, Partial};
+use langevin::dynamics::inverse::{AnyMethod, Mask, Measured};
+use langevin::error::{Usage, usage};
+use langevin::inverse::{Given, advice, methods};
+use langevin::sample::{Drawn, One, told};
+use langevin::watch::Progress;
+use langevin::{open, output};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -77,17 +75,16 @@ pub fn run(args: &Impute) -> Result<()> {
         ));
     };
     let label = told(&opened, args.class.as_deref())?;
-    let table = langevin_data::partial(&args.data, Some(&columns))?;
+    let table = langevin::data::partial(&args.data, Some(&columns))?;
     let places = columns.places(&args.data.display().to_string(), &table.names)?;
     table.notes.iter().for_each(|note| crate::talk!("{}: {note}", args.data.display()));
     let (methods, changes) = methods(std::slice::from_ref(&args.method), &args.changes)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), None, &changes)?;
     let missing: Vec<usize> = (0..table.values.len()).filter(|&i| table.values[i].is_nan()).collect();
     if args.draws && missing.len().saturating_mul(args.number) > MOST {
-        return usage(format!(
-            "--draws: {} draws of {} cells are more than {MOST}; lower -n",
-            args.number,
-            missing.len()
+        return usage(Usage::of(
+            "draws",
+            format!("{} draws of {} cells are more than {MOST}; lower -n", args.number, missing.len()),
         ));
     }
     let holes = Holes { table: &table, missing, columns: &columns, places };
@@ -153,8 +150,8 @@ impl Holes<'_> {
             let (n, name, constant) = (rows().filter(other).count(), &self.columns.names[j], self.columns.mean[j]);
             if n > 0 {
                 crate::talk!(
-                    "cells of column {name} that are not {constant}, as all are that the model learnt: {n}; they are kept, and \
-                     the others of their rows are drawn without regard to them"
+                    "cells of column {name} that are not {constant}, as all are that the model learnt: {n}; they \
+                     are kept, and the others of their rows are drawn without regard to them"
                 );
             }
         }
@@ -241,7 +238,7 @@ impl Holes<'_> {
         let known_as = |(j, v): (usize, f64)| if columns.std[j] == 0. { 0. } else { columns.scale(j, v) as f32 };
         let scaled = cells.iter().map(|&(j, v)| if v.is_nan() { 0. } else { known_as((j, v)) });
         let y = Tensor::from_iter(scaled, &Device::Cpu)?.reshape((draws.len(), d))?;
-        let mask: Box<dyn langevin_dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
+        let mask: Box<dyn langevin::dynamics::inverse::Operator> = Box::new(Mask::new(&known)?);
         Ok(Measured::new(mask, y, 0.)?)
     }
 

@@ -1,26 +1,23 @@
 //! `langevin inpaint`: pictures given a part of them, or what a blur, a smaller size or grey have left.
 
-use super::{Given, advice, methods, table};
-use crate::args::Machine;
-use crate::background::fitting;
-use crate::classes;
-use crate::draw::{Drawn, One, image};
-use crate::guide::{Guiding, told};
-use crate::idle;
-use crate::open::{self, Opened};
-use crate::output::{self, Grid};
-use crate::progress::Progress;
-use crate::run::{Usage, usage};
-use crate::scoring;
+use super::table;
+use crate::guiding::Guiding;
+use crate::machine::Machine;
 use crate::stop;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
-use langevin_data::Kind;
-use langevin_dynamics::inverse::{AnyMethod, AnyTask, Mask, MaskName, Measured, Operator};
-use langevin_models::ModelSpec;
-use langevin_ops::noise::Noise;
-use serde::Deserialize;
+use langevin::config::idle;
+use langevin::data::Kind;
+use langevin::dynamics::inverse::{AnyMethod, MaskName, Operator};
+use langevin::error::{Usage, usage};
+use langevin::inverse::{Given, advice, in_range, mask_in, measured, methods, operator};
+use langevin::models::ModelSpec;
+use langevin::open::{self, Opened};
+use langevin::output::{self, Grid};
+use langevin::sample::{Drawn, One, fitting, image, told};
+use langevin::watch::Progress;
+use langevin::{classes, scoring};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,7 +113,7 @@ pub fn run(args: &Inpaint) -> Result<()> {
     }
     let out = args.out.clone().unwrap_or("inpaint.png".into());
     if args.table && args.out.is_some() {
-        return usage("--out: --table prints figures and makes no picture; leave out one of them");
+        return usage(Usage::of("out", "--table prints figures and makes no picture; leave out one of them"));
     }
     if !args.table {
         output::writable_as(&out, &["png"])?;
@@ -134,15 +131,16 @@ pub fn run(args: &Inpaint) -> Result<()> {
         (names, _) => names.to_vec(),
     };
     if let Some(name) = names.iter().find(|name| AnyMethod::named(name).is_ok() && !suited(name)) {
-        return usage(format!(
-            "--method {name}: a blur has no inverse to put its measurement in place by; use dps or mcmc"
-        ));
+        return usage(
+            Usage::of("method", "a blur has no inverse to put its measurement in place by; use dps or mcmc")
+                .value(name),
+        );
     }
     let (methods, changes) = methods(&names, &args.changes)?;
-    let guide = args.guiding.open(&opened, &device)?;
+    let guide = args.guiding.asked()?.open(&opened, &device)?;
     let given = Given::new(&opened.model, opened.run.as_ref(), guide, &changes)?;
     if args.measured && tasks.iter().any(|(name, _)| MaskName::ALL.iter().any(|mask| mask.name() == name)) {
-        return usage("--measured: of a part of a picture, that is the picture itself; leave it out");
+        return usage(Usage::of("measured", "of a part of a picture, that is the picture itself; leave it out"));
     }
     let _hold = stop::hold();
     if let Some(data) = &args.data {
@@ -168,13 +166,13 @@ fn rows_of_methods(
 ) -> Result<()> {
     let spec = &given.model.spec;
     let path = args.input.as_deref().context("no --input")?;
-    let input = |shape: &[usize]| fitting(opened, ("--input", path), image(path, shape)?, args.invert);
+    let input = |shape: &[usize]| fitting(opened, ("input", path), image(path, shape)?, args.invert);
     let mut dims = vec![1];
     dims.extend_from_slice(&spec.shape);
     let (first, seen) = if args.measured {
         let shape = operator.apply(&Tensor::zeros(dims, DType::F32, &Device::Cpu)?)?.dims()[1..].to_vec();
         let y = spec.ranged(&input(&shape)?)?;
-        (None, Measured::new(operator.clone(), y, in_range(spec, args.noise)).map_err(wrong_noise)?)
+        (None, langevin::inverse::of(operator.clone(), y, in_range(spec, args.noise))?)
     } else {
         let x0 = input(&spec.shape)?;
         let seen = measured(operator, spec, &x0, args.noise, &[0])?;
@@ -304,35 +302,11 @@ impl Sheet {
     }
 }
 
-/// Keeps the noise of measurements apart from that of samples ("measured" in ASCII).
-const MEASURED: u64 = 0x6d65_6173_7572_6564;
-
-/// What is measured of `x0` `[N, C, H, W]` in [-1, 1] with noise `s`, in the range of the model.
-pub(super) fn measured(
-    operator: &Arc<dyn Operator>,
-    spec: &ModelSpec,
-    x0: &Tensor,
-    s: f64,
-    seeds: &[u64],
-) -> Result<Measured> {
-    let mut z = Noise::seeds(&seeds.iter().map(|seed| seed ^ MEASURED).collect::<Vec<_>>());
-    Measured::of(operator.clone(), &spec.ranged(x0)?, in_range(spec, s), &mut z).map_err(wrong_noise)
-}
-
-/// A length in [-1, 1] in the range of the model.
-fn in_range(spec: &ModelSpec, s: f64) -> f64 {
-    if spec.from_zero { 0.5 * s } else { s }
-}
-
-fn wrong_noise(why: candle_core::Error) -> anyhow::Error {
-    Usage(format!("--noise: {why}")).into()
-}
-
 /// What is measured, with its name: what --mask or --task say, or for a table every mask.
 fn tasks(args: &Inpaint, spec: &ModelSpec) -> Result<Vec<(String, Arc<dyn Operator>)>> {
     let text = match (&args.mask, &args.task) {
         (Some(mask), _) if MaskName::ALL.iter().any(|name| name.name() == mask) => format!("inpaint={mask}"),
-        (Some(mask), _) => return Ok(vec![(mask.clone(), file(Path::new(mask), spec)?)]),
+        (Some(mask), _) => return Ok(vec![(mask.clone(), mask_in(Path::new(mask), spec)?)]),
         (None, Some(task)) => task.clone(),
         (None, None) if args.table => {
             let one =
@@ -342,42 +316,6 @@ fn tasks(args: &Inpaint, spec: &ModelSpec) -> Result<Vec<(String, Arc<dyn Operat
         (None, None) => return usage("say what was measured: --mask half, --mask FILE, or --task superres=2"),
     };
     Ok(vec![(text.trim_start_matches("inpaint=").to_string(), operator(&text, spec)?)])
-}
-
-/// The operator of NAME or NAME=VALUE.
-fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
-    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
-    let wrong = |why: String| Usage(format!("--task {text}: {why}"));
-    let task = AnyTask::named(name).map_err(&wrong)?;
-    let mut table = toml::Table::try_from(&task)?;
-    match (value, task.get().key()) {
-        (Some(value), Some(key)) => crate::changes::apply(&mut table, &[format!("{key}={value}")])?,
-        (Some(_), None) => return usage(format!("--task {text}: {name} takes no value")),
-        (None, _) => {}
-    }
-    let task = AnyTask::deserialize(table).map_err(|why| wrong(why.message().trim().to_string()))?;
-    Ok(task.get().operator(&spec.shape).map_err(|why| wrong(why.to_string()))?.into())
-}
-
-/// The mask in an image file.
-fn file(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
-    if !path.is_file() {
-        let names: Vec<_> = MaskName::ALL.iter().map(|name| name.name()).collect();
-        return usage(format!(
-            "--mask {}: no such file, and no mask of that name: {}",
-            path.display(),
-            names.join(", ")
-        ));
-    }
-    let [c, h, w] = spec.shape[..] else { return usage("--mask: this model is not one of images") };
-    let mask = match langevin_data::mask(path, h, w) {
-        Ok(mask) => mask,
-        Err(why) => return usage(format!("--mask {why}")),
-    };
-    mask.notes.iter().for_each(|note| crate::talk!("{note}"));
-    let known = Tensor::from_iter(mask.hidden.iter().map(|hidden| f64::from(u8::from(!hidden))), &Device::Cpu)?;
-    let known = known.reshape((1, 1, h, w))?.broadcast_as((1, c, h, w))?.contiguous()?;
-    Ok(Arc::new(Mask::new(&known)?))
 }
 
 /// The first images of a data set in the shape that the model takes.

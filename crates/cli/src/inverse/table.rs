@@ -1,15 +1,15 @@
 //! PSNR and SSIM of what a model makes of measurements, over tasks and methods.
 
-use super::inpaint::{Inpaint, complete, measured};
-use super::{Given, advice};
-use crate::draw::Drawn;
-use crate::progress::Progress;
+use super::inpaint::{Inpaint, complete};
 use crate::stop;
 use anyhow::Result;
 use candle_core::Tensor;
-use langevin_dynamics::inverse::{AnyMethod, Operator};
-use langevin_eval::psnr::psnr;
-use langevin_eval::ssim::{SIDE, ssim};
+use langevin::dynamics::inverse::{AnyMethod, Operator};
+use langevin::eval::psnr::psnr;
+use langevin::eval::ssim::{SIDE, ssim};
+use langevin::inverse::{Given, advice, measured};
+use langevin::sample::Drawn;
+use langevin::watch::Progress;
 use std::sync::Arc;
 
 /// Of white to black, in the units of the data.

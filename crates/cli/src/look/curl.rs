@@ -1,14 +1,14 @@
 //! `langevin look curl`: how far a score is from the gradient of an energy, at each noise level.
 
 use super::{Subject, at, denoiser};
-use crate::output;
-use crate::progress::Progress;
-use crate::run::usage;
-use crate::scoring::streams;
 use anyhow::Result;
 use clap::Parser;
-use langevin_dynamics::Denoiser;
-use langevin_eval::look::curl;
+use langevin::dynamics::Denoiser;
+use langevin::error::{Usage, usage};
+use langevin::eval::look::curl;
+use langevin::output;
+use langevin::scoring::streams;
+use langevin::watch::Progress;
 
 /// How far a score is from the gradient of an energy: the antisymmetric share of its Jacobian
 #[derive(Parser)]
@@ -42,7 +42,7 @@ pub struct Curl {
 /// Carries out `langevin look curl`.
 pub fn run(args: &Curl) -> Result<()> {
     if args.probes == 0 {
-        return usage("--probes 0: give at least 1");
+        return usage(Usage::of("probes", "give at least 1").value("0"));
     }
     let opened = args.subject.open()?;
     let label = args.subject.label(&opened)?;

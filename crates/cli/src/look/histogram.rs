@@ -1,18 +1,17 @@
 //! `langevin look histogram`: the energies of data beside those of samples.
 
 use super::{Subject, at, energies, energy};
-use crate::classes;
-use crate::draw::Start;
-use crate::open::Opened;
-use crate::output::{self, chart};
-use crate::progress::Progress;
-use crate::scoring;
 use anyhow::Result;
 use candle_core::Tensor;
 use clap::Parser;
-use langevin_dynamics::{Cond, Denoiser};
-use langevin_eval::look::ks::{Ks, ks};
-use langevin_ops::shape::to_host;
+use langevin::dynamics::{Cond, Denoiser};
+use langevin::eval::look::ks::{Ks, ks};
+use langevin::open::Opened;
+use langevin::ops::shape::to_host;
+use langevin::output::{self, chart};
+use langevin::sample::Start;
+use langevin::watch::Progress;
+use langevin::{classes, scoring};
 use std::path::PathBuf;
 
 /// The energies of data and of samples, as histograms, with the test of Kolmogorov and Smirnov

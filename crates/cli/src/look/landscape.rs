@@ -1,16 +1,16 @@
 //! `langevin look landscape`: an energy as a picture, of the plane or of a plane through three samples.
 
 use super::{Subject, at, denoiser, energies, energy};
-use crate::open::Opened;
-use crate::output::{self, View};
-use crate::progress::Progress;
-use crate::run::usage;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use langevin_data::Kind;
-use langevin_dynamics::Denoiser;
-use langevin_eval::look::plane::Plane;
+use langevin::data::Kind;
+use langevin::dynamics::Denoiser;
+use langevin::error::{Usage, usage};
+use langevin::eval::look::plane::Plane;
+use langevin::open::Opened;
+use langevin::output::{self, View};
+use langevin::watch::Progress;
 use std::path::PathBuf;
 
 /// Data that are shown over an energy of points.
@@ -57,14 +57,17 @@ pub fn run(args: &Landscape) -> Result<()> {
     let t = at(&denoiser, "--level", args.level)?;
     energy(&denoiser)?;
     if opened.kind() != Kind::Points && args.data.is_some() {
-        return usage(
-            "--data: it is shown over an energy of points, and this model is not one of points; leave it out",
-        );
+        return usage(Usage::of(
+            "data",
+            "it is shown over an energy of points, and this model is not one of points; leave it out",
+        ));
     }
     let (alpha, batch) = (denoiser.process().marginal(t).alpha, args.subject.batch);
     let (plane, shown) = match (opened.kind(), args.through.as_slice()) {
         (Kind::Points, []) => (None, args.subject.data(&opened, args.data.as_ref(), POINTS, label)?),
-        (Kind::Points, _) => return usage("--through: this model is one of points, whose plane is shown whole"),
+        (Kind::Points, _) => {
+            return usage(Usage::of("through", "this model is one of points, whose plane is shown whole"));
+        }
         (_, []) => plane(args, (&opened, label), &["0", "1", "2"].map(String::from))?,
         (_, through) => plane(args, (&opened, label), through)?,
     };
@@ -92,12 +95,12 @@ fn plane(
     through: &[String],
 ) -> Result<(Option<Plane>, Tensor)> {
     let [a, b, c] = through else {
-        return usage(format!("--through: {} samples; a plane goes through three", through.len()));
+        return usage(Usage::of("through", format!("{} samples; a plane goes through three", through.len())));
     };
     let sample = |name: &String| args.subject.sample(opened, label, "--through", name);
     let plane = match Plane::through(&sample(a)?, &sample(b)?, &sample(c)?) {
         Ok(plane) => plane,
-        Err(e) => return usage(format!("--through: {e}")),
+        Err(e) => return usage(Usage::of("through", format!("{e}"))),
     };
     let places = plane.points().into_iter().flatten().map(|v| v as f32);
     let places = Tensor::from_iter(places, &Device::Cpu)?.reshape((3, 2))?;

@@ -6,20 +6,18 @@ mod landscape;
 mod path;
 mod spectrum;
 
-use crate::args::Machine;
-use crate::draw::{self, Job, Start};
-use crate::guide;
-use crate::idle;
-use crate::open::{self, Opened};
-use crate::run::usage;
-use crate::scoring;
-use crate::way::Way;
+use crate::machine::Machine;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use clap::{Args, Parser, Subcommand};
-use langevin_data::{Dataset, Kind};
-use langevin_dynamics::{Denoiser, NoisyEnergy, Preconditioned};
-use langevin_eval::score::time;
+use langevin::config::idle;
+use langevin::data::{Dataset, Kind};
+use langevin::dynamics::{Denoiser, NoisyEnergy, Preconditioned};
+use langevin::error::{Usage, usage};
+use langevin::eval::score::time;
+use langevin::open::{self, Opened};
+use langevin::sample::{Job, SamplingPlan, Start, image};
+use langevin::{sample as guide, scoring};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,7 +72,7 @@ impl Subject {
     fn open(&self) -> Result<Opened> {
         let device = self.machine.open()?;
         if self.batch == 0 {
-            return usage("--batch 0: give at least 1");
+            return usage(Usage::of("batch", "give at least 1").value("0"));
         }
         open::open(&self.model, &device)
     }
@@ -114,15 +112,17 @@ impl Subject {
 
     /// Samples of the model by its own sampler, as it takes them, `[N, ...]`; told `labels`, one for all or one each.
     fn drawn(&self, opened: &Opened, seeds: &[u64], labels: &[u32], start: Start) -> Result<Tensor> {
-        let (drawing, way) = Way::of(opened, None, &[])?;
+        let (drawing, way) = SamplingPlan::of(opened, None, &[])?;
         start.suits(&way.sampler)?;
-        let job = Job { model: &opened.model, guide: None, noise: drawing.noise, way, start, batch: self.batch };
         let labels = match labels {
             [] => None,
             [label] => Some(vec![*label; seeds.len()]),
             labels => Some(labels.to_vec()),
         };
-        let x = job.all(seeds, labels.as_deref())?.to_device(opened.model.device())?;
+        let (model, noise, batch, seeds) = (&opened.model, drawing.noise, self.batch, seeds.to_vec());
+        let x = Job { model, guide: None, noise, way, start, batch, seeds, labels }
+            .all()?
+            .to_device(opened.model.device())?;
         Ok(opened.model.spec.ranged(&x)?)
     }
 
@@ -137,7 +137,7 @@ impl Subject {
         if !Path::new(name).is_file() {
             return usage(format!("{option} {name}: neither a seed nor an image file"));
         }
-        let x = draw::image(Path::new(name), &opened.model.spec.shape)?;
+        let x = image(Path::new(name), &opened.model.spec.shape)?;
         Ok(opened.model.spec.ranged(&x.to_dtype(opened.model.dtype())?.to_device(opened.model.device())?)?)
     }
 }
@@ -155,8 +155,8 @@ fn energy(m: &dyn Denoiser) -> Result<&dyn NoisyEnergy> {
     match m.noisy_energy() {
         Some(energy) => Ok(energy),
         None => usage(
-            "this model has a score but no energy, as its output is not the gradient of a scalar; look curl says how far it \
-             is from one, and look path integrates it along a line",
+            "this model has a score but no energy, as its output is not the gradient of a scalar; look curl says \
+             how far it is from one, and look path integrates it along a line",
         ),
     }
 }

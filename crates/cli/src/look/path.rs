@@ -1,15 +1,15 @@
 //! `langevin look path`: the energy along an interpolation, and the hill between its ends.
 
 use super::{Subject, at, denoiser};
-use crate::draw::Start;
-use crate::output::{self, chart};
-use crate::progress::Progress;
-use crate::run::usage;
 use anyhow::Result;
 use clap::Parser;
-use langevin_data::Kind;
-use langevin_dynamics::Denoiser;
-use langevin_eval::look::path;
+use langevin::data::Kind;
+use langevin::dynamics::Denoiser;
+use langevin::error::{Usage, usage};
+use langevin::eval::look::path;
+use langevin::output::{self, chart};
+use langevin::sample::Start;
+use langevin::watch::Progress;
 use std::path::PathBuf;
 
 /// Pictures of the path under its chart.
@@ -52,7 +52,7 @@ pub struct Path {
 /// Carries out `langevin look path`.
 pub fn run(args: &Path) -> Result<()> {
     if !(2..=100_000).contains(&args.points) {
-        return usage(format!("--points {}: give 2 to 100000", args.points));
+        return usage(Usage::of("points", "give 2 to 100000").value(args.points));
     }
     output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;
@@ -65,7 +65,7 @@ pub fn run(args: &Path) -> Result<()> {
             let seeds: Vec<u64> = (0..args.points as u64).collect();
             args.subject.drawn(&opened, &seeds, label.as_slice(), Start::Between { seeds: [a, b] })?
         }
-        (true, ..) => return usage("--latent: give two seeds; an image has no noise to interpolate"),
+        (true, ..) => return usage(Usage::of("latent", "give two seeds; an image has no noise to interpolate")),
         _ => {
             let end = |option: &str, name: &str| args.subject.sample(&opened, label, option, name);
             path::straight(&end("--from", &args.from)?, &end("--to", &args.to)?, args.points)?

@@ -1,14 +1,14 @@
 //! `langevin look spectrum`: the curvature of an energy, by the eigenvalues of its Hessian.
 
 use super::{Subject, at, denoiser, energy};
-use crate::output::{self, chart};
-use crate::progress::Progress;
-use crate::run::usage;
-use crate::scoring::streams;
 use anyhow::Result;
 use clap::Parser;
-use langevin_dynamics::Denoiser;
-use langevin_eval::look::lanczos;
+use langevin::dynamics::Denoiser;
+use langevin::error::{Usage, usage};
+use langevin::eval::look::lanczos;
+use langevin::output::{self, chart};
+use langevin::scoring::streams;
+use langevin::watch::Progress;
 use std::path::PathBuf;
 
 /// Points of the curve of the density.
@@ -48,7 +48,7 @@ pub struct Spectrum {
 /// Carries out `langevin look spectrum`.
 pub fn run(args: &Spectrum) -> Result<()> {
     if args.steps < 2 {
-        return usage(format!("--steps {}: give at least 2", args.steps));
+        return usage(Usage::of("steps", "give at least 2").value(args.steps));
     }
     output::writable_as(&args.out, &["png"])?;
     let opened = args.subject.open()?;

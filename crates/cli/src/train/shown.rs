@@ -1,9 +1,9 @@
-//! What is seen of a training: a bar on a terminal, a line now and then elsewhere; the means between two lines of the log,
-//! and the time left.
+//! What is seen of a training: a bar on a terminal, a line now and then elsewhere; and the time left.
 
 use crate::progress::{PAUSE, rate};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use langevin_train::{Report, Series, TrainOptions, Values};
+use langevin::run::{Beside, Line, Show};
+use langevin::train::{Report, TrainOptions};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -11,52 +11,6 @@ use std::time::{Duration, Instant};
 const RECENT: u64 = 50;
 /// Between two changes of the bar.
 const REFRESH: Duration = Duration::from_millis(200);
-
-/// What one line of the log says of the steps since the last.
-pub struct Line {
-    pub step: u64,
-    pub loss: f64,
-    pub grad_norm: f64,
-    pub lr: f64,
-    pub rate: f64,
-    pub series: Vec<Series>,
-}
-
-impl Line {
-    pub fn json(&self) -> serde_json::Value {
-        let mut json = serde_json::json!({
-            "step": self.step, "loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr, "images_per_s": self.rate,
-        });
-        for Series { name, values } in &self.series {
-            match values {
-                Values::Mean(value) => json[name] = (*value).into(),
-                Values::By(what, points) => {
-                    let points = points.iter().map(|p| serde_json::json!([p.at, p.mean, p.samples]));
-                    json[format!("{name}_by_{what}")] = points.collect();
-                }
-            }
-        }
-        json
-    }
-
-    /// The means beside the loss, in words: a loss of its own is that of its samples.
-    fn beside(&self) -> String {
-        let words = |series: &Series| match (&series.values, series.name.strip_suffix("_loss")) {
-            (Values::By(..), _) => String::new(),
-            (Values::Mean(value), Some(whose)) => format!("  of {whose} {value:.4}"),
-            (Values::Mean(value), None) => format!("  {} {value:.4}", series.name.replace('_', " ")),
-        };
-        self.series.iter().map(words).collect()
-    }
-}
-
-/// What is done beside the steps.
-#[derive(Clone, Copy)]
-pub enum Beside {
-    Snapshot,
-    Picture,
-    Checkpoint,
-}
 
 /// How often something is done beside the steps, and how many seconds the last one took.
 struct Pause {
@@ -71,17 +25,12 @@ impl Pause {
     }
 }
 
-/// What is shown, and the reports since the last line of the log.
+/// What is shown.
 pub struct Shown {
     bar: ProgressBar,
     steps: u64,
-    /// Samples in a step.
-    per_step: usize,
     /// When something was shown last.
     last: Instant,
-    reports: Vec<Report>,
-    /// Seconds of the steps in `reports`.
-    seconds: f64,
     /// Seconds of a step, and of how many steps that is the mean.
     pace: f64,
     paced: u64,
@@ -90,78 +39,52 @@ pub struct Shown {
     loss: String,
 }
 
-impl Shown {
-    /// Of a run that has made `done` steps.
-    pub fn new(done: u64, options: &TrainOptions) -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(options.steps) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_position(done);
-        Self {
-            bar,
-            steps: options.steps,
-            per_step: options.batch * options.accumulate,
-            last: Instant::now(),
-            reports: vec![],
-            seconds: 0.,
-            pace: 0.,
-            paced: 0,
-            pauses: [options.snapshot_every, options.sample_every, options.checkpoint_every]
-                .map(|every| Pause { every, took: 0. }),
-            loss: String::new(),
+/// Of no steps as yet.
+impl Default for Shown {
+    fn default() -> Self {
+        let pauses = [0; 3].map(|every| Pause { every, took: 0. });
+        let (bar, last) = (ProgressBar::hidden(), Instant::now());
+        Self { bar, steps: 0, last, pace: 0., paced: 0, pauses, loss: String::new() }
+    }
+}
+
+impl Show for Shown {
+    fn begin(&mut self, done: u64, options: &TrainOptions) {
+        if std::io::stderr().is_terminal() {
+            self.bar = ProgressBar::new(options.steps);
         }
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}");
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_position(done);
+        self.steps = options.steps;
+        self.pauses = [options.snapshot_every, options.sample_every, options.checkpoint_every]
+            .map(|every| Pause { every, took: 0. });
     }
 
-    /// Takes the report of a step that took `time`; with `full`, gives the means since the last line.
-    pub fn add(&mut self, report: Report, time: Duration, full: bool) -> Option<Line> {
+    fn step(&mut self, report: &Report, time: Duration, line: Option<&Line>) {
         self.bar.set_position(report.step);
-        self.seconds += time.as_secs_f64();
         self.paced = (self.paced + 1).min(RECENT);
         self.pace += (time.as_secs_f64() - self.pace) / self.paced as f64;
-        self.reports.push(report);
-        if !full {
-            self.between();
-            return None;
+        match line {
+            Some(line) => self.show(line),
+            None => self.between(report.step),
         }
-        let line = self.line()?;
-        self.show(&line);
-        Some(line)
     }
 
-    /// Does work beside the steps, which does not count as their time.
-    pub fn pause<R>(&mut self, beside: Beside, work: impl FnOnce() -> R) -> R {
+    fn beside(&mut self, what: Option<Beside>, work: &mut dyn FnMut()) {
         let begun = Instant::now();
-        let result = self.bar.suspend(work);
-        self.pauses[beside as usize].took = begun.elapsed().as_secs_f64();
-        result
+        self.bar.suspend(work);
+        if let Some(what) = what {
+            self.pauses[what as usize].took = begun.elapsed().as_secs_f64();
+        }
     }
 
-    /// Does what prints, beside the bar.
-    pub fn suspend<R>(&self, work: impl FnOnce() -> R) -> R {
-        self.bar.suspend(work)
-    }
-
-    /// Takes the bar away.
-    pub fn done(&self) {
+    fn done(&mut self) {
         self.bar.finish_and_clear();
     }
+}
 
-    /// The means over the reports since the last line.
-    fn line(&mut self) -> Option<Line> {
-        let reports = std::mem::take(&mut self.reports);
-        let seconds = std::mem::take(&mut self.seconds);
-        let last = reports.last()?;
-        let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
-        Some(Line {
-            step: last.step,
-            loss: mean(|r| r.loss),
-            grad_norm: mean(|r| r.grad_norm),
-            lr: last.lr,
-            rate: (reports.len() * self.per_step) as f64 / seconds,
-            series: means(&reports),
-        })
-    }
-
+impl Shown {
     fn show(&mut self, line: &Line) {
         if !self.bar.is_hidden() {
             self.loss = format!("loss {:.4}", line.loss);
@@ -181,9 +104,11 @@ impl Shown {
     }
 
     /// That something goes on, where a line of the log is long in coming.
-    fn between(&mut self) {
+    fn between(&mut self, step: u64) {
         let wait = if self.bar.is_hidden() { PAUSE } else { REFRESH };
-        let Some(step) = self.reports.last().filter(|_| self.last.elapsed() >= wait).map(|r| r.step) else { return };
+        if self.last.elapsed() < wait {
+            return;
+        }
         if !self.bar.is_hidden() {
             return self.message(step);
         }
@@ -207,17 +132,6 @@ impl Shown {
     }
 }
 
-/// The series of several reports in one.
-fn means(reports: &[Report]) -> Vec<Series> {
-    let mut all = vec![];
-    reports.iter().for_each(|report| Series::add(&mut all, report.series.clone(), 1.));
-    let mean = |series: Series| match series.values {
-        Values::Mean(sum) => Series::mean(series.name, sum / reports.len() as f64),
-        Values::By(..) => series.binned(),
-    };
-    all.into_iter().map(mean).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,22 +143,22 @@ mod tests {
     #[test]
     fn a_picture_is_no_part_of_the_time_of_steps_and_its_like_are_waited_for() {
         let options = TrainOptions { steps: 1000, batch: 4, accumulate: 2, sample_every: 150, ..Default::default() };
-        let mut shown = Shown::new(0, &options);
+        let mut shown = Shown::default();
+        shown.begin(0, &options);
         let step = Duration::from_millis(10);
         for n in 1..=149 {
-            shown.add(report(n), step, n % 50 == 0);
+            shown.step(&report(n), step, None);
         }
         assert!((shown.seconds_left(149) - 8.51).abs() < 1e-9);
-        shown.pause(Beside::Picture, || std::thread::sleep(Duration::from_millis(300)));
+        shown.beside(Some(Beside::Picture), &mut || std::thread::sleep(Duration::from_millis(300)));
         let picture = shown.pauses[Beside::Picture as usize].took;
         assert!(picture >= 0.3);
-        let line = shown.add(report(150), step, true).unwrap();
-        assert!((line.rate - 800.).abs() < 1e-6, "{} samples a second", line.rate);
+        shown.step(&report(150), step, None);
         // pictures at 300, 450, 600, 750, 900 and at the end
         assert!((shown.seconds_left(150) - (8.5 + 6. * picture)).abs() < 1e-9);
         assert!((shown.seconds_left(899) - (1.01 + 2. * picture)).abs() < 1e-9);
         // speed follows what the machine does now
-        (151..=500).for_each(|n| drop(shown.add(report(n), 3 * step, false)));
+        (151..=500).for_each(|n| shown.step(&report(n), 3 * step, None));
         assert!((shown.pace - 0.03).abs() < 1e-3);
         assert!((shown.seconds_left(1000) - picture).abs() < 1e-9);
     }

@@ -4,12 +4,12 @@
 
 use assert_cmd::Command;
 use candle_core::{DType, Device, Tensor};
-use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::process::AnyProcess;
-use langevin_models::mlp::MlpConfig;
-use langevin_models::unet::UNetConfig;
-use langevin_models::{AnyNet, Head, Model, ModelSpec, checkpoint};
-use langevin_ops::noise::Noise;
+use langevin::dynamics::predict::AnyParametrisation;
+use langevin::dynamics::process::AnyProcess;
+use langevin::models::mlp::MlpConfig;
+use langevin::models::unet::UNetConfig;
+use langevin::models::{AnyNet, Head, Model, ModelSpec, checkpoint};
+use langevin::ops::noise::Noise;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -176,7 +176,7 @@ pub fn read_tensors(path: &Path) -> std::collections::HashMap<String, Tensor> {
 }
 
 pub fn numbers(t: &Tensor) -> Vec<f64> {
-    langevin_ops::shape::to_host(t).unwrap()
+    langevin::ops::shape::to_host(t).unwrap()
 }
 
 /// The largest difference; infinite if one is NaN.

@@ -1,0 +1,148 @@
+//! Runs of models that denoise.
+
+use super::{Folder, GoOn, Learns, New, PICTURE, Run, facts, named_data};
+use crate::config::{Changes, Config, Data, from, idle};
+use crate::error::usage;
+use crate::open::Opened;
+use crate::sample;
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use langevin_data::{Columns, Facts, LoaderOptions};
+use langevin_models::Model;
+use langevin_train::{TrainOptions, Trainer, last_checkpoint};
+use std::path::{Path, PathBuf};
+
+impl Learns for Config {
+    type Model = Model;
+
+    fn parse(text: &str, changes: &[String]) -> Result<Self> {
+        Config::parse(text, changes)
+    }
+
+    fn to_toml(&self) -> Result<String> {
+        Config::to_toml(self)
+    }
+
+    fn data(&self) -> &Data {
+        &self.data
+    }
+
+    fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
+    }
+
+    fn train(&self) -> &TrainOptions {
+        &self.train
+    }
+
+    fn sampler(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::to_value(&self.sampler)?)
+    }
+
+    fn loader(&self) -> LoaderOptions {
+        let Data { flip, dequantise, .. } = self.data;
+        LoaderOptions { batch: self.train.batch, seed: self.train.seed, flip, dequantise }
+    }
+
+    fn about(&self, model: &Model) -> String {
+        let (net, sigma_data) = (self.model.net.name(), model.spec.sigma_data);
+        format!("{net} with {} parameters, sigma_data {sigma_data:.3}", model.parameters())
+    }
+
+    fn averaged(&self, trainer: &Trainer<Model>) -> Result<Model> {
+        Ok(trainer.averaged_model()?)
+    }
+
+    fn picture(&self, model: &Model, columns: Option<&Columns>, path: &Path) -> Result<PathBuf> {
+        let seeds: Vec<u64> = (0..PICTURE as u64).collect();
+        sample::picture(model, &self.sampler, &seeds, columns, path)
+    }
+}
+
+impl New {
+    /// What it computes, and the model that it starts from, if it does.
+    pub fn config(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
+        let (mut changes, typed) = (self.changes.clone(), Changes::typed(&self.changes)?);
+        for (option, is, key) in
+            [("seed", self.seed.is_some(), "train.seed"), ("data", self.data.is_some(), "data.spec")]
+        {
+            if let Some(change) = typed.first(|typed| is && typed == key) {
+                return usage(format!("--{option} and `{change}`: both say the same thing; leave one out"));
+            }
+        }
+        if let Some(seed) = self.seed {
+            changes.push(format!("train.seed={seed}"));
+        }
+        let (mut config, from) = from::configuration(&self.preset, &changes, device)?;
+        if typed.first(|key| key == "data.spec").is_some() {
+            idle::ambiguous("data.spec", &config.data.spec)?;
+        }
+        named_data(&mut config.data, self.data.as_deref())?;
+        idle::of_run(&mut config, &typed)?;
+        Ok((config, from))
+    }
+
+    /// The run, in a folder of its own: a mistake leaves none.
+    pub fn begin(&self, device: &Device) -> Result<Run> {
+        let (mut config, from) = self.config(device)?;
+        let (data, facts) = facts::begin(&mut config, from.as_ref())?;
+        let (config, trainer) = prepared(config, from, &facts, device)?;
+        let folder = Folder::create(self.out.as_deref(), &self.name(), &config.to_toml()?)?;
+        Run::start(config, (data.into(), facts), folder, trainer)
+    }
+}
+
+impl GoOn {
+    /// What it computes, and the model that it started from, as long as that is needed.
+    pub fn config(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
+        let (text, path) = self.text()?;
+        let mut config = Config::parse(&text, &self.changes).with_context(|| path.display().to_string())?;
+        named_data(&mut config.data, self.data.as_deref())?;
+        let at = last_checkpoint(&Folder::state_of(&self.dir));
+        let from = config.model.from.as_ref().filter(|_| at.is_none_or(|step| step < config.train.distil()));
+        let from = from.map(|from| from::opened(from, device)).transpose()?;
+        Ok((config, from))
+    }
+
+    /// The run, with the data that it began with or such as take their place.
+    pub fn begin(&self, device: &Device) -> Result<Run> {
+        let (mut config, from) = self.config(device)?;
+        let folder = Folder::open(&self.dir)?; // before the data are read: another process may be training there
+        let (data, facts) = facts::go_on(&mut config, &self.dir, (self.data.is_some(), self.new_data))?;
+        let (config, trainer) = prepared(config, from, &facts, device)?;
+        Run::start(config, (data.into(), facts), folder, trainer)
+    }
+}
+
+impl Run {
+    /// A new run of `config` in the new folder `out`, or the first free one of `runs/run`, `runs/run-2` and so on.
+    pub fn new(mut config: Config, out: Option<&Path>, device: &Device) -> Result<Self> {
+        let from = config.model.from.as_ref().map(|from| from::opened(from, device)).transpose()?;
+        let (data, facts) = facts::begin(&mut config, from.as_ref())?;
+        let (config, trainer) = prepared(config, from, &facts, device)?;
+        let folder = Folder::create(out, "run", &config.to_toml()?)?;
+        Self::start(config, (data.into(), facts), folder, trainer)
+    }
+}
+
+/// The configuration with the steps of its distillation filled in, and its trainer at step 0.
+fn prepared(
+    mut config: Config,
+    from: Option<Opened>,
+    facts: &Facts,
+    device: &Device,
+) -> Result<(Config, Trainer<Model>)> {
+    let model = Model::new(config.model_spec(facts)?, config.train.seed, DType::F32, device)?;
+    let first = match from {
+        Some(from) => {
+            let (steps, first) = from::begin(&config, &model, from)?;
+            config.train.distil = Some(steps);
+            first
+        }
+        None => None,
+    };
+    let (loss, options) = (config.loss.0.clone(), config.train.clone());
+    let mut trainer = Trainer::new(model, loss, config.optimiser.clone(), config.ema.clone(), options)?;
+    first.into_iter().try_for_each(|first| trainer.begin_with(first))?;
+    Ok((config, trainer))
+}

@@ -1,0 +1,220 @@
+//! The data of a run and the facts that it keeps of them: `data.json` in its folder, the same in its weights files.
+//!
+//! Facts are what the samples alone do not say to whoever opens the model: which class has which number, how columns are
+//! scaled, and a fingerprint by which the same data are known again.
+
+use crate::config::{Config, idle};
+use crate::error::usage;
+use crate::open::{COLUMNS, DATA, Opened};
+use crate::run::folder::Folder;
+use crate::scoring;
+use crate::watch::Progress;
+use anyhow::{Context, Result, bail};
+use langevin_data::{Dataset, Facts, Kind, Options, Relabelled, Scaling, places};
+use langevin_models::checkpoint;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Data to train on, with their facts.
+pub type Data = (Box<dyn Dataset>, Facts);
+
+/// The data of a new run, whose configuration then has their absolute path; classes and columns are those of the model that
+/// it starts from, where they have the same names.
+pub fn begin(run: &mut Config, from: Option<&Opened>) -> Result<Data> {
+    let columns = from.map(Opened::columns).transpose()?.flatten();
+    let open = |scaling: Scaling| read(run, None, scaling);
+    let like = columns.clone().and_then(|columns| open(Scaling::Like(columns)).ok());
+    let mut data = match like {
+        Some(data) => data,
+        None => open(Scaling::Own)?,
+    };
+    if let (Some(columns), Some(own), Some(from)) = (&columns, data.columns(), from) {
+        match own == columns {
+            true => crate::note!("columns are scaled as those that {} learnt", from.what),
+            false => crate::note!(
+                "the columns {} are not those of {}, which are {}: they are scaled by their own moments",
+                langevin_data::list(&own.names),
+                from.what,
+                langevin_data::list(&columns.names)
+            ),
+        }
+    }
+    check(run, data.as_ref())?;
+    idle::of_data(run, data.as_ref())?;
+    if let (true, Some(from)) = (run.model.conditional, from) {
+        data = numbered_as(data, from)?;
+    }
+    let mut facts = Facts::of(data.as_ref())?;
+    if run.model.sigma_data.is_none() {
+        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
+    }
+    run.data.spec = langevin_data::absolute(&run.data.spec)?;
+    Ok((data, facts))
+}
+
+/// The standard deviation of all numbers of the data, which takes reading them all.
+fn deviation(spec: &str, data: &dyn Dataset) -> candle_core::Result<f64> {
+    let _reading = Progress::named(&format!("measuring the deviation of {spec}"));
+    langevin_data::std(data)
+}
+
+/// The data of a run, in images of `shape` if one is given.
+fn read(run: &Config, shape: Option<Vec<usize>>, scaling: Scaling) -> candle_core::Result<Box<dyn Dataset>> {
+    let _reading = Progress::named(&format!("reading {}", run.data.spec));
+    let options = Options { size: run.data.size, header: run.data.header, shape, scaling, ..Options::default() };
+    langevin_data::open(&run.data.spec, &options)
+}
+
+/// Tells the notes on the data of a run. Errors if they are not what the configuration takes them for, or cannot be learnt.
+fn check(run: &Config, data: &dyn Dataset) -> Result<()> {
+    if run.data.header.is_some() && data.kind() != Kind::Table {
+        return usage(format!("data.header: {} is no table", run.data.spec));
+    }
+    data.notes().iter().for_each(|note| crate::note!("{note}"));
+    if data.kind() == Kind::Table {
+        for some in (0..data.len()).collect::<Vec<_>>().chunks(10_000) {
+            if scoring::outside(&data.get(some)?.x)?.contains(&true) {
+                bail!(
+                    "{}: a column that was constant in what the model learnt has other values now, which it cannot \
+                     learn; leave such rows out",
+                    run.data.spec
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `data` with the numbers of the classes of the model `from`, by name; classes that it does not know come after its own.
+fn numbered_as(data: Box<dyn Dataset>, from: &Opened) -> Result<Box<dyn Dataset>> {
+    if from.model.spec.classes.is_none() || data.classes().is_none() {
+        return Ok(data);
+    }
+    let (known, names) = match (from.class_names(), data.class_names()) {
+        (Some(known), Some(names)) => (known, names),
+        (None, None) => return Ok(data),
+        _ => {
+            crate::note!("the classes of {} and of the data are matched by number: not both have names", from.what);
+            return Ok(data);
+        }
+    };
+    if known == names {
+        return Ok(data);
+    }
+    let new: Vec<String> = names.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if !new.is_empty() {
+        crate::note!("{} does not know the classes {}: they come after its own", from.what, langevin_data::list(&new));
+    }
+    let all = [known, &new].concat();
+    let numbers: Vec<String> = all.iter().enumerate().map(|(i, name)| format!("{i} = {name}")).collect();
+    crate::note!("classes are numbered as in {}: {}", from.what, langevin_data::list(&numbers));
+    Ok(Box::new(Relabelled::by_name(data, &all)?))
+}
+
+/// The data of the run in the folder `dir`, `named` if its configuration names them anew. They must be those that it began with,
+/// unless it takes `new` ones that fit.
+pub fn go_on(run: &mut Config, dir: &Path, (named, new): (bool, bool)) -> Result<Data> {
+    let (kept, spec) = (of_run(dir)?, run.data.spec.clone());
+    let gone = langevin_data::path(&spec).filter(|path| !named && !Path::new(path).exists());
+    if gone.is_some() {
+        bail!(
+            "the data of the run, {spec}, are not there; if they have moved, name them: langevin train --resume {} \
+                 --data SPEC",
+            dir.display()
+        );
+    }
+    let shape = kept.as_ref().filter(|_| new).map(|kept| kept.shape.clone());
+    let columns = match &kept {
+        Some(kept) => kept.columns.clone(),
+        None => columns_of(dir)?,
+    };
+    let scaling = columns.map_or(Scaling::Own, Scaling::Like);
+    let mut data = read(run, shape, scaling)?;
+    check(run, data.as_ref())?;
+    if let Some(kept) = &kept {
+        data = renumbered(run, data, kept, new)?;
+    }
+    let mut facts = Facts::of(data.as_ref())?;
+    let difference = match &kept {
+        Some(kept) => kept.difference(&facts),
+        None => {
+            let before = run.data.samples.filter(|&before| before != facts.samples);
+            before.map(|before| format!("{} samples, not {before}", facts.samples))
+        }
+    };
+    match (difference, new) {
+        (Some(what), false) => bail!(
+            "{spec} has {what}: these are not the data that the run began with; name those with --data SPEC, or go \
+             on with these by --new-data"
+        ),
+        (Some(what), true) => crate::note!("new data: {spec} has {what}"),
+        (None, _) => {}
+    }
+    facts.sigma_data = match kept {
+        Some(kept) => kept.sigma_data,
+        None => run.model.sigma_data.take(), // earlier versions wrote what they measured into the configuration
+    };
+    if run.model.sigma_data.or(facts.sigma_data).is_none() {
+        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
+    }
+    run.data.spec = langevin_data::absolute(&spec)?;
+    Ok((data, facts))
+}
+
+/// `data` with the numbers that its classes have in the run: by name, or for `new` data without names by number.
+fn renumbered(run: &Config, data: Box<dyn Dataset>, kept: &Facts, new: bool) -> Result<Box<dyn Dataset>> {
+    let must_fit = new && run.model.conditional;
+    let wrong = || format!("{} cannot be learnt by this run", run.data.spec);
+    match (&kept.class_names, data.class_names(), kept.classes) {
+        (Some(names), Some(theirs), _) => {
+            if names == theirs || !must_fit && places(names, theirs).is_err() {
+                return Ok(data);
+            }
+            Ok(Box::new(Relabelled::by_name(data, names).with_context(wrong)?))
+        }
+        (names, _, Some(n)) if must_fit && (names.is_some() || data.classes() != Some(n)) => {
+            Ok(Box::new(Relabelled::by_number(data, n, names.as_deref()).with_context(wrong)?))
+        }
+        _ => Ok(data),
+    }
+}
+
+/// In what `data`, read from where the model's data were, differ from what it learnt, in words; `None` if in nothing, or
+/// nobody knows.
+pub fn changed(opened: &Opened, data: &dyn Dataset) -> Result<Option<String>> {
+    let Some(kept) = &opened.facts else {
+        let before = opened.run.as_ref().and_then(|run| run.data.samples);
+        return Ok(before.filter(|&n| n != data.len()).map(|n| format!("{} samples, not {n}", data.len())));
+    };
+    let now = Facts::of(data)?;
+    // the same contents under classes that the model numbers in another way
+    let now = Facts { classes: kept.classes, class_names: kept.class_names.clone(), ..now };
+    Ok(kept.difference(&now))
+}
+
+/// What the run in the folder `dir` keeps of its data; `None` for one that an earlier version began.
+pub fn of_run(dir: &Path) -> Result<Option<Facts>> {
+    let file = Folder::data_of(dir);
+    if file.is_file() {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        return Ok(Some(parse(&text, &file.display().to_string())?));
+    }
+    let weights = weights_of(dir);
+    weights.get(DATA).map(|text| parse(text, &dir.display().to_string())).transpose()
+}
+
+/// The facts in `text`; `what` is what an error calls it.
+pub fn parse(text: &str, what: &str) -> Result<Facts> {
+    serde_json::from_str(text).with_context(|| format!("{what}: what it keeps of the data is damaged"))
+}
+
+/// How the columns of a table were scaled, as weights of an earlier version say it.
+fn columns_of(dir: &Path) -> Result<Option<langevin_data::Columns>> {
+    let read = |text: &String| serde_json::from_str(text).with_context(|| format!("{}: {COLUMNS}", dir.display()));
+    weights_of(dir).get(COLUMNS).map(read).transpose()
+}
+
+/// What the weights file of a run says beside its weights.
+fn weights_of(dir: &Path) -> BTreeMap<String, String> {
+    checkpoint::texts(&dir.join("model.safetensors")).unwrap_or_default()
+}
