@@ -146,7 +146,7 @@ fn a_loss_is_one_number_a_sample() -> Result<()> {
         let x = Noise::of_step(5, 0, 8).normal((8, 2), DType::F64, &Device::Cpu)?;
         trainer.step(&[Batch::new(x, None)]).map(drop)
     };
-    step(Box::new(AnyObjective::default()))?;
+    step(Box::<AnyObjective>::default())?;
     let why = step(Box::new(Averaged)).unwrap_err().to_string();
     assert!(why.contains("1 numbers for 8 samples"), "{why}");
     Ok(())
