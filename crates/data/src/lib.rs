@@ -10,6 +10,7 @@ macro_rules! bail {
     ($($why:tt)*) => { return Err(candle_core::Error::Msg(format!($($why)*))) };
 }
 
+mod bits;
 mod cifar;
 mod classes;
 pub mod digits;
@@ -33,6 +34,7 @@ mod spec;
 mod table;
 pub mod toy;
 
+pub use bits::Binarise;
 pub use classes::{Relabelled, places};
 pub use facts::{Facts, list};
 pub use images::Images;

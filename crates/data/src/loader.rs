@@ -2,7 +2,7 @@
 //!
 //! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
 
-use crate::{Batch, Dataset, Kind};
+use crate::{Batch, Binarise, Dataset, Kind, bits};
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_ops::noise::{Noise, generator};
 use rand::RngExt;
@@ -14,6 +14,7 @@ use std::time::Duration;
 // The run's seed also drives the noise of the loss; these keep the loader's streams apart from it.
 const SHUFFLE: u64 = 0x5348_5546_464c_4531;
 const AUGMENT: u64 = 0x4155_474d_454e_5431;
+const BITS: u64 = 0x4249_4e41_5249_5345;
 
 /// How many batches [`Loader::prefetch`] keeps ready.
 const AHEAD: usize = 2;
@@ -37,6 +38,7 @@ pub struct LoaderOptions {
 pub struct Loader {
     data: Arc<dyn Dataset>,
     options: LoaderOptions,
+    binarise: Option<Binarise>,
     /// The latest orders, by epoch: a batch may lie across two.
     orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
@@ -58,7 +60,18 @@ impl Loader {
                 bail!("{name} is for images, and the data are not; set {name} = false");
             }
         }
-        Ok(Self { data, options, orders: Mutex::new(vec![]) })
+        Ok(Self { data, options, binarise: None, orders: Mutex::new(vec![]) })
+    }
+
+    /// The same with batches of bits, 0 and 1: of images by `how`; rows hold them already.
+    ///
+    /// Errors, naming the first, if a row holds another number.
+    pub fn binarised(self, how: Binarise) -> Result<Self> {
+        if self.options.dequantise {
+            bail!("dequantise adds noise to grey levels, and bits have none; set dequantise = false");
+        }
+        bits::check(&*self.data)?;
+        Ok(Self { binarise: Some(how), ..self })
     }
 
     /// The dataset.
@@ -70,11 +83,14 @@ impl Loader {
     ///
     /// Batches follow each other without gaps through the epochs, each epoch in an order of its own.
     pub fn batch(&self, n: u64) -> Result<Batch> {
-        let batch = self.data.get(&self.places(n)?)?;
-        if !(self.options.flip || self.options.dequantise) {
-            return Ok(batch);
+        let mut batch = self.data.get(&self.places(n)?)?;
+        if self.options.flip || self.options.dequantise {
+            batch.x = self.augment(&batch.x, n * self.options.batch as u64)?;
         }
-        Ok(Batch { x: self.augment(&batch.x, n * self.options.batch as u64)?, ..batch })
+        if let Some(how) = self.binarise.filter(|_| self.data.kind() == Kind::Image) {
+            batch.x = how.bits(&batch.x, &mut Noise::of_step(self.options.seed ^ BITS, n, self.options.batch))?;
+        }
+        Ok(batch)
     }
 
     /// Where in the data the samples of batch `n` are.

@@ -4,7 +4,7 @@ mod text;
 
 pub use text::{Partial, Texts};
 
-use crate::{Batch, Dataset, Kind, check_indices};
+use crate::{Batch, Dataset, Kind, bits, check_indices};
 use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -202,6 +202,8 @@ pub enum Scaling {
     Like(Columns),
     /// Not at all.
     No,
+    /// Not at all, since all are bits: another number than 0 and 1 is an error that names its row and column.
+    Bits,
 }
 
 /// A table in memory.
@@ -226,6 +228,13 @@ impl Table {
         }
         match scaling {
             Scaling::No => Ok(Self { shape: [d], values, columns: None, notes: vec![] }),
+            Scaling::Bits => {
+                if let Some(at) = values.iter().position(|&x| !bits::is_bit(x)) {
+                    bail!("{name}: {}", bits::no_bit(at / d, &cut(&names[at % d]), values[at]));
+                }
+                let columns = Columns { mean: vec![0.; d], std: vec![1.; d], names };
+                Ok(Self { shape: [d], values, columns: Some(columns), notes: vec![] })
+            }
             Scaling::Like(columns) => {
                 let places = columns.places(name, &names)?;
                 let values: Vec<f64> = values.chunks(d).flat_map(|row| places.iter().map(|&j| row[j])).collect();
@@ -288,7 +297,7 @@ pub(crate) fn open(path: &Path, scaling: &Scaling, header: Option<bool>) -> Resu
     let (known, cure) = match scaling {
         Scaling::Own => (None, "train on the rows that are whole, and fill in the others with langevin impute"),
         Scaling::Like(columns) => (Some(columns), "fill it in with langevin impute first"),
-        Scaling::No => (None, "fill it in with langevin impute first"),
+        Scaling::No | Scaling::Bits => (None, "fill it in with langevin impute first"),
     };
     let Partial { names, values, mut notes, .. } =
         text::read(path, &text::How { header, known, cure: Some(cure), asked: *scaling == Scaling::Own })?;

@@ -1,6 +1,9 @@
 //! Weights files that need nothing beside them: the model's description is in the file's metadata.
+//!
+//! It is that of a [`Model`], which denoises, or names the family of a [`DensityModel`]; [`open`] takes both.
 
 pub use crate::atomic::write_atomic;
+use crate::family::{DensityModel, described};
 use crate::model::{Model, ModelSpec, plain};
 use crate::params::Params;
 use crate::prefix;
@@ -64,7 +67,52 @@ pub(crate) fn read(path: &Path) -> Result<Described> {
 ///
 /// Every file that is not whole, not ours, or does not fit its own description is an error of one sentence.
 pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeMap<String, String>)> {
-    let Described { description, tensors, texts } = read(path)?;
+    denoising(path, read(path)?, dtype, device)
+}
+
+/// The same of a density, a model of a family.
+pub fn load_density(path: &Path, dtype: DType, device: &Device) -> Result<(DensityModel, BTreeMap<String, String>)> {
+    density(path, read(path)?, dtype, device)
+}
+
+/// What a weights file may hold.
+#[allow(clippy::large_enum_variant)] // there is one at a time
+pub enum Loaded {
+    /// A model that denoises.
+    Denoising(Model),
+    /// A density of a family.
+    Density(DensityModel),
+}
+
+/// As [`load`], of a model of either kind.
+pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<(Loaded, BTreeMap<String, String>)> {
+    let file = read(path)?;
+    if family(&file.description).is_some() {
+        return density(path, file, dtype, device).map(|(model, texts)| (Loaded::Density(model), texts));
+    }
+    denoising(path, file, dtype, device).map(|(model, texts)| (Loaded::Denoising(model), texts))
+}
+
+type WithTexts<M> = (M, BTreeMap<String, String>);
+
+fn density(path: &Path, file: Described, dtype: DType, device: &Device) -> Result<WithTexts<DensityModel>> {
+    let Described { description, tensors, texts } = file;
+    let file = path.display();
+    if family(&description).is_none() {
+        bail!("`{file}` holds a model that denoises, and this needs a density of a family");
+    }
+    let unreadable =
+        |e| Error::Msg(format!("`{file}` describes its model in a way that this version cannot read: {e}"));
+    let spec = described(&description).map_err(|e| unreadable(plain(&e)))?;
+    let params = Params::loaded(tensors);
+    let model = DensityModel::from_params(spec, &params, dtype, device);
+    let model = model.map_err(|e| Error::Msg(format!("`{file}`: {}", plain(&e))))?;
+    refuse_unused(&format!("`{file}`"), &params)?;
+    Ok((model, texts))
+}
+
+fn denoising(path: &Path, file: Described, dtype: DType, device: &Device) -> Result<WithTexts<Model>> {
+    let Described { description, tensors, texts } = file;
     let file = path.display();
     if let Some(family) = family(&description) {
         bail!("`{file}` holds a model of the family {family}, and this needs one that denoises");
@@ -79,7 +127,7 @@ pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Model, BTreeM
     let tensors = prefix::strip(tensors, &names).map_err(|e| Error::Msg(format!("`{file}` {}", plain(&e))))?;
     let params = Params::loaded(tensors);
     let model = Model::from_params(spec, &params, dtype, device).map_err(within)?;
-    refuse_unused(&file.to_string(), &params)?;
+    refuse_unused(&format!("`{file}`"), &params)?;
     Ok((model, texts))
 }
 
@@ -108,14 +156,14 @@ pub fn texts(path: &Path) -> Option<BTreeMap<String, String>> {
     serde_json::from_value(header["__metadata__"].take()).ok()
 }
 
-/// An error if the file holds tensors that no layer asked for: it belongs to another network.
-pub(crate) fn refuse_unused(file: &str, params: &Params) -> Result<()> {
+/// An error if `source`, such as a file, holds tensors that no layer asked for: it belongs to another network.
+pub(crate) fn refuse_unused(source: &str, params: &Params) -> Result<()> {
     let unused = params.unused();
     match unused.as_slice() {
         [] => Ok(()),
-        [name] => bail!("`{file}` holds `{name}`, which the network has not: it belongs to another network"),
+        [name] => bail!("{source} holds `{name}`, which the network has not: it belongs to another network"),
         [name, ..] => bail!(
-            "`{file}` holds `{name}` and {} more tensors which the network has not: it belongs to another network",
+            "{source} holds `{name}` and {} more tensors which the network has not: it belongs to another network",
             unused.len() - 1
         ),
     }

@@ -1,11 +1,14 @@
 //! What has parameters: U-Net, MLP, energies, the restricted Boltzmann machine, checkpoints.
 //!
 //! A [`Model`] is a network, the process that it denoises and what its output means; its [`ModelSpec`] is all that is
-//! needed to rebuild it from its weights. An [`Rbm`] is a family of its own.
+//! needed to rebuild it from its weights. A [`DensityModel`] is a density that no process belongs to, of a [`Family`] such as that
+//! of the [`Rbm`], described by its [`DensitySpec`].
 //!
 //! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
 //! - \[Smolensky86\] Information processing in dynamical systems: foundations of harmony theory
 //! - \[Hinton12\] A practical guide to training restricted Boltzmann machines
+//! - \[Montavon12\] Deep Boltzmann machines and the centering trick
+//! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
 //! - \[Salakhutdinov08\] On the quantitative analysis of deep belief networks, ICML 2008
 
 pub mod atomic;
@@ -14,6 +17,7 @@ pub mod checkpoint;
 pub mod diffusers;
 mod embed;
 pub mod energy;
+pub mod family;
 mod level;
 pub mod mixture;
 pub mod mlp;
@@ -28,6 +32,7 @@ pub mod torch;
 pub mod unet;
 
 pub use energy::{Form, GradNet};
+pub use family::{AnyFamily, DensityModel, DensitySpec, Family, RbmConfig, States, Unnormalised};
 pub use langevin_dynamics::Potential;
 pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};

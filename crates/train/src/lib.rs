@@ -1,5 +1,7 @@
 //! Objectives, noise levels, optimisers, EMA, the training loop and its resumable state.
 //!
+//! A [`Trainer`] moves anything [`Trainable`]: models that denoise by an [`AnyObjective`], densities by an [`AnyDensityObjective`].
+//!
 //! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
 //! - \[Kingma14\] Adam: a method for stochastic optimization, 1412.6980
 //! - \[Loshchilov17\] SGDR: stochastic gradient descent with warm restarts, 1608.03983
@@ -37,13 +39,13 @@ pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
 pub use objective::{
-    AnyObjective, Context, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient, Noisy, Objective,
-    Part, Teacher, Training,
+    AnyDensityObjective, AnyObjective, Context, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient,
+    Noisy, Objective, Part, Teacher, Training,
 };
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};
 pub use series::{Point, Series, Values};
 pub use state::last_checkpoint;
-pub use trainable::Trainable;
+pub use trainable::{Rebuild, Trainable};
 pub use trainer::{Report, Trainer};
 pub use weight::AnyWeight;

@@ -1,7 +1,8 @@
 //! What a trainer moves: a thing with parameters, of this workspace or of any other.
 
-use candle_core::{DType, Device, Tensor, Var};
-use langevin_models::{Model, ModelSpec, Rbm, RbmSpec};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use langevin_models::params::Params;
+use langevin_models::{DensityModel, DensitySpec, Model, ModelSpec, Rbm, RbmSpec};
 use serde::Serialize;
 
 /// A thing with parameters.
@@ -27,10 +28,49 @@ pub trait Trainable: Send + Sync {
     }
 }
 
+/// One that can be made again with other weights, such as the averaged ones.
+pub trait Rebuild: Trainable + Sized {
+    /// A second one, of the same spec, with copies of these weights, named as [`Trainable::weights`] names them.
+    fn with(&self, weights: Vec<(String, Tensor)>) -> Result<Self>;
+}
+
+impl Rebuild for Model {
+    fn with(&self, weights: Vec<(String, Tensor)>) -> Result<Self> {
+        let params = Params::loaded(weights.into_iter().map(|(name, t)| (name, t.detach())).collect());
+        Model::from_params(self.spec.clone(), &params, self.dtype(), self.device())
+    }
+}
+
+impl Rebuild for DensityModel {
+    fn with(&self, weights: Vec<(String, Tensor)>) -> Result<Self> {
+        self.with(weights)
+    }
+}
+
 impl Trainable for Model {
     type Spec = ModelSpec;
 
     fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn vars(&self) -> &[(String, Var)] {
+        self.vars()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype()
+    }
+
+    fn device(&self) -> &Device {
+        self.device()
+    }
+}
+
+impl Trainable for DensityModel {
+    type Spec = DensitySpec;
+
+    fn spec(&self) -> &DensitySpec {
         &self.spec
     }
 

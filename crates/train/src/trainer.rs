@@ -8,7 +8,7 @@ use crate::objective::{Context, Objective, Training};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::TrainOptions;
 use crate::series::Series;
-use crate::trainable::Trainable;
+use crate::trainable::{Rebuild, Trainable};
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
 use langevin_models::Model;
@@ -205,13 +205,9 @@ impl<M: Trainable> Trainer<M> {
     }
 }
 
-impl Trainer<Model> {
+impl<M: Rebuild> Trainer<M> {
     /// A second model, with the averaged weights.
-    pub fn averaged_model(&self) -> Result<Model> {
-        let model = Model::new(self.model.spec.clone(), 0, self.model.dtype(), self.model.device())?;
-        for ((_, var), (_, t)) in model.vars().iter().zip(self.ema.weights(0)) {
-            inplace::set(var, &t)?;
-        }
-        Ok(model)
+    pub fn averaged_model(&self) -> Result<M> {
+        self.model.with(self.averaged()?)
     }
 }

@@ -7,7 +7,7 @@
 //! A size that still adapts depends on where its chain has been, so its steps leave the density a little off: only those
 //! after it has come to rest count.
 
-use candle_core::{Result, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use langevin_ops::shape::PerSample;
 
 const GAMMA: f64 = 0.05;
@@ -59,6 +59,31 @@ impl StepSizes {
             *chain = Average { from: chain.from + now, ..Average::default() };
         }
         (self.done, self.frozen, self.steps) = (0, false, Some(steps));
+    }
+
+    /// All that they are, as numbers to be saved: `[B + 1, 4]` in f64. `None` where no chain has adapted.
+    pub fn numbers(&self) -> Result<Option<Tensor>> {
+        if self.chains.is_empty() {
+            return Ok(None);
+        }
+        let steps = self.steps.map_or(-1., |steps| steps as f64);
+        let all = [self.done as f64, f64::from(u8::from(self.frozen)), steps, 0.];
+        let rows = self.chains.iter().flat_map(|chain| [chain.from, chain.error, chain.log, chain.log_mean]);
+        Tensor::from_iter(all.into_iter().chain(rows), &Device::Cpu)?.reshape(((), 4)).map(Some)
+    }
+
+    /// Back from [`StepSizes::numbers`], for chains that `kernel` moves.
+    ///
+    /// Errors if they are not such numbers.
+    pub fn of_numbers(kernel: &'static str, numbers: &Tensor) -> Result<Self> {
+        let rows = match numbers.dims() {
+            [n, 4] if *n > 1 => numbers.to_dtype(DType::F64)?.to_vec2::<f64>()?,
+            other => bail!("step sizes of shape {other:?}; they are [B + 1, 4]"),
+        };
+        let chain = |row: &Vec<f64>| Average { from: row[0], error: row[1], log: row[2], log_mean: row[3] };
+        let (all, chains) = (&rows[0], rows[1..].iter().map(chain).collect());
+        let steps = (all[2] >= 0.).then_some(all[2] as usize);
+        Ok(Self { kernel, chains, done: all[0] as usize, frozen: all[1] == 1., steps })
     }
 
     /// The probabilities of acceptance, `[B]`, change the next step sizes so that their mean becomes `target`, for the first `steps`

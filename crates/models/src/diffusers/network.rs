@@ -75,7 +75,7 @@ impl Files {
             .map_err(|e| Error::Msg(format!("`{file}` {}", plain(&e))))?;
         let params = Params::loaded(tensors);
         let net = build(&params, dtype, device).map_err(within(file.to_string()))?;
-        refuse_unused(&file.to_string(), &params)?;
+        refuse_unused(&format!("`{file}`"), &params)?;
         let note =
             self.weights.variant.as_ref().map(|variant| {
                 format!("`{file}` is the {variant} variant of the weights; there is no plain file of them")

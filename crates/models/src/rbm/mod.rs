@@ -4,20 +4,23 @@
 //! sigmoid(b_i + (W h)_i), and the hidden ones are summed out in closed form: p(v) = exp(-F(v)) / Z with the free energy
 //! F(v) = -v.b - sum_j ln(1 + exp(c_j + (v W)_j)). States are tensors of 0 and 1 in the model's type, so F has no score.
 
+mod family;
 mod ladder;
 
+pub use family::RbmConfig;
 pub use ladder::RbmLadder;
 
-use crate::checkpoint::{self, refuse_unused};
-use crate::model::plain;
+use crate::checkpoint;
+use crate::family::DensitySpec;
 use crate::params::Params;
-use candle_core::{DType, Device, Error, Result, Tensor, Var, bail};
-use candle_nn::Init;
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use candle_nn::{Init, VarBuilder};
 use langevin_dynamics::density::unclamped;
 use langevin_dynamics::{Conditionals, Density, Energy};
 use langevin_ops::act::{sigmoid, softplus_sum};
 use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
 use langevin_ops::shape::{PerSample, scale, to_host};
 use langevin_ops::stats::log_sum_exp;
 use serde::{Deserialize, Serialize};
@@ -32,13 +35,6 @@ pub struct RbmSpec {
     pub shape: Vec<usize>,
     /// Number of hidden units.
     pub hidden: usize,
-}
-
-/// How a weights file describes the machine: with its family.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "family", rename_all = "kebab-case")]
-enum Described {
-    Rbm(RbmSpec),
 }
 
 impl RbmSpec {
@@ -99,38 +95,47 @@ impl Rbm {
     }
 
     fn from_params(spec: RbmSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
+        Self::build(spec, &params.builder(dtype, device))
+    }
+
+    /// The machine of the parameters that `vb` gives.
+    pub(crate) fn build(spec: RbmSpec, vb: &VarBuilder) -> Result<Self> {
         spec.validate()?;
-        let (vb, visible) = (params.builder(dtype, device), spec.visible());
+        let visible = spec.visible();
         let small = Init::Randn { mean: 0., stdev: FIRST };
         let weight = vb.get_with_hints((visible, spec.hidden), "weight", small)?;
         let visible_bias = vb.get_with_hints(visible, "visible_bias", Init::Const(0.))?;
         let hidden_bias = vb.get_with_hints(spec.hidden, "hidden_bias", Init::Const(0.))?;
-        Ok(Self { spec, vars: params.vars(), weight, visible_bias, hidden_bias })
+        let named = [("hidden_bias", &hidden_bias), ("visible_bias", &visible_bias), ("weight", &weight)];
+        // those that are counted only are no variables
+        let vars = named.into_iter().filter(|(_, t)| t.is_variable());
+        let vars = vars.map(|(name, t)| Ok((name.to_string(), Var::from_tensor(t)?))).collect::<Result<_>>()?;
+        Ok(Self { spec, vars, weight, visible_bias, hidden_bias })
     }
 
     /// Writes the machine to `path` with any `extra` texts.
     ///
     /// Errors in one sentence that names the file; a file that was there is then untouched.
     pub fn save(&self, path: &Path, extra: &BTreeMap<String, String>) -> Result<()> {
+        let RbmSpec { shape, hidden } = self.spec.clone();
         let tensors: Vec<_> = self.vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
-        checkpoint::save(path, &Described::Rbm(self.spec.clone()), &tensors, extra)
+        checkpoint::save(path, &DensitySpec::new(shape, RbmConfig { hidden }), &tensors, extra)
     }
 
     /// The machine in the file at `path`, in `dtype`, and the `extra` texts that were saved with it.
     ///
     /// Every file that is not whole or not of an RBM is an error of one sentence.
     pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Self, BTreeMap<String, String>)> {
-        let file = checkpoint::read(path)?;
-        let path = path.display();
-        let spec = match serde_json::from_str(&file.description) {
-            Ok(Described::Rbm(spec)) => spec,
-            Err(e) => bail!("`{path}` holds no restricted Boltzmann machine that this version can read: {e}"),
-        };
-        let params = Params::loaded(file.tensors);
-        let rbm = Self::from_params(spec, &params, dtype, device);
-        let rbm = rbm.map_err(|e| Error::Msg(format!("`{path}`: {}", plain(&e))))?;
-        refuse_unused(&path.to_string(), &params)?;
-        Ok((rbm, file.texts))
+        let (model, texts) = checkpoint::load_density(path, dtype, device)?;
+        let family = model.spec.family.name();
+        match model.vars() {
+            [(_, hidden), (_, visible), (_, weight)] if family == RbmConfig::NAME => {
+                Ok((Self::of(&model.spec.shape, weight, visible, hidden)?, texts))
+            }
+            _ => {
+                bail!("`{}` holds a model of the family {family}, and no restricted Boltzmann machine", path.display())
+            }
+        }
     }
 
     /// What it is made of.

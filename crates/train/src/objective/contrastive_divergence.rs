@@ -10,12 +10,11 @@ use crate::options::TrainOptions;
 use crate::series::Series;
 use crate::state::moved;
 use crate::trainable::Trainable;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Error, Result, Tensor, bail};
 use langevin_data::Batch;
-use langevin_dynamics::density::{Capability, Conditionals, Density};
-use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs};
-use langevin_models::Rbm;
-use langevin_ops::linear::linear;
+use langevin_dynamics::density::{Capability, Conditionals, Density, Energy};
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, StepSizes};
+use langevin_models::{DensityModel, Rbm, Unnormalised, plain};
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{mean_per_sample, to_host};
 use serde::{Deserialize, Serialize};
@@ -29,22 +28,49 @@ pub trait EnergyGradient: Trainable + Density {
     ///
     /// Errors if it has no energy.
     fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
-        match self.as_energy() {
-            Some(energy) => at.weighed(factors, || energy.energy(x)),
-            None => bail!("loss contrastive-divergence: the model gives no energy; take a model that has one"),
-        }
+        by_graph(self.as_energy(), x, factors, at)
     }
 
     /// The means over the states `x` `[B, ...]` of what centring subtracts, layer by layer.
     ///
     /// Errors if the model has no layers of units.
     fn unit_means(&self, _x: &Tensor) -> Result<Vec<Tensor>> {
-        bail!("loss.centred is for models with layers of units, such as an RBM; set it to false")
+        no_layers()
     }
 
     /// The gradient as it is with units less `offsets`, one of [`EnergyGradient::unit_means`] a layer.
     fn centred(&self, grads: Vec<Tensor>, _offsets: &[Tensor]) -> Result<Vec<Tensor>> {
         Ok(grads)
+    }
+}
+
+/// The gradient of the energy by autodiff.
+fn by_graph(energy: Option<&dyn Energy>, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
+    match energy {
+        Some(energy) => at.weighed(factors, || energy.energy(x)),
+        None => bail!("loss contrastive-divergence: the model gives no energy; take a model that has one"),
+    }
+}
+
+fn no_layers() -> Result<Vec<Tensor>> {
+    bail!("loss.centred is for models with layers of units, such as an RBM; set it to false")
+}
+
+/// As its body knows it.
+impl EnergyGradient for DensityModel {
+    fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
+        match self.body().energy_gradient(x, factors)? {
+            Some(closed) => Ok(closed),
+            None => by_graph(self.as_energy(), x, factors, at),
+        }
+    }
+
+    fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+        self.body().unit_means(x)?.map_or_else(no_layers, Ok)
+    }
+
+    fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.body().centred(grads, offsets)
     }
 }
 
@@ -57,15 +83,8 @@ impl EnergyGradient for Rbm {
         Ok(Rbm::unit_means(self, x)?.into())
     }
 
-    /// With m and l the offsets of visible and hidden units: dW' = dW - m dc^T - db l^T, db' = db - dW' l, dc' = dc - dW'^T m.
     fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
-        let ([dc, db, dw], [m, l]) = (grads.as_slice(), offsets) else {
-            bail!("RBM: {} gradients and {} offsets; there are three and two", grads.len(), offsets.len());
-        };
-        let column = |v: &Tensor| v.unsqueeze(1);
-        let dw = ((dw - linear(&column(m)?, &column(dc)?, None)?)? - linear(&column(db)?, &column(l)?, None)?)?;
-        let along = |v: &Tensor, w: &Tensor| linear(&v.unsqueeze(0)?, w, None)?.squeeze(0);
-        Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
+        Unnormalised::centred(self, grads, offsets)
     }
 }
 
@@ -101,9 +120,16 @@ impl Named for ContrastiveDivergence {
 /// The share of a new batch in the means that centring subtracts. \[Melchior16\]
 const SLIDE: f64 = 0.01;
 
-/// Where the chains and the offsets are saved.
+/// Where the chains, the offsets and the step sizes are saved.
 const CHAINS: &str = "chains";
 const OFFSET: &str = "offset/";
+const SIZES: &str = "sizes";
+
+/// So many samples of a batch tell how well they are reconstructed, where no chain of the loss begins at them.
+const TELLING: usize = 16;
+
+/// Keeps the noise of reconstructions apart from that of the chains.
+const RECONSTRUCTION: u64 = 1;
 
 impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
     fn description(&self) -> Result<Value> {
@@ -117,9 +143,10 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
         if self.persistent > 1 << 20 {
             bail!("loss.persistent is {}; give at most 2^20 chains, or 0 for none that persist", self.persistent);
         }
-        if self.kernel.get().adapts() {
+        if self.persistent == 0 && self.kernel.get().adapts() {
             bail!(
-                "loss.kernel {} adapts its steps, which no run keeps from batch to batch; take gibbs or langevin",
+                "loss.kernel {} adapts its steps, which chains that begin anew at each batch cannot keep; set loss.persistent, \
+                 or take gibbs or langevin",
                 self.kernel.name()
             );
         }
@@ -129,7 +156,8 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
 
     fn start(&self, model: &M) -> Result<Box<dyn Training<M>>> {
         let density: &dyn Density = model;
-        density.check(self.kernel.get().needs())?;
+        let suits = density.check(self.kernel.get().needs());
+        suits.map_err(|e| Error::Msg(format!("loss.kernel {}: {}", self.kernel.name(), plain(&e))))?;
         density.check(Capability::Energy)?;
         Ok(Box::new(Run { options: self.clone(), kept: Kept::default(), next: None }))
     }
@@ -140,6 +168,8 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
 struct Kept {
     /// Where the persistent chains are, once they have begun.
     chains: Option<Tensor>,
+    /// The step sizes that they have found, for a kernel that adapts.
+    sizes: StepSizes,
     /// What centring subtracts, a layer each.
     offsets: Vec<Tensor>,
 }
@@ -163,18 +193,40 @@ impl Density for Blocks<'_> {
 
 impl Run {
     /// The states of `model` after k steps from `start` `[N, ...]`.
-    fn walked<M: EnergyGradient>(&self, model: &M, start: &Tensor, at: &Context) -> Result<Tensor> {
+    fn walked<M: EnergyGradient>(
+        &self,
+        model: &M,
+        start: &Tensor,
+        sizes: &mut StepSizes,
+        at: &Context,
+    ) -> Result<Tensor> {
         let (kernel, mut noise) = (self.options.kernel.get(), at.noise(start.dim(0)?));
-        let blocks = model.as_conditionals().filter(|_| kernel.needs() == Capability::Conditionals).map(Blocks);
+        let blocks = model.as_conditionals().filter(|_| self.draws_blocks()).map(Blocks);
         let density: &dyn Density = match &blocks {
             Some(blocks) => blocks,
             None => model,
         };
         let mut chains = Chains::new(density, start)?;
+        chains.sizes = std::mem::take(sizes);
         for _ in 0..self.options.k {
             kernel.step(density, &mut chains, &mut noise)?;
         }
+        *sizes = chains.sizes;
         Ok(chains.at.x)
+    }
+
+    /// The mean squared difference between some samples of `x` and what one step draws of each, where whole states are drawn.
+    fn reconstruction<M: EnergyGradient>(&self, model: &M, x: &Tensor, at: &Context) -> Result<Option<Series>> {
+        let Some(conditionals) = model.as_conditionals().filter(|_| self.draws_blocks()) else { return Ok(None) };
+        let (blocks, few) = (Blocks(conditionals), x.dim(0)?.min(TELLING));
+        let x = x.narrow(0, 0, few)?;
+        let mut chains = Chains::new(&blocks, &x)?;
+        self.options.kernel.get().step(&blocks, &mut chains, &mut at.noise_for(RECONSTRUCTION, few))?;
+        Ok(Some(reconstruction_error(&x, &chains.at.x)?))
+    }
+
+    fn draws_blocks(&self) -> bool {
+        self.options.kernel.get().needs() == Capability::Conditionals
     }
 
     /// Where the chains of a batch `x` begin: at its samples in turn, if there are none that go on.
@@ -199,6 +251,12 @@ fn slid(offsets: &[Tensor], means: Vec<Tensor>) -> Result<Vec<Tensor>> {
     offsets.iter().zip(means).map(|(offset, mean)| (offset * (1. - SLIDE))? + (mean * SLIDE)?).collect()
 }
 
+/// The mean squared difference between the states `x` and `y`.
+fn reconstruction_error(x: &Tensor, y: &Tensor) -> Result<Series> {
+    let off = to_host(&mean_per_sample(&(x - y)?.sqr()?)?)?;
+    Ok(Series::mean("reconstruction_error", mean(&off)))
+}
+
 fn mean(v: &[f64]) -> f64 {
     v.iter().sum::<f64>() / v.len() as f64
 }
@@ -208,7 +266,7 @@ impl<M: EnergyGradient> Training<M> for Run {
         let (x, samples) = (&batch.x, batch.x.dim(0)?);
         let mut kept = self.next.take().filter(|_| at.part > 0).unwrap_or_else(|| self.kept.clone());
         let start = self.start(&kept, x)?;
-        let walked = self.walked(model, &start, at)?;
+        let walked = self.walked(model, &start, &mut kept.sizes, at)?;
         let chains = walked.dim(0)?;
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
@@ -227,10 +285,10 @@ impl<M: EnergyGradient> Training<M> for Run {
         let level = mean(of_chains);
         let mut series = vec![Series::mean("energy_data", mean(data)), Series::mean("energy_chains", level)];
         if self.options.persistent == 0 {
-            let off = to_host(&mean_per_sample(&(x - &walked)?.sqr()?)?)?;
-            series.push(Series::mean("reconstruction_error", mean(&off)));
+            series.push(reconstruction_error(x, &walked)?);
         } else {
             kept.chains = Some(walked);
+            series.extend(self.reconstruction(model, x, at)?);
         }
         self.next = Some(kept);
         Ok(Part { losses: data.iter().map(|energy| energy - level).collect(), grads, series })
@@ -245,7 +303,8 @@ impl<M: EnergyGradient> Training<M> for Run {
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let chains = self.kept.chains.iter().map(|chains| (CHAINS.to_string(), chains.clone()));
         let offsets = self.kept.offsets.iter().enumerate().map(|(i, offset)| (format!("{OFFSET}{i}"), offset.clone()));
-        Ok(chains.chain(offsets).collect())
+        let sizes = self.kept.sizes.numbers()?.map(|sizes| (SIZES.to_string(), sizes));
+        Ok(chains.chain(offsets).chain(sizes).collect())
     }
 
     fn restore(&mut self, model: &M, state: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -255,7 +314,14 @@ impl<M: EnergyGradient> Training<M> for Run {
             bail!("holds chains of shape {:?} where there are {}", chains.dims(), self.options.persistent);
         }
         let offsets = (0..).map_while(|i| state.get(&format!("{OFFSET}{i}"))).map(|offset| moved(offset, like));
-        self.kept = Kept { chains, offsets: offsets.collect::<Result<_>>()? };
+        let sizes = match state.get(SIZES) {
+            Some(t) if t.dims() == [self.options.persistent + 1, 4] => {
+                StepSizes::of_numbers(self.options.kernel.name(), t)?
+            }
+            Some(t) => bail!("holds step sizes of shape {:?} for {} chains", t.dims(), self.options.persistent),
+            None => StepSizes::default(),
+        };
+        self.kept = Kept { chains, offsets: offsets.collect::<Result<_>>()?, sizes };
         self.next = None;
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::series::Series;
 use crate::trainable::Trainable;
 use candle_core::{Error, Result, Tensor, Var};
 use langevin_data::Batch;
-use langevin_models::{Model, ModelSpec};
+use langevin_models::{DensityModel, DensitySpec, Model, ModelSpec};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{scale, to_host};
@@ -181,6 +181,11 @@ registry! {
     pub enum AnyObjective: Objective<Model> = "loss" { Denoising, Dual }
 }
 
+registry! {
+    /// Any objective for densities that no process belongs to, as configurations name it.
+    pub enum AnyDensityObjective: Objective<DensityModel> = "loss" { ContrastiveDivergence }
+}
+
 impl<M: Trainable, O: Objective<M> + ?Sized> Objective<M> for Box<O> {
     fn description(&self) -> Result<Value> {
         (**self).description()
@@ -211,6 +216,26 @@ impl Objective<Model> for AnyObjective {
     }
 
     fn start(&self, model: &Model) -> Result<Box<dyn Training<Model>>> {
+        self.get().start(model)
+    }
+}
+
+impl Default for AnyDensityObjective {
+    fn default() -> Self {
+        Self::ContrastiveDivergence(ContrastiveDivergence::default())
+    }
+}
+
+impl Objective<DensityModel> for AnyDensityObjective {
+    fn description(&self) -> Result<Value> {
+        self.get().description()
+    }
+
+    fn check(&self, spec: &DensitySpec, options: &TrainOptions) -> Result<()> {
+        self.get().check(spec, options)
+    }
+
+    fn start(&self, model: &DensityModel) -> Result<Box<dyn Training<DensityModel>>> {
         self.get().start(model)
     }
 }

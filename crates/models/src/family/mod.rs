@@ -1,0 +1,91 @@
+//! Families of densities that no process belongs to: restricted Boltzmann machines, and what comes beside them.
+//!
+//! A family is a struct of options, a [`Family`], that builds a body, an [`Unnormalised`] density: p(x) = exp(-E(x)) / Z. A
+//! [`DensityModel`] is a body with its weights and its [`DensitySpec`], which is all that is needed to rebuild it from them. What
+//! a body does not know of itself is `None`; the model makes an error of it, where it is asked for, that names the family.
+
+mod model;
+mod spec;
+
+pub use model::DensityModel;
+pub(crate) use spec::described;
+pub use spec::{DensitySpec, States};
+
+pub use crate::rbm::RbmConfig;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use langevin_dynamics::{Density, Ladder};
+use langevin_ops::noise::Noise;
+use langevin_ops::registry;
+
+/// Options from which a density is built.
+pub trait Family: Send + Sync + std::fmt::Debug {
+    /// What its states are.
+    fn states(&self) -> States;
+
+    /// Errors, naming the option, if it makes no sense for states of `shape`.
+    fn check(&self, shape: &[usize]) -> Result<()>;
+
+    /// The density over states of `shape`, of parameters that `vb` gives.
+    ///
+    /// Errors in one sentence that names the option.
+    fn build(&self, shape: &[usize], vb: VarBuilder) -> Result<Box<dyn Unnormalised>>;
+}
+
+registry! {
+    /// Any family of densities, as weights files and configurations name it.
+    pub enum AnyFamily: Family = "family" { RbmConfig }
+}
+
+/// A restricted Boltzmann machine.
+impl Default for AnyFamily {
+    fn default() -> Self {
+        RbmConfig::default().into()
+    }
+}
+
+/// A density p(x) = exp(-E(x)) / Z over states `[B, ...]`, and what more is known of it than a density says. What is not said here
+/// is not known: `None`.
+pub trait Unnormalised: Density + Send + Sync {
+    /// `n` states at which chains begin, a stream of `z` each: wide, so that chains are not all at one mode.
+    fn begin(&self, n: usize, z: &mut Noise) -> Result<Tensor>;
+
+    /// E of each of the states `x` `[B, ...]`, and the gradient of the sum of `factors` (one a state) times E in closed form, in the
+    /// order of the parameters' names.
+    fn energy_gradient(&self, _x: &Tensor, _factors: &[f64]) -> Result<Option<(Vec<f64>, Vec<Tensor>)>> {
+        Ok(None)
+    }
+
+    /// The means over the states `x` `[B, ...]` of units, layer by layer, for centred gradients.
+    fn unit_means(&self, _x: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
+
+    /// The gradient `grads` as it is with units less `offsets`, one of [`Unnormalised::unit_means`] a layer.
+    fn centred(&self, grads: Vec<Tensor>, _offsets: &[Tensor]) -> Result<Vec<Tensor>> {
+        Ok(grads)
+    }
+
+    /// `rungs` densities over states in f64, from one that is normalised and can be drawn from to this one. `means` are those of the
+    /// data, one for each number of a state, to which the first is fitted; without them it is fitted to what the density says of itself.
+    ///
+    /// Errors if there are fewer than 2 rungs, or means that cannot be.
+    fn ladder(&self, _means: Option<&[f64]>, _rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {
+        Ok(None)
+    }
+
+    /// ln Z, in f64, where it is known without an estimate in seconds.
+    fn log_z_exact(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// What each of its H units looks for, to be looked at: `[H, ...]`.
+    fn filters(&self) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// The means of its hidden units given states `[B, ...]`, `[B, H]`: features of them.
+    fn features(&self, _x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}

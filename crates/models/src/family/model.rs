@@ -1,0 +1,141 @@
+//! A density of any family, with its weights.
+
+use super::{DensitySpec, Unnormalised};
+use crate::checkpoint;
+use crate::model::plain;
+use crate::params::Params;
+use candle_core::{DType, Device, Error, Result, Tensor, Var};
+use langevin_dynamics::density::Evaluated;
+use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Ladder, Score};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A density p(x) = exp(-E(x)) / Z, what it is made of, and its weights. As a [`Density`] it has what its body has.
+pub struct DensityModel {
+    /// What it is made of.
+    pub spec: DensitySpec,
+    body: Box<dyn Unnormalised>,
+    vars: Vec<(String, Var)>,
+    dtype: DType,
+    device: Device,
+}
+
+impl DensityModel {
+    /// A density with fresh weights: a pure function of `seed` and each parameter's name.
+    ///
+    /// Errors in one sentence that names the option which is wrong.
+    pub fn new(spec: DensitySpec, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        spec.parameters()?; // before memory is taken
+        Self::from_params(spec, &Params::seeded(seed), dtype, device)
+    }
+
+    /// The density with these weights, copied in `dtype`.
+    ///
+    /// Errors, naming it, if one is missing, has another shape, or is one too many.
+    pub fn of(
+        spec: DensitySpec,
+        weights: impl IntoIterator<Item = (String, Tensor)>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let weights = weights.into_iter().map(|(name, t)| (name, t.detach()));
+        let params = Params::loaded(weights.collect());
+        let model = Self::from_params(spec, &params, dtype, device)?;
+        checkpoint::refuse_unused("the weights", &params)?;
+        Ok(model)
+    }
+
+    /// The density with the parameters that `params` gives.
+    pub fn from_params(spec: DensitySpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
+        let built = spec.build(params, dtype, device);
+        let body = built.map_err(|e| Error::Msg(format!("family `{}`: {}", spec.family.name(), plain(&e))))?;
+        Ok(Self { spec, body, vars: params.vars(), dtype, device: device.clone() })
+    }
+
+    /// A second one of other weights, as [`DensityModel::weights`] names them.
+    pub fn with(&self, weights: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self> {
+        Self::of(self.spec.clone(), weights, self.dtype, &self.device)
+    }
+
+    /// The density itself.
+    pub fn body(&self) -> &dyn Unnormalised {
+        self.body.as_ref()
+    }
+
+    /// The parameters, sorted by name.
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    /// The parameters as they are now, by name.
+    pub fn weights(&self) -> Vec<(String, Tensor)> {
+        self.vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
+    }
+
+    /// How many numbers the parameters hold.
+    pub fn parameters(&self) -> usize {
+        self.vars.iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// Type of the parameters, and of the states.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Writes it to `path` with any `extra` texts.
+    ///
+    /// Errors in one sentence that names the file; a file that was there is then untouched.
+    pub fn save(&self, path: &Path, extra: &BTreeMap<String, String>) -> Result<()> {
+        checkpoint::save(path, &self.spec, &self.weights(), extra)
+    }
+
+    /// The ladder of [`Unnormalised::ladder`]. Errors if the family knows none.
+    pub fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Box<dyn Ladder + '_>> {
+        self.known(self.body.ladder(means, rungs)?, "no ladder of densities that leads to it")
+    }
+
+    /// The filters of [`Unnormalised::filters`]. Errors if the family has none.
+    pub fn filters(&self) -> Result<Tensor> {
+        self.known(self.body.filters()?, "no filters to look at")
+    }
+
+    /// The features of [`Unnormalised::features`]. Errors if the family has none.
+    pub fn features(&self, x: &Tensor) -> Result<Tensor> {
+        self.known(self.body.features(x)?, "no hidden units whose means are features")
+    }
+
+    fn known<T>(&self, found: Option<T>, lacks: &str) -> Result<T> {
+        found.ok_or_else(|| Error::Msg(format!("the family {} has {lacks}", self.spec.family.name())))
+    }
+}
+
+impl Density for DensityModel {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        self.body.as_differentiable()
+    }
+
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        self.body.as_energy()
+    }
+
+    fn as_score(&self) -> Option<&dyn Score> {
+        self.body.as_score()
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        self.body.as_conditionals()
+    }
+
+    fn tempered(&self, beta: f64) -> Option<Box<dyn Density + '_>> {
+        self.body.tempered(beta)
+    }
+
+    fn evaluate(&self, x: &Tensor) -> Result<Evaluated> {
+        self.body.evaluate(x)
+    }
+}

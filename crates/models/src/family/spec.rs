@@ -1,0 +1,141 @@
+//! What a density is made of, as weights files say it: `{"family": "rbm", "shape": [1, 28, 28], "hidden": 500}`.
+
+use super::{AnyFamily, Unnormalised};
+use crate::params::Params;
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use langevin_ops::shape::to_host;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::{Map, Value};
+
+/// What the numbers of a state are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum States {
+    /// 0 or 1.
+    Bits,
+}
+
+/// All that is needed to rebuild a density from its weights. It is written as one table: the `family`, the `shape`, and the options
+/// of the family beside them.
+#[derive(Clone, Debug)]
+pub struct DensitySpec {
+    /// Shape of one state: `[C, H, W]` of images, `[D]` of rows.
+    pub shape: Vec<usize>,
+    /// The family, with its options.
+    pub family: AnyFamily,
+}
+
+/// Where the registry writes the name of a member.
+const NAME: &str = "name";
+const FAMILY: &str = "family";
+const SHAPE: &str = "shape";
+
+impl DensitySpec {
+    /// A density of a `family` over states of `shape`.
+    pub fn new(shape: impl Into<Vec<usize>>, family: impl Into<AnyFamily>) -> Self {
+        Self { shape: shape.into(), family: family.into() }
+    }
+
+    /// Numbers of a state.
+    pub fn numbers(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// One sentence that names the key and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        let numbers = self.shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        if self.shape.is_empty() || self.shape.len() > 4 || numbers == 0 || numbers > 1 << 28 {
+            bail!("states of shape {:?}: give [C, H, W] or [D] with at most 2^28 numbers", self.shape);
+        }
+        self.family.get().check(&self.shape)
+    }
+
+    /// What the numbers of a state are.
+    pub fn states(&self) -> States {
+        self.family.get().states()
+    }
+
+    /// Data `x` `[B, ...]` as states: of images in [-1, 1] the bits that say whether a pixel is lighter than middle grey. Rows of
+    /// bits are states already.
+    ///
+    /// Errors, naming the first, if a row holds another number.
+    pub fn states_of(&self, x: &Tensor) -> Result<Tensor> {
+        match x.dims() {
+            [_, shape @ ..] if shape == self.shape => {}
+            other => bail!("data of shape {other:?} for states of shape {:?}", self.shape),
+        }
+        match self.states() {
+            States::Bits if self.images() => x.gt(0.)?.to_dtype(x.dtype()),
+            States::Bits => {
+                if let Some((i, bad)) = to_host(x)?.iter().enumerate().find(|(_, x)| **x != 0. && **x != 1.) {
+                    let (row, column) = (i / self.numbers() + 1, i % self.numbers() + 1);
+                    bail!("row {row}, column {column} is {bad}; states of a {} are 0 or 1", self.family.name());
+                }
+                Ok(x.clone())
+            }
+        }
+    }
+
+    /// `states` `[B, ...]` as data, back from [`DensitySpec::states_of`]: of images black and white, -1 and 1. What lies between, such as
+    /// a probability, is a grey.
+    pub fn shown(&self, states: &Tensor) -> Result<Tensor> {
+        match self.states() {
+            States::Bits if self.images() => states.affine(2., -1.),
+            States::Bits => Ok(states.clone()),
+        }
+    }
+
+    fn images(&self) -> bool {
+        self.shape.len() == 3
+    }
+
+    /// The density of these parameters.
+    pub(super) fn build(&self, params: &Params, dtype: DType, device: &Device) -> Result<Box<dyn Unnormalised>> {
+        self.validate()?;
+        self.family.get().build(&self.shape, params.builder(dtype, device))
+    }
+
+    /// The number of parameters, without making them. Finds what is wrong with the options, too.
+    pub fn parameters(&self) -> Result<u64> {
+        let params = Params::counting();
+        self.build(&params, DType::F32, &Device::Cpu)?;
+        Ok(params.count())
+    }
+
+    /// Of the table that a file or a configuration holds.
+    fn read(mut table: Map<String, Value>) -> serde_json::Result<Self> {
+        if table.contains_key(NAME) {
+            return Err(de::Error::custom("unknown key `name`; the family is named by `family`"));
+        }
+        let mut take = |key: &str| {
+            let value = table.remove(key);
+            value.ok_or_else(|| de::Error::custom(format!("a density needs `{key}`"))) as serde_json::Result<Value>
+        };
+        let (family, shape) = (take(FAMILY)?, take(SHAPE)?);
+        let shape = serde_json::from_value(shape).map_err(|e| de::Error::custom(format!("shape: {e}")));
+        table.insert(NAME.into(), family);
+        Ok(Self { shape: shape?, family: serde_json::from_value(Value::Object(table))? })
+    }
+}
+
+impl Serialize for DensitySpec {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let family = serde_json::to_value(&self.family).map_err(ser::Error::custom)?;
+        let Value::Object(mut table) = family else { return Err(ser::Error::custom("a family is a table")) };
+        let name = table.remove(NAME).unwrap_or_default();
+        table.insert(FAMILY.into(), name);
+        table.insert(SHAPE.into(), self.shape.clone().into());
+        table.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for DensitySpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        Self::read(Map::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+/// Reads a description in a weights file; the error is its first line, since what follows may be a backtrace.
+pub(crate) fn described(description: &str) -> Result<DensitySpec> {
+    serde_json::from_str(description)
+        .map_err(|e| Error::Msg(e.to_string().lines().next().unwrap_or_default().to_string()))
+}

@@ -1,0 +1,105 @@
+//! The restricted Boltzmann machine as a family. \[Smolensky86; Hinton12\]
+
+use super::{Rbm, RbmLadder, RbmSpec};
+use crate::family::{Family, States, Unnormalised};
+use candle_core::{Result, Tensor, bail};
+use candle_nn::VarBuilder;
+use langevin_dynamics::Ladder;
+use langevin_ops::act::sigmoid;
+use langevin_ops::linear::linear;
+use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
+use langevin_ops::shape::to_host;
+use serde::{Deserialize, Serialize};
+
+/// A machine of bits with one hidden layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RbmConfig {
+    /// Number of hidden units.
+    pub hidden: usize,
+}
+
+impl Default for RbmConfig {
+    fn default() -> Self {
+        Self { hidden: 500 }
+    }
+}
+
+impl Named for RbmConfig {
+    const NAME: &'static str = "rbm";
+    const ABOUT: &'static str = "restricted Boltzmann machine of bits, with one hidden layer [Smolensky86; Hinton12]";
+}
+
+impl RbmConfig {
+    fn spec(&self, shape: &[usize]) -> RbmSpec {
+        RbmSpec { shape: shape.to_vec(), hidden: self.hidden }
+    }
+}
+
+impl Family for RbmConfig {
+    fn states(&self) -> States {
+        States::Bits
+    }
+
+    fn check(&self, shape: &[usize]) -> Result<()> {
+        self.spec(shape).validate()
+    }
+
+    fn build(&self, shape: &[usize], vb: VarBuilder) -> Result<Box<dyn Unnormalised>> {
+        Ok(Box::new(Rbm::build(self.spec(shape), &vb)?))
+    }
+}
+
+/// A layer of at most so many units is enumerated in seconds.
+const SOON: usize = 20;
+
+impl Unnormalised for Rbm {
+    /// What the visible units are where no hidden one is on.
+    fn begin(&self, n: usize, z: &mut Noise) -> Result<Tensor> {
+        let drawn = z.bernoulli(&self.visible_bias.detach().unsqueeze(0)?.repeat((n, 1))?)?;
+        drawn.reshape([&[n], self.spec.shape.as_slice()].concat())
+    }
+
+    fn energy_gradient(&self, x: &Tensor, factors: &[f64]) -> Result<Option<(Vec<f64>, Vec<Tensor>)>> {
+        self.free_energy_grad(x, factors).map(Some)
+    }
+
+    fn unit_means(&self, x: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        Ok(Some(Rbm::unit_means(self, x)?.into()))
+    }
+
+    /// With m and l the offsets of visible and hidden units: dW' = dW - m dc^T - db l^T, db' = db - dW' l, dc' = dc - dW'^T m.
+    /// \[Montavon12; Melchior16\]
+    fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
+        let ([dc, db, dw], [m, l]) = (grads.as_slice(), offsets) else {
+            bail!("RBM: {} gradients and {} offsets; there are three and two", grads.len(), offsets.len());
+        };
+        let column = |v: &Tensor| v.unsqueeze(1);
+        let dw = ((dw - linear(&column(m)?, &column(dc)?, None)?)? - linear(&column(db)?, &column(l)?, None)?)?;
+        let along = |v: &Tensor, w: &Tensor| linear(&v.unsqueeze(0)?, w, None)?.squeeze(0);
+        Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
+    }
+
+    /// From independent bits, see [`RbmLadder`]. Without means they are those of [`Unnormalised::begin`].
+    fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {
+        let own = || to_host(&sigmoid(&self.visible_bias.detach())?);
+        let means = means.map_or_else(own, |means| Ok(means.to_vec()))?;
+        Ok(Some(Box::new(RbmLadder::even(self, &means, rungs)?)))
+    }
+
+    fn log_z_exact(&self) -> Result<Option<f64>> {
+        let few = self.spec.visible().min(self.spec.hidden) <= SOON;
+        few.then(|| Rbm::log_z_exact(self)).transpose()
+    }
+
+    /// The weights of each hidden unit.
+    fn filters(&self) -> Result<Option<Tensor>> {
+        let shape = [&[self.spec.hidden], self.spec.shape.as_slice()].concat();
+        self.weight.detach().t()?.contiguous()?.reshape(shape).map(Some)
+    }
+
+    fn features(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.hidden(x)?.detach()))
+    }
+}
