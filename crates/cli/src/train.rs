@@ -66,7 +66,7 @@ pub fn run(args: Train) -> Result<()> {
         Some(dir) => {
             let asked = args.go_on(dir)?;
             if args.dry_run {
-                return show(&asked.config(&device)?.0.to_toml()?);
+                return show(&asked.config(&device)?);
             }
             warn_of_debug();
             asked.begin(&device)?.train(&mut Shown::default())?;
@@ -74,7 +74,7 @@ pub fn run(args: Train) -> Result<()> {
         None => {
             let asked = args.begin()?;
             if args.dry_run {
-                return show(&asked.config(&device)?.0.to_toml()?);
+                return show(&asked.config(&device)?);
             }
             warn_of_debug();
             asked.begin(&device)?.train(&mut Shown::default())?;

@@ -52,6 +52,7 @@ pub mod bits;
 pub mod classes;
 pub mod compose;
 pub mod config;
+pub mod density;
 pub mod detect;
 pub mod download;
 pub mod error;
@@ -64,7 +65,7 @@ pub mod sample;
 pub mod scoring;
 pub mod watch;
 
-pub use config::Config;
+pub use config::{Config, DensityConfig};
 pub use open::Opened;
 pub use run::Run;
 

@@ -2,6 +2,7 @@
 //! Hugging Face Hub, exact:NAME; a network alone for `apply`.
 
 use crate::config::Config;
+use crate::density::OpenedDensity;
 use crate::error::{Usage, usage};
 use crate::{download, run};
 use anyhow::{Context, Result, bail};
@@ -97,6 +98,37 @@ pub fn kind(model: &Model) -> Kind {
 /// The model called `name`, in f32.
 pub fn open(name: &str, device: &Device) -> Result<Opened> {
     open_as(name, None, DType::F32, device)
+}
+
+/// A model of either kind.
+#[allow(clippy::large_enum_variant)] // there is one at a time
+pub enum AnyOpened {
+    /// One that denoises.
+    Denoising(Opened),
+    /// A density of a family.
+    Density(OpenedDensity),
+}
+
+/// As [`open`], of a model of either kind.
+pub fn open_any(name: &str, device: &Device) -> Result<AnyOpened> {
+    open_any_as(name, None, device)
+}
+
+/// As [`open_any`]; one of diffusers with another scheduler than its own if one is `chosen`.
+pub fn open_any_as(name: &str, chosen: Option<&str>, device: &Device) -> Result<AnyOpened> {
+    if exact(name)?.is_none() {
+        let found = find(name)?;
+        if checkpoint::texts(&found).and_then(|texts| checkpoint::family(texts.get(checkpoint::KEY)?)).is_some() {
+            let what = found.display().to_string();
+            if let Some(chosen) = chosen {
+                let why = format!("{what} is a density and has no scheduler; leave it out");
+                return usage(Usage::of("scheduler", why).value(chosen));
+            }
+            let (model, notes) = checkpoint::load_density(&found, DType::F32, device)?;
+            return Ok(AnyOpened::Density(OpenedDensity::of(model, notes, what)?));
+        }
+    }
+    open_as(name, chosen, DType::F32, device).map(AnyOpened::Denoising)
 }
 
 /// The model called `name`, its weights converted to `dtype`; one of diffusers with another scheduler than its own if one is

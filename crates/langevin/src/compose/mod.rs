@@ -6,7 +6,7 @@ mod ratios;
 use crate::config::{Changes, Drawing};
 use crate::error::{Usage, usage};
 use crate::output::{self, View};
-use crate::sample::{self, Batch, Drawn, Keep, One, Source, What, listed};
+use crate::sample::{self, Batch, Drawn, Keep, One, Source, Walked, What, listed};
 use crate::watch::{Progress, go_on};
 use ::image::RgbImage;
 use anyhow::{Result, bail};
@@ -313,7 +313,11 @@ impl Source for Composition {
                 };
                 Ok(follow(m, sampler, &steps, &x, &mut noise, watch)?)
             })?;
-            Ok(One { x: spec.unranged(&drawn.x.to_device(&Device::Cpu)?)?, path: vec![], report: drawn.report })
+            Ok(One {
+                x: spec.unranged(&drawn.x.to_device(&Device::Cpu)?)?,
+                path: vec![],
+                report: drawn.report.map(Walked::Levels),
+            })
         };
         let drawn = Drawn::by(seeds.len(), (batch, keep.traced), one, take);
         progress.done();

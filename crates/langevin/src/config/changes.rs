@@ -1,6 +1,6 @@
 //! The changes of a command, `key=value` with dotted keys. They are taken together: their order does not matter.
 
-use crate::config::read;
+use crate::config::{is_density, read};
 use crate::error::usage;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -93,7 +93,8 @@ impl Changes {
             }
         }
         all.sort_by_key(Change::rank); // which keeps the order of changes of one key
-        all.iter().try_for_each(|change| change.make(table))
+        let density = is_density(table) || all.iter().any(|change| change.path == ["model", "family"]);
+        all.iter().try_for_each(|change| change.make(table, density))
     }
 
     /// The changes of `texts` as they were typed; says which of them later ones replace.
@@ -150,7 +151,8 @@ impl Change {
         }
     }
 
-    fn make(&self, table: &mut Table) -> Result<()> {
+    /// Makes it in `table`, the configuration of a `density` or of a model that denoises, whose samplers have options in common.
+    fn make(&self, table: &mut Table, density: bool) -> Result<()> {
         let Some((last, parents)) = self.path.split_last() else { bail!("a change without a key") };
         let mut at = table;
         for part in parents {
@@ -164,9 +166,9 @@ impl Change {
                 _ => return usage(format!("`{}`: {part} is not a section", self.text)),
             };
         }
-        let implied = (*parents == ["loss"]).then(|| Value::from(implied_loss(at)));
+        let implied = (*parents == ["loss"] && !density).then(|| Value::from(implied_loss(at)));
         if self.names() && (self.short || at.get("name").or(implied.as_ref()) != Some(&self.value)) {
-            at.retain(|key, _| *parents == ["sampler"] && COMMON.contains(&key));
+            at.retain(|key, _| *parents == ["sampler"] && !density && COMMON.contains(&key));
         }
         at.insert(last.clone(), self.value.clone());
         Ok(())

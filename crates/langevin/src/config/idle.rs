@@ -1,6 +1,6 @@
 //! What means nothing beside the rest of a configuration, if it was typed: an error, in place of giving it up without a word.
 
-use crate::config::{Changes, Config};
+use crate::config::{Changes, Config, Data};
 use crate::error::{Usage, usage};
 use anyhow::Result;
 use langevin_data::{Dataset, Kind};
@@ -101,10 +101,10 @@ pub fn of_sampler(sampler: &AnySampler, typed: &Changes) -> Result<()> {
 }
 
 /// Errors if an option of the data means nothing for `data`, of which a new run is to be made.
-pub fn of_data(run: &Config, data: &dyn Dataset) -> Result<()> {
-    for (on, key) in [(run.data.flip, "flip"), (run.data.dequantise, "dequantise")] {
+pub fn of_data(of: &Data, data: &dyn Dataset) -> Result<()> {
+    for (on, key) in [(of.flip, "flip"), (of.dequantise, "dequantise")] {
         if on && data.kind() != Kind::Image {
-            return usage(format!("data.{key} = true: it is for images, and {} has none; leave it out", run.data.spec));
+            return usage(format!("data.{key} = true: it is for images, and {} has none; leave it out", of.spec));
         }
     }
     Ok(())

@@ -1,18 +1,20 @@
 //! The whole configuration of a run: a preset or a file, changed by dotted `key=value`s, read strictly.
 
 mod changes;
+mod density;
 mod explain;
 pub mod from;
 pub mod idle;
 
 pub use changes::{Changes, apply};
+pub use density::{DensityConfig, FamilyOf, is_density};
 
 use crate::error::{Usage, usage};
 use anyhow::{Context, Result, bail};
 use changes::COMMON;
 
 use explain::explain;
-use langevin_data::Facts;
+use langevin_data::{Binarise, Facts};
 use langevin_dynamics::grid::{AnyGrid, Karras};
 use langevin_dynamics::predict::AnyParametrisation;
 use langevin_dynamics::process::AnyProcess;
@@ -32,6 +34,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("fashion-mnist", include_str!("../../presets/fashion-mnist.toml")),
     ("cifar10", include_str!("../../presets/cifar10.toml")),
     ("toy", include_str!("../../presets/toy.toml")),
+    ("rbm-digits", include_str!("../../presets/rbm-digits.toml")),
 ];
 
 /// Everything that decides what a run computes.
@@ -86,6 +89,9 @@ pub struct Data {
     /// Add uniform noise within a grey level, so that the data have a density.
     #[serde(default)]
     pub dequantise: bool,
+    /// How images become bits, for a density of bits: by a threshold, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binarise: Option<Binarise>,
 }
 
 /// What is trained.
@@ -381,6 +387,10 @@ impl Config {
     /// Refuses values that no run can mean, naming the key.
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage::new(why.to_string()))?;
+        if self.data.binarise.is_some() {
+            let why = "it makes bits, and models that denoise take greys; leave it out, or set model.family = \"rbm\"";
+            return usage(Usage::of("data.binarise", why));
+        }
         if self.train.label_dropout > 0. && !self.model.conditional {
             return usage(
                 Usage::of(

@@ -1,16 +1,16 @@
 //! Runs of models that denoise.
 
-use super::{Folder, GoOn, Learns, New, PICTURE, Run, facts, named_data};
+use super::{AnyRun, Folder, GoOn, Learns, New, PICTURE, Run, density, facts, named_data};
 use crate::config::{Changes, Config, Data, from, idle};
-use crate::error::usage;
 use crate::open::Opened;
 use crate::sample;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use langevin_data::{Columns, Facts, LoaderOptions};
+use langevin_data::{Columns, Dataset, Facts, Loader, LoaderOptions};
 use langevin_models::Model;
 use langevin_train::{TrainOptions, Trainer, last_checkpoint};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 impl Learns for Config {
     type Model = Model;
@@ -39,9 +39,18 @@ impl Learns for Config {
         Ok(serde_json::to_value(&self.sampler)?)
     }
 
-    fn loader(&self) -> LoaderOptions {
+    fn conditional(&self) -> bool {
+        self.model.conditional
+    }
+
+    fn sigma_data(&mut self) -> Option<&mut Option<f64>> {
+        Some(&mut self.model.sigma_data)
+    }
+
+    fn loader(&self, data: Arc<dyn Dataset>) -> Result<Loader> {
         let Data { flip, dequantise, .. } = self.data;
-        LoaderOptions { batch: self.train.batch, seed: self.train.seed, flip, dequantise }
+        let options = LoaderOptions { batch: self.train.batch, seed: self.train.seed, flip, dequantise };
+        Ok(Loader::new(data, options)?)
     }
 
     fn about(&self, model: &Model) -> String {
@@ -61,19 +70,9 @@ impl Learns for Config {
 
 impl New {
     /// What it computes, and the model that it starts from, if it does.
-    pub fn config(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
-        let (mut changes, typed) = (self.changes.clone(), Changes::typed(&self.changes)?);
-        for (option, is, key) in
-            [("seed", self.seed.is_some(), "train.seed"), ("data", self.data.is_some(), "data.spec")]
-        {
-            if let Some(change) = typed.first(|typed| is && typed == key) {
-                return usage(format!("--{option} and `{change}`: both say the same thing; leave one out"));
-            }
-        }
-        if let Some(seed) = self.seed {
-            changes.push(format!("train.seed={seed}"));
-        }
-        let (mut config, from) = from::configuration(&self.preset, &changes, device)?;
+    fn denoising(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
+        let typed = Changes::typed(&self.changes)?;
+        let (mut config, from) = from::configuration(&self.preset, &self.all_changes()?, device)?;
         if typed.first(|key| key == "data.spec").is_some() {
             idle::ambiguous("data.spec", &config.data.spec)?;
         }
@@ -82,19 +81,30 @@ impl New {
         Ok((config, from))
     }
 
+    /// What it computes, as TOML.
+    pub fn config(&self, device: &Device) -> Result<String> {
+        match density::asked(self)? {
+            Some(config) => config.to_toml(),
+            None => self.denoising(device)?.0.to_toml(),
+        }
+    }
+
     /// The run, in a folder of its own: a mistake leaves none.
-    pub fn begin(&self, device: &Device) -> Result<Run> {
-        let (mut config, from) = self.config(device)?;
+    pub fn begin(&self, device: &Device) -> Result<AnyRun> {
+        if let Some(config) = density::asked(self)? {
+            return density::begin(config, self, device).map(AnyRun::Density);
+        }
+        let (mut config, from) = self.denoising(device)?;
         let (data, facts) = facts::begin(&mut config, from.as_ref())?;
         let (config, trainer) = prepared(config, from, &facts, device)?;
         let folder = Folder::create(self.out.as_deref(), &self.name(), &config.to_toml()?)?;
-        Run::start(config, (data.into(), facts), folder, trainer)
+        Run::start(config, (data.into(), facts), folder, trainer).map(AnyRun::Denoising)
     }
 }
 
 impl GoOn {
     /// What it computes, and the model that it started from, as long as that is needed.
-    pub fn config(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
+    fn denoising(&self, device: &Device) -> Result<(Config, Option<Opened>)> {
         let (text, path) = self.text()?;
         let mut config = Config::parse(&text, &self.changes).with_context(|| path.display().to_string())?;
         named_data(&mut config.data, self.data.as_deref())?;
@@ -104,13 +114,24 @@ impl GoOn {
         Ok((config, from))
     }
 
+    /// What it computes, as TOML.
+    pub fn config(&self, device: &Device) -> Result<String> {
+        match density::kept(self)? {
+            Some(config) => config.to_toml(),
+            None => self.denoising(device)?.0.to_toml(),
+        }
+    }
+
     /// The run, with the data that it began with or such as take their place.
-    pub fn begin(&self, device: &Device) -> Result<Run> {
-        let (mut config, from) = self.config(device)?;
+    pub fn begin(&self, device: &Device) -> Result<AnyRun> {
+        if let Some(config) = density::kept(self)? {
+            return density::go_on(config, self, device).map(AnyRun::Density);
+        }
+        let (mut config, from) = self.denoising(device)?;
         let folder = Folder::open(&self.dir)?; // before the data are read: another process may be training there
         let (data, facts) = facts::go_on(&mut config, &self.dir, (self.data.is_some(), self.new_data))?;
         let (config, trainer) = prepared(config, from, &facts, device)?;
-        Run::start(config, (data.into(), facts), folder, trainer)
+        Run::start(config, (data.into(), facts), folder, trainer).map(AnyRun::Denoising)
     }
 }
 

@@ -20,13 +20,13 @@ pub type Data = (Box<dyn Dataset>, Facts);
 
 /// The data of a new run, whose configuration then has their absolute path; classes and columns are those of the model that
 /// it starts from, where they have the same names.
-pub fn begin(run: &mut Config, from: Option<&Opened>) -> Result<Data> {
+pub fn begin<C: Learns>(run: &mut C, from: Option<&Opened>) -> Result<Data> {
     let columns = from.map(Opened::columns).transpose()?.flatten();
-    let open = |scaling: Scaling| read(run, None, scaling);
+    let open = |scaling: Scaling| read(run.data(), None, scaling);
     let like = columns.clone().and_then(|columns| open(Scaling::Like(columns)).ok());
     let mut data = match like {
         Some(data) => data,
-        None => open(Scaling::Own)?,
+        None => open(run.scaling())?,
     };
     if let (Some(columns), Some(own), Some(from)) = (&columns, data.columns(), from) {
         match own == columns {
@@ -39,16 +39,16 @@ pub fn begin(run: &mut Config, from: Option<&Opened>) -> Result<Data> {
             ),
         }
     }
-    check(run, data.as_ref())?;
-    idle::of_data(run, data.as_ref())?;
-    if let (true, Some(from)) = (run.model.conditional, from) {
+    check(run.data(), data.as_ref())?;
+    idle::of_data(run.data(), data.as_ref())?;
+    if let (true, Some(from)) = (run.conditional(), from) {
         data = numbered_as(data, from)?;
     }
     let mut facts = Facts::of(data.as_ref())?;
-    if run.model.sigma_data.is_none() {
-        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
+    if run.sigma_data().is_some_and(|given| given.is_none()) {
+        facts.sigma_data = Some(deviation(&run.data().spec, data.as_ref())?);
     }
-    run.data.spec = langevin_data::absolute(&run.data.spec)?;
+    run.data_mut().spec = langevin_data::absolute(&run.data().spec)?;
     Ok((data, facts))
 }
 
@@ -59,16 +59,16 @@ fn deviation(spec: &str, data: &dyn Dataset) -> candle_core::Result<f64> {
 }
 
 /// The data of a run, in images of `shape` if one is given.
-fn read(run: &Config, shape: Option<Vec<usize>>, scaling: Scaling) -> candle_core::Result<Box<dyn Dataset>> {
-    let _reading = Progress::named(&format!("reading {}", run.data.spec));
-    let options = Options { size: run.data.size, header: run.data.header, shape, scaling, ..Options::default() };
-    langevin_data::open(&run.data.spec, &options)
+fn read(of: &config::Data, shape: Option<Vec<usize>>, scaling: Scaling) -> candle_core::Result<Box<dyn Dataset>> {
+    let _reading = Progress::named(&format!("reading {}", of.spec));
+    let options = Options { size: of.size, header: of.header, shape, scaling, ..Options::default() };
+    langevin_data::open(&of.spec, &options)
 }
 
 /// Tells the notes on the data of a run. Errors if they are not what the configuration takes them for, or cannot be learnt.
-fn check(run: &Config, data: &dyn Dataset) -> Result<()> {
-    if run.data.header.is_some() && data.kind() != Kind::Table {
-        return usage(format!("data.header: {} is no table", run.data.spec));
+fn check(of: &config::Data, data: &dyn Dataset) -> Result<()> {
+    if of.header.is_some() && data.kind() != Kind::Table {
+        return usage(format!("data.header: {} is no table", of.spec));
     }
     data.notes().iter().for_each(|note| crate::note!("{note}"));
     if data.kind() == Kind::Table {
@@ -77,7 +77,7 @@ fn check(run: &Config, data: &dyn Dataset) -> Result<()> {
                 bail!(
                     "{}: a column that was constant in what the model learnt has other values now, which it cannot \
                      learn; leave such rows out",
-                    run.data.spec
+                    of.spec
                 );
             }
         }
@@ -113,8 +113,8 @@ fn numbered_as(data: Box<dyn Dataset>, from: &Opened) -> Result<Box<dyn Dataset>
 
 /// The data of the run in the folder `dir`, `named` if its configuration names them anew. They must be those that it began with,
 /// unless it takes `new` ones that fit.
-pub fn go_on(run: &mut Config, dir: &Path, (named, new): (bool, bool)) -> Result<Data> {
-    let (kept, spec) = (of_run(dir)?, run.data.spec.clone());
+pub fn go_on<C: Learns>(run: &mut C, dir: &Path, (named, new): (bool, bool)) -> Result<Data> {
+    let (kept, spec) = (of_run(dir)?, run.data().spec.clone());
     let gone = langevin_data::path(&spec).filter(|path| !named && !Path::new(path).exists());
     if gone.is_some() {
         bail!(
@@ -128,9 +128,9 @@ pub fn go_on(run: &mut Config, dir: &Path, (named, new): (bool, bool)) -> Result
         Some(kept) => kept.columns.clone(),
         None => columns_of(dir)?,
     };
-    let scaling = columns.map_or(Scaling::Own, Scaling::Like);
-    let mut data = read(run, shape, scaling)?;
-    check(run, data.as_ref())?;
+    let scaling = columns.map_or(run.scaling(), Scaling::Like);
+    let mut data = read(run.data(), shape, scaling)?;
+    check(run.data(), data.as_ref())?;
     if let Some(kept) = &kept {
         data = renumbered(run, data, kept, new)?;
     }
@@ -138,7 +138,7 @@ pub fn go_on(run: &mut Config, dir: &Path, (named, new): (bool, bool)) -> Result
     let difference = match &kept {
         Some(kept) => kept.difference(&facts),
         None => {
-            let before = run.data.samples.filter(|&before| before != facts.samples);
+            let before = run.data().samples.filter(|&before| before != facts.samples);
             before.map(|before| format!("{} samples, not {before}", facts.samples))
         }
     };
@@ -152,19 +152,19 @@ pub fn go_on(run: &mut Config, dir: &Path, (named, new): (bool, bool)) -> Result
     }
     facts.sigma_data = match kept {
         Some(kept) => kept.sigma_data,
-        None => run.model.sigma_data.take(), // earlier versions wrote what they measured into the configuration
+        None => run.sigma_data().and_then(Option::take), // earlier versions wrote what they measured into the configuration
     };
-    if run.model.sigma_data.or(facts.sigma_data).is_none() {
-        facts.sigma_data = Some(deviation(&run.data.spec, data.as_ref())?);
+    if facts.sigma_data.is_none() && run.sigma_data().is_some_and(|given| given.is_none()) {
+        facts.sigma_data = Some(deviation(&run.data().spec, data.as_ref())?);
     }
-    run.data.spec = langevin_data::absolute(&spec)?;
+    run.data_mut().spec = langevin_data::absolute(&spec)?;
     Ok((data, facts))
 }
 
 /// `data` with the numbers that its classes have in the run: by name, or for `new` data without names by number.
-fn renumbered(run: &Config, data: Box<dyn Dataset>, kept: &Facts, new: bool) -> Result<Box<dyn Dataset>> {
-    let must_fit = new && run.model.conditional;
-    let wrong = || format!("{} cannot be learnt by this run", run.data.spec);
+fn renumbered<C: Learns>(run: &C, data: Box<dyn Dataset>, kept: &Facts, new: bool) -> Result<Box<dyn Dataset>> {
+    let must_fit = new && run.conditional();
+    let wrong = || format!("{} cannot be learnt by this run", run.data().spec);
     match (&kept.class_names, data.class_names(), kept.classes) {
         (Some(names), Some(theirs), _) => {
             if names == theirs || !must_fit && places(names, theirs).is_err() {

@@ -1,6 +1,7 @@
 //! Runs: a configuration, its data, a folder, and the training that goes on from where it was.
 
 mod denoising;
+mod density;
 mod facts;
 mod folder;
 mod log;
@@ -13,13 +14,13 @@ pub use tensorboard::Events;
 
 pub(crate) use facts::parse;
 
-use crate::config::{Config, Data, idle};
+use crate::config::{Changes, Config, Data, DensityConfig, idle};
 use crate::error::{Stopped, Usage, usage};
 use crate::open;
 use crate::output;
 use crate::watch::{self, interruptible};
 use anyhow::{Context, Result};
-use langevin_data::{Batch, Columns, Dataset, Facts, Loader, LoaderOptions, Prefetch};
+use langevin_data::{Batch, Columns, Dataset, Facts, Loader, Prefetch, Scaling};
 use langevin_models::checkpoint;
 use langevin_train::{Point, TrainOptions, Trainable, Trainer, Values, last_checkpoint};
 use log::Since;
@@ -61,8 +62,23 @@ pub trait Learns: Clone + Send + Sync {
     /// How samples are drawn, as JSON.
     fn sampler(&self) -> Result<serde_json::Value>;
 
-    /// How batches are made of the data.
-    fn loader(&self) -> LoaderOptions;
+    /// How a table is scaled, if it is a new one.
+    fn scaling(&self) -> Scaling {
+        Scaling::Own
+    }
+
+    /// Whether the model is told classes.
+    fn conditional(&self) -> bool {
+        false
+    }
+
+    /// The deviation of the data that the configuration gives, if what is trained asks for one.
+    fn sigma_data(&mut self) -> Option<&mut Option<f64>> {
+        None
+    }
+
+    /// Batches of the data.
+    fn loader(&self, data: Arc<dyn Dataset>) -> Result<Loader>;
 
     /// What is trained, in words.
     fn about(&self, model: &Self::Model) -> String;
@@ -121,7 +137,42 @@ fn may_change(change: &str) -> bool {
     MAY_CHANGE.contains(&key) || key == "sampler" || key.starts_with("sampler.")
 }
 
+/// A run of either kind of model.
+#[allow(clippy::large_enum_variant)] // there is one at a time
+pub enum AnyRun {
+    /// Of one that denoises.
+    Denoising(Run<Config>),
+    /// Of a density of a family.
+    Density(Run<DensityConfig>),
+}
+
+impl AnyRun {
+    /// As [`Run::train`].
+    pub fn train(&mut self, show: &mut dyn Show) -> Result<Option<Made>> {
+        match self {
+            Self::Denoising(run) => run.train(show),
+            Self::Density(run) => run.train(show),
+        }
+    }
+}
+
 impl New {
+    /// All changes, the options among them.
+    fn all_changes(&self) -> Result<Vec<String>> {
+        let (mut changes, typed) = (self.changes.clone(), Changes::parse(&self.changes)?);
+        for (option, is, key) in
+            [("seed", self.seed.is_some(), "train.seed"), ("data", self.data.is_some(), "data.spec")]
+        {
+            if let Some(change) = typed.first(|typed| is && typed == key) {
+                return usage(format!("--{option} and `{change}`: both say the same thing; leave one out"));
+            }
+        }
+        if let Some(seed) = self.seed {
+            changes.push(format!("train.seed={seed}"));
+        }
+        Ok(changes)
+    }
+
     /// The name of its folder: the preset or file without its folder and ending.
     fn name(&self) -> String {
         let preset = if self.preset.is_empty() { "run" } else { &self.preset };
@@ -241,7 +292,7 @@ impl<C: Learns> Run<C> {
         let mut records =
             Records { log: self.folder.log(done)?, events: Events::create(&self.folder.tensorboard(), done)? };
         let _hold = watch::current().hold();
-        let loader = Arc::new(Loader::new(self.data.clone(), self.config.loader())?);
+        let loader = Arc::new(self.config.loader(self.data.clone())?);
         let (per_step, samples) = (options.accumulate as u64, options.batch * options.accumulate);
         let mut batches = loader.clone().prefetch(done * per_step);
         self.errors(&loader, &mut records)?;

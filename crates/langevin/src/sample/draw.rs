@@ -8,6 +8,7 @@ use crate::watch::{self, Progress, go_on};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use langevin_data::Kind;
+use langevin_dynamics::ladder::Visit;
 use langevin_dynamics::sampler::{AnySampler, At, Report, edit, follow};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
@@ -157,13 +158,42 @@ pub struct One {
     /// As in a [`Batch`].
     pub path: Vec<(f64, Tensor)>,
     /// What MCMC did, if there was any.
-    pub report: Option<Report>,
+    pub report: Option<Walked>,
 }
 
 impl One {
     /// Samples of which there is nothing else to say.
     pub fn of(x: Tensor) -> Self {
         Self { x, path: vec![], report: None }
+    }
+}
+
+/// What the chains of MCMC did.
+#[derive(Clone, Debug)]
+pub enum Walked {
+    /// At each noise level.
+    Levels(Report),
+    /// At each rung of a ladder that leads to a density, by its name; the density alone where there is no ladder.
+    Rungs(Vec<(String, Visit)>),
+}
+
+impl Walked {
+    fn visits(&mut self) -> Box<dyn Iterator<Item = &mut Visit> + '_> {
+        match self {
+            Self::Levels(report) => Box::new(report.levels.iter_mut().map(|level| &mut level.visit)),
+            Self::Rungs(rungs) => Box::new(rungs.iter_mut().map(|(_, visit)| visit)),
+        }
+    }
+
+    /// The chains of another batch, which went the same way, beside these.
+    fn append(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Levels(own), Self::Levels(other)) => own.append(other),
+            (Self::Rungs(own), Self::Rungs(other)) => {
+                own.iter_mut().zip(other).for_each(|((_, own), (_, other))| own.append(other));
+            }
+            _ => {} // one drawing has one kind of chains
+        }
     }
 }
 
@@ -177,7 +207,7 @@ pub struct Drawn {
     /// The places of those that are not finite.
     lost: Vec<usize>,
     /// What MCMC did, if there was any.
-    pub report: Option<Report>,
+    pub report: Option<Walked>,
     /// Why it ended before all were drawn.
     end: Option<anyhow::Error>,
 }
@@ -217,9 +247,12 @@ impl Drawn {
         self.done = places.end;
         let Some(mut report) = report else { return Ok(()) };
         if !traced {
-            report.levels.iter_mut().for_each(|level| drop(std::mem::take(&mut level.visit.trace)));
+            report.visits().for_each(|visit| drop(std::mem::take(&mut visit.trace)));
         }
-        self.report.get_or_insert_default().append(report);
+        match &mut self.report {
+            Some(own) => own.append(report),
+            none => *none = Some(report),
+        }
         Ok(())
     }
 
@@ -291,6 +324,7 @@ impl Job<'_> {
                 }
                 go_on()
             })?;
+            let report = report.map(Walked::Levels);
             Ok(One { x: spec.unranged(&x.to_device(&Device::Cpu)?)?, path, report })
         };
         let drawn = Drawn::by(seeds.len(), (self.batch, keep.traced), one, take);

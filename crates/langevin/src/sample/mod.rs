@@ -9,7 +9,7 @@ mod guide;
 mod plan;
 
 pub use background::fitting;
-pub use draw::{Batch, Drawn, Job, One, Start, image, listed, scale};
+pub use draw::{Batch, Drawn, Job, One, Start, Walked, image, listed, scale};
 pub use guide::{Guide, Guiding, by_seed, cond, denoising, interval, told};
 pub use plan::SamplingPlan;
 
@@ -24,7 +24,7 @@ use candle_core::{Device, Tensor};
 use langevin_data::{Columns, Kind};
 use langevin_dynamics::Cond;
 use langevin_dynamics::predict::AnyParametrisation;
-use langevin_dynamics::sampler::{AnySampler, Report};
+use langevin_dynamics::sampler::AnySampler;
 use langevin_models::{Head, Model};
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ pub struct Samples {
     /// The class that each was told.
     pub labels: Option<Vec<i64>>,
     /// What MCMC did, if there was any.
-    pub report: Option<Report>,
+    pub report: Option<Walked>,
     /// What should be known of them.
     pub notes: Vec<String>,
 }

@@ -1,0 +1,132 @@
+//! The configuration of a run that trains a density of a family, such as a restricted Boltzmann machine.
+
+use super::{Data, fill, read};
+use crate::error::{Usage, usage};
+use anyhow::{Context, Result};
+use langevin_data::Facts;
+use langevin_models::DensitySpec;
+use langevin_models::draw::AnyChainSampler;
+use langevin_models::family::AnyFamily;
+use langevin_train::{AnyDensityObjective, AnyEma, AnyOptimiser, Objective, TrainOptions};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::Table;
+
+/// Everything that decides what such a run computes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DensityConfig {
+    /// What to train on.
+    pub data: Data,
+    /// How long, how much at a time, how fast.
+    #[serde(default)]
+    pub train: TrainOptions,
+    /// What is trained.
+    pub model: FamilyOf,
+    /// What is learnt.
+    #[serde(default)]
+    pub loss: AnyDensityObjective,
+    /// What moves the weights.
+    #[serde(default = "super::adamw")]
+    pub optimiser: AnyOptimiser,
+    /// How weights are averaged.
+    #[serde(default = "super::warm_up")]
+    pub ema: AnyEma,
+    /// How samples are drawn.
+    #[serde(default)]
+    pub sampler: AnyChainSampler,
+}
+
+/// The section `[model]`: the `family`, and its options beside it.
+#[derive(Clone, Debug)]
+pub struct FamilyOf(pub AnyFamily);
+
+/// What a configuration calls the family, and what the registry does.
+const FAMILY: &str = "family";
+const NAME: &str = "name";
+
+impl Serialize for FamilyOf {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error;
+        let mut table = Table::try_from(&self.0).map_err(S::Error::custom)?;
+        if let Some(name) = table.remove(NAME) {
+            table.insert(FAMILY.into(), name);
+        }
+        table.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for FamilyOf {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = Table::deserialize(from)?;
+        if table.contains_key(NAME) {
+            return Err(D::Error::custom("name: a model has a family and no name; leave it out"));
+        }
+        let Some(name) = table.remove(FAMILY) else {
+            return Err(D::Error::custom("family is missing; say which it is, such as family = \"rbm\""));
+        };
+        table.insert(NAME.into(), name);
+        table.try_into().map(Self).map_err(|e: toml::de::Error| D::Error::custom(e.message().trim()))
+    }
+}
+
+/// Whether `table` is the configuration of a density: its model has a family.
+pub fn is_density(table: &Table) -> bool {
+    table.get("model").and_then(|model| model.get(FAMILY)).is_some()
+}
+
+impl DensityConfig {
+    /// The configuration in `table`, changed by `changes`, `key=value` each.
+    pub fn of<S: AsRef<str>>(mut table: Table, changes: &[S]) -> Result<Self> {
+        if let Ok(whole) = read::<Self>(table.clone()) {
+            fill(&mut table, Table::try_from(&whole)?);
+        }
+        super::apply(&mut table, changes)?;
+        let config: Self = read(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |why: candle_core::Error| anyhow::Error::new(Usage::new(why));
+        self.train.check().map_err(wrong)?;
+        if self.train.label_dropout > 0. {
+            let why = "it hides classes, and densities of a family are told none; leave it out";
+            return usage(Usage::of("train.label_dropout", why).value(self.train.label_dropout));
+        }
+        for (on, key) in [(self.data.dequantise, "dequantise"), (self.train.distil.is_some(), "distil")] {
+            if on {
+                let section = if key == "distil" { "train" } else { "data" };
+                let why = format!("it is for models that denoise, and this is a {}; leave it out", self.model.0.name());
+                return usage(Usage::of(&format!("{section}.{key}"), why));
+            }
+        }
+        self.sampler.get().check().map_err(wrong)?;
+        let spec = DensitySpec::new([1], self.model.0.clone()); // what does not depend on the data
+        spec.validate().and_then(|()| self.loss.check(&spec, &self.train)).map_err(wrong)
+    }
+
+    /// As TOML, every key present.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the configuration as TOML")
+    }
+
+    /// The density that this run trains on data with these facts.
+    pub fn spec(&self, facts: &Facts) -> DensitySpec {
+        DensitySpec::new(facts.shape.clone(), self.model.0.clone())
+    }
+
+    /// The sampler with `changes` made, `sampler.KEY=value`.
+    pub fn sampler_with(sampler: &AnyChainSampler, changes: &super::Changes) -> Result<AnyChainSampler> {
+        if let Some(change) = changes.first(|key| key.split('.').next() != Some("sampler")) {
+            return usage(format!("`{change}`: sampling changes sampler.KEY=value only, such as sampler.steps=2000"));
+        }
+        let mut table = Table::from_iter([("sampler".to_string(), toml::Value::Table(Table::try_from(sampler)?))]);
+        changes.apply(&mut table)?;
+        #[derive(Deserialize)]
+        struct Section {
+            sampler: AnyChainSampler,
+        }
+        Ok(read::<Section>(table)?.sampler)
+    }
+}

@@ -1,0 +1,289 @@
+//! Densities of a family, such as a restricted Boltzmann machine: opened, drawn from, completed, and weighed.
+
+use crate::config::{Changes, DensityConfig};
+use crate::error::{Usage, usage};
+use crate::open::{DATA, RUN};
+use crate::output::{self, Grid, View};
+use crate::sample::{Batch, Drawn, Keep, One, Source, Walked, What, listed};
+use crate::scoring;
+use crate::watch::{Progress, go_on};
+use ::image::RgbImage;
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use langevin_data::{Columns, Dataset, Facts, Kind, Options, Scaling};
+use langevin_dynamics::likelihood::LogZ;
+use langevin_models::DensityModel;
+use langevin_models::draw::{AnyChainSampler, Held};
+use langevin_models::family::Ais;
+use langevin_ops::shape::to_host;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A density with what its file says of it.
+pub struct OpenedDensity {
+    /// The density.
+    pub model: DensityModel,
+    /// The run that trained it, if the file says so.
+    pub run: Option<DensityConfig>,
+    /// What it keeps of the data that it learnt, if it does.
+    pub facts: Option<Facts>,
+    /// The file that it came from, for people.
+    pub what: String,
+    /// All else that the file says.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl OpenedDensity {
+    /// Of a weights file.
+    pub(crate) fn of(model: DensityModel, mut notes: BTreeMap<String, String>, what: String) -> Result<Self> {
+        let read = |text: String| -> Result<DensityConfig> {
+            DensityConfig::of(crate::Config::table(&text)?, &[] as &[&str])
+                .with_context(|| format!("{what}: the configuration inside it"))
+        };
+        let run = notes.remove(RUN).map(read).transpose()?;
+        let facts = notes.get(DATA).map(|text| crate::run::parse(text, &what)).transpose()?;
+        Ok(Self { model, run, facts, what, notes })
+    }
+
+    /// What a sample is.
+    pub fn kind(&self) -> Kind {
+        kind(&self.model)
+    }
+
+    /// How the columns of the table that it learnt are called.
+    pub fn columns(&self) -> Option<&Columns> {
+        self.facts.as_ref().and_then(|facts| facts.columns.as_ref())
+    }
+
+    /// How samples of it are drawn, with `changes`, `sampler.KEY=value`.
+    pub fn sampler(&self, changes: &[String]) -> Result<AnyChainSampler> {
+        let own = self.run.as_ref().map(|run| run.sampler.clone()).unwrap_or_default();
+        DensityConfig::sampler_with(&own, &Changes::typed(changes)?)
+    }
+
+    /// A data set whose samples have the shape of its states; `option` names it.
+    pub fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
+        let scaling = match self.columns() {
+            Some(columns) => Scaling::Like(columns.clone()),
+            None => Scaling::Bits,
+        };
+        let size = self.run.as_ref().filter(|run| run.data.spec == spec).and_then(|run| run.data.size);
+        let options = Options { size, shape: Some(self.model.spec.shape.clone()), scaling, ..Options::default() };
+        let reading = Progress::named(&format!("reading {spec}"));
+        let data = match langevin_data::open(spec, &options) {
+            Ok(data) => data,
+            Err(e) => return usage(Usage::of(option, e).value(spec)),
+        };
+        reading.done();
+        data.notes().iter().for_each(|note| crate::note!("{spec}: {note}"));
+        Ok(data)
+    }
+
+    /// The samples `idx` of `data` as states, `[B, ...]`.
+    pub fn states(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Tensor> {
+        let (model, x) = (&self.model, data.get(idx)?.x);
+        Ok(model.spec.states_of(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
+    }
+
+    /// E of each of the states `x` `[B, ...]`, log p but for log Z turned over.
+    ///
+    /// Errors if the family gives no energy.
+    pub fn energy(&self, x: &Tensor) -> Result<Vec<f64>> {
+        match langevin_dynamics::Density::as_energy(&self.model) {
+            Some(energy) => Ok(to_host(&energy.energy(x)?.detach())?),
+            None => usage(format!("the family {} gives no energy", self.model.spec.family.name())),
+        }
+    }
+
+    /// Samples with these seeds: all of the density, or of it given what is `held`.
+    pub fn sample(&self, seeds: Vec<u64>, changes: &[String], batch: Option<usize>) -> Result<DensitySamples<'_>> {
+        if batch == Some(0) {
+            return usage(Usage::of("batch", "give at least 1").value(0));
+        }
+        Ok(DensitySamples { opened: self, sampler: self.sampler(changes)?, seeds, batch: batch.unwrap_or(BATCH) })
+    }
+}
+
+/// Samples at a time, and states whose energy is asked at once.
+const BATCH: usize = 64;
+const STATES: usize = 1000;
+
+/// What a state is, by its shape.
+pub fn kind(model: &DensityModel) -> Kind {
+    match model.spec.shape.as_slice() {
+        [_, _, _] => Kind::Image,
+        _ => Kind::Table,
+    }
+}
+
+/// Samples of a density, and how they are drawn.
+pub struct DensitySamples<'a> {
+    opened: &'a OpenedDensity,
+    sampler: AnyChainSampler,
+    seeds: Vec<u64>,
+    batch: usize,
+}
+
+impl Source for DensitySamples<'_> {
+    fn what(&self) -> Result<What> {
+        let (kind, shape) = (self.opened.kind(), self.opened.model.spec.shape.clone());
+        Ok(What { kind, shape, columns: self.opened.columns().cloned(), labels: None })
+    }
+
+    fn seeds(&self) -> &[u64] {
+        &self.seeds
+    }
+
+    fn reports(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn draw(&self, keep: Keep, take: &mut dyn FnMut(Batch) -> Result<()>) -> Result<Drawn> {
+        if keep.frames.is_some() {
+            return usage(Usage::of("gif", "chains of a density go no way from noise to data; leave it out"));
+        }
+        let (model, mut progress) = (&self.opened.model, None);
+        let batches = self.seeds.len().div_ceil(self.batch);
+        let one = |places: std::ops::Range<usize>| {
+            let drawn = drawn(model, &self.sampler, &self.seeds[places], None, (&mut progress, batches))?;
+            let (x, report) = (shown(model, &drawn.states)?, Some(Walked::Rungs(drawn.visits)));
+            Ok(One { x, path: vec![], report })
+        };
+        Ok(Drawn::by(self.seeds.len(), (self.batch, keep.traced), one, take))
+    }
+
+    fn notes(&self, done: usize) -> Result<Vec<(&'static str, String)>> {
+        let (model, seeds) = (self.opened.what.clone(), listed(&self.seeds[..done]));
+        let how = toml::to_string(&self.sampler)?;
+        Ok(vec![("langevin.model", model), ("langevin.seeds", seeds), ("langevin.sampler", how)])
+    }
+
+    fn picture(&self, _t: Option<f64>, _x: &Tensor, _view: View) -> Result<RgbImage> {
+        usage("samples of a density of a family are images or rows, and no points of the plane")
+    }
+
+    fn advice(&self) -> String {
+        "its weights may not be finite; train it anew with a lower train.lr".into()
+    }
+}
+
+/// States as data, on the CPU.
+pub fn shown(model: &DensityModel, states: &Tensor) -> Result<Tensor> {
+    Ok(model.spec.shown(states)?.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?)
+}
+
+/// A sample for each of `seeds`, given what is `held`. The bar of `progress`, of so many such batches, begins with the first step.
+pub fn drawn(
+    model: &DensityModel,
+    sampler: &AnyChainSampler,
+    seeds: &[u64],
+    held: Option<&Held>,
+    (progress, batches): (&mut Option<Progress>, usize),
+) -> Result<langevin_models::draw::Drawn> {
+    Ok(sampler.draw(model, seeds, held, &mut |_, all| {
+        progress.get_or_insert_with(|| Progress::new((batches * all) as u64, "steps")).step();
+        go_on()
+    })?)
+}
+
+/// Writes the usual picture of samples of a density to `path`, and its filters beside it if it has some; a table goes to a CSV file.
+/// Says where it is.
+pub fn picture(
+    model: &DensityModel,
+    sampler: &AnyChainSampler,
+    seeds: &[u64],
+    columns: Option<&Columns>,
+    path: &Path,
+) -> Result<PathBuf> {
+    let x = shown(model, &drawn(model, sampler, seeds, None, (&mut None, 1))?.states)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    if kind(model) != Kind::Image {
+        let path = path.with_extension("csv");
+        output::save_samples(&path, columns, &x)?;
+        return Ok(path);
+    }
+    output::save_png(path, &output::grid(&x, None)?, &[])?;
+    if let Some(filters) = filters(model, FILTERS)? {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        output::save_png(&path.with_file_name(format!("filters-{name}")), &filters, &[])?;
+    }
+    Ok(path.into())
+}
+
+/// Filters in a picture of a run.
+const FILTERS: usize = 64;
+
+/// The first `most` filters of a density of images as a picture, each from black, its least number, to white; the middle grey is 0.
+pub fn filters(model: &DensityModel, most: usize) -> Result<Option<RgbImage>> {
+    let (Some(filters), Kind::Image) = (model.body().filters()?, kind(model)) else { return Ok(None) };
+    let n = Grid::at_most(most.min(filters.dim(0)?), [model.spec.shape[2], model.spec.shape[1]]);
+    let filters = filters.narrow(0, 0, n)?.to_device(&Device::Cpu)?;
+    let top = filters.abs()?.flatten_from(1)?.max_keepdim(1)?.clamp(1e-12, f64::INFINITY)?;
+    let top = top.reshape((n, 1, 1, 1))?;
+    Ok(Some(output::grid(&filters.broadcast_div(&top)?, None)?))
+}
+
+/// log Z of a density, and how well it knows some data.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Likelihood {
+    /// log Z by annealed importance sampling, with its error.
+    pub log_z: LogZ,
+    /// log Z itself, where it can be enumerated.
+    pub exact: Option<f64>,
+    /// The mean of ln p over the data, and its standard error.
+    pub mean: f64,
+    /// The same.
+    pub error: f64,
+    /// ln p of each.
+    pub log_p: Vec<f64>,
+}
+
+impl OpenedDensity {
+    /// The means over at most `most` samples of the data that it learnt, one for each number of a state; `None` if it does not say
+    /// which they were, or they are not there.
+    pub fn means(&self, most: usize) -> Result<Option<Vec<f64>>> {
+        let Some(spec) = self.run.as_ref().map(|run| run.data.spec.clone()) else { return Ok(None) };
+        if langevin_data::path(&spec).is_some_and(|path| !Path::new(path).exists()) {
+            crate::note!("{spec}, which the model learnt, is not there: the ladder begins at its visible biases");
+            return Ok(None);
+        }
+        let data = self.data(&spec, "data")?;
+        let idx = scoring::choose(&(0..data.len()).collect::<Vec<_>>(), most, 0);
+        let (mut sums, mut n) = (vec![0.; self.model.spec.numbers()], 0.);
+        for some in idx.chunks(STATES) {
+            let states = self.states(data.as_ref(), some)?;
+            let sum = to_host(&states.flatten_from(1)?.sum(0)?)?;
+            sums.iter_mut().zip(sum).for_each(|(all, sum)| *all += sum);
+            n += some.len() as f64;
+        }
+        Ok(Some(sums.into_iter().map(|sum| sum / n).collect()))
+    }
+
+    /// log Z by `ais`, its noise that of `seed`, and ln p of the samples `idx` of `data`.
+    ///
+    /// Errors if the family knows no ladder, or gives no energy.
+    pub fn likelihood(&self, ais: &Ais, seed: u64, data: &dyn Dataset, idx: &[usize]) -> Result<Likelihood> {
+        let means = self.means(USUAL)?;
+        let mut progress: Option<Progress> = None;
+        let log_z = ais.log_z(&self.model, means.as_deref(), seed, &mut |_, all| {
+            progress.get_or_insert_with(|| Progress::new(all as u64, "rungs")).step();
+            go_on()
+        })?;
+        progress.into_iter().for_each(Progress::done);
+        let exact = self.model.body().log_z_exact()?;
+        let value = exact.unwrap_or(log_z.value);
+        let mut log_p = vec![];
+        for some in idx.chunks(STATES) {
+            log_p.extend(self.model.log_p(&self.states(data, some)?, value)?);
+            go_on()?;
+        }
+        let (mean, of_data) = langevin_ops::stats::mean_and_error(&log_p);
+        let error = if exact.is_some() { of_data } else { of_data.hypot(log_z.error) };
+        Ok(Likelihood { log_z, exact, mean, error, log_p })
+    }
+}
+
+/// Samples of the data whose means the ladder begins with.
+const USUAL: usize = 10_000;
