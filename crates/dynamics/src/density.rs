@@ -59,6 +59,15 @@ pub trait Conditionals {
     fn draw(&self, block: usize, x: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor>;
 }
 
+/// A density of which nothing but its conditionals is asked, so that nothing else is computed.
+pub struct Blocks<'a>(pub &'a dyn Conditionals);
+
+impl Density for Blocks<'_> {
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        Some(self.0)
+    }
+}
+
 /// `drawn` where nothing is clamped, else `x`.
 pub fn unclamped(x: &Tensor, drawn: Tensor, clamped: Option<&Tensor>) -> Result<Tensor> {
     let Some(clamped) = clamped else { return Ok(drawn) };

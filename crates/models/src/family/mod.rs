@@ -4,9 +4,11 @@
 //! [`DensityModel`] is a body with its weights and its [`DensitySpec`], which is all that is needed to rebuild it from them. What
 //! a body does not know of itself is `None`; the model makes an error of it, where it is asked for, that names the family.
 
+mod log_z;
 mod model;
 mod spec;
 
+pub use log_z::Ais;
 pub use model::DensityModel;
 pub(crate) use spec::described;
 pub use spec::{DensitySpec, States};

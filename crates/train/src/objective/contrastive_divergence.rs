@@ -12,7 +12,7 @@ use crate::state::moved;
 use crate::trainable::Trainable;
 use candle_core::{Error, Result, Tensor, bail};
 use langevin_data::Batch;
-use langevin_dynamics::density::{Capability, Conditionals, Density, Energy};
+use langevin_dynamics::density::{Blocks, Capability, Density, Energy};
 use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, StepSizes};
 use langevin_models::{DensityModel, Rbm, Unnormalised, plain};
 use langevin_ops::registry::Named;
@@ -180,15 +180,6 @@ struct Run {
     kept: Kept,
     /// The same after the parts of a step that has not moved the model yet.
     next: Option<Kept>,
-}
-
-/// A density of which nothing but its conditionals is asked, so that nothing else is computed.
-struct Blocks<'a>(&'a dyn Conditionals);
-
-impl Density for Blocks<'_> {
-    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
-        Some(self.0)
-    }
 }
 
 impl Run {
