@@ -70,7 +70,7 @@ pub fn run(args: &Detect) -> Result<()> {
         return usage(Usage::of("held-out-samples", "give at least 1").value(0));
     }
     args.out.iter().try_for_each(|path| output::writable(path))?;
-    let opened = open::open(&args.model, &device)?;
+    let opened = open::open_any(&args.model, &device)?;
     if let Some(folder) = &args.maps {
         detect::Detect::maps(&opened)?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::Parser;
 use langevin::error::{Usage, usage};
-use langevin::models::checkpoint;
+use langevin::models::checkpoint::{self, Loaded};
 use langevin::open::{self, SIGMA_REL, STEP};
 use langevin::output;
 use langevin::train::ema::{exponent, posthoc};
@@ -51,14 +51,17 @@ pub fn run(args: &Ema) -> Result<()> {
     let target = posthoc::Profile { step: args.step.unwrap_or(last), sigma_rel: args.std };
     let profiles: Vec<_> = snapshots.iter().map(|(profile, _)| *profile).collect();
     let load = |i: usize| {
-        let (model, _) = checkpoint::load(&snapshots[i].1, DType::F32, &Device::Cpu)?;
-        Ok(checkpoint::weights(&model))
+        let (model, _) = checkpoint::open(&snapshots[i].1, DType::F32, &Device::Cpu)?;
+        Ok(model.weights())
     };
     let weights = posthoc::rebuild(&profiles, target, load).with_context(|| format!("the snapshots of {run}"))?;
-    let (model, mut notes) = checkpoint::load(&snapshots[0].1, DType::F32, &Device::Cpu)?;
+    let (model, mut notes) = checkpoint::open(&snapshots[0].1, DType::F32, &Device::Cpu)?;
     notes.insert(STEP.into(), target.step.to_string());
     notes.insert(SIGMA_REL.into(), target.sigma_rel.to_string());
-    checkpoint::save(&out, &model.spec, &weights, &notes)?;
+    match model {
+        Loaded::Denoising(model) => checkpoint::save(&out, &model.spec, &weights, &notes)?,
+        Loaded::Density(model) => checkpoint::save(&out, &model.spec, &weights, &notes)?,
+    }
     crate::talk!("from {} snapshots, until step {}", snapshots.len(), target.step);
     crate::say!("{}", out.display())?;
     Ok(())
@@ -68,7 +71,7 @@ pub fn run(args: &Ema) -> Result<()> {
 fn snapshots(run: &Path) -> Result<Vec<(posthoc::Profile, PathBuf)>> {
     let mut found = Vec::new();
     for (step, path) in open::tracks(run)? {
-        let (_, notes) = checkpoint::load(&path, DType::F32, &Device::Cpu)?;
+        let notes = checkpoint::texts(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if let Some(width) = notes.get(SIGMA_REL) {
             let sigma_rel = width.parse().with_context(|| format!("{}: {SIGMA_REL} = {width}", path.display()))?;
             found.push((posthoc::Profile { step, sigma_rel }, path));

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use langevin::error::{Usage, usage};
 use langevin::sample::{self, interval};
 
 /// The class of the samples, and guidance
@@ -24,6 +25,16 @@ pub struct Guiding {
 }
 
 impl Guiding {
+    /// Errors if one was typed, for a density of a family, which is told no class.
+    pub fn of_density(&self) -> Result<()> {
+        for (option, typed) in [("class", self.class.is_some()), ("guidance", self.guidance.is_some())] {
+            if typed {
+                return usage(Usage::of(option, "a density of a family is told no class; leave it out"));
+            }
+        }
+        Ok(())
+    }
+
     /// What they ask for.
     pub fn asked(&self) -> Result<sample::Guiding> {
         let interval = self.guidance_interval.as_deref().map(interval).transpose()?;

@@ -3,10 +3,11 @@
 use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::Parser;
-use langevin::data::{Columns, list};
+use langevin::data::{Columns, Facts, list};
+use langevin::density::OpenedDensity;
 use langevin::models::diffusers::pipeline;
 use langevin::models::{Form, Head};
-use langevin::open::{self, Opened, SIGMA_REL, STEP};
+use langevin::open::{self, AnyOpened, Opened, SIGMA_REL, STEP};
 use langevin::output::digits;
 use std::path::Path;
 
@@ -22,7 +23,10 @@ pub fn run(args: &Info) -> Result<()> {
     if let Some(folder) = open::network_folder(&args.model)? {
         return network(&folder);
     }
-    let opened = open::open(&args.model, &Device::Cpu)?;
+    let opened = match open::open_any(&args.model, &Device::Cpu)? {
+        AnyOpened::Denoising(opened) => opened,
+        AnyOpened::Density(opened) => return density(&opened),
+    };
     for (what, value) in facts(&opened)? {
         crate::say!("{what:<12} {value}")?;
     }
@@ -30,6 +34,38 @@ pub fn run(args: &Info) -> Result<()> {
         crate::say!("\n{}", run.to_toml()?.trim_end())?;
     }
     Ok(())
+}
+
+/// A density of a family: what its file says of it.
+fn density(opened: &OpenedDensity) -> Result<()> {
+    let (spec, run) = (&opened.model.spec, opened.run.as_ref());
+    let shape: Vec<_> = spec.shape.iter().map(usize::to_string).collect();
+    let mut all = vec![
+        line("file", &opened.what),
+        line("samples", format!("{} of bits", shape.join(" x "))),
+        line("family", format!("{}, {} parameters", spec.family.name(), thousands(opened.model.parameters()))),
+    ];
+    all.extend(trained(opened.notes.get(STEP), run.map(|run| run.train.steps)));
+    all.extend(run.map(|run| line("data", &run.data.spec)));
+    all.extend(opened.facts.as_ref().map(learnt));
+    all.extend(opened.columns().map(|columns| line("columns", columns.names.join(", "))));
+    all.iter().try_for_each(|(what, value)| crate::say!("{what:<12} {value}"))?;
+    match run {
+        Some(run) => crate::say!("\n{}", run.to_toml()?.trim_end()),
+        None => Ok(()),
+    }
+}
+
+/// How far its training came.
+fn trained(step: Option<&String>, all: Option<u64>) -> Option<(&'static str, String)> {
+    let of = all.map(|all| format!(" of {all}")).unwrap_or_default();
+    step.map(|step| line("trained", format!("{step}{of} steps")))
+}
+
+/// What it keeps of the data that it learnt.
+fn learnt(facts: &Facts) -> (&'static str, String) {
+    let short = facts.fingerprint.get(..12).unwrap_or(&facts.fingerprint);
+    line("learnt", format!("{} samples, fingerprint {short}", facts.samples))
 }
 
 fn line(what: &'static str, value: impl ToString) -> (&'static str, String) {
@@ -59,20 +95,14 @@ fn facts(opened: &Opened) -> Result<Vec<(&'static str, String)>> {
         let names = opened.class_names().map(|names| format!(": {}", list(names))).unwrap_or_default();
         all.push(line("classes", format!("{n}{names}{}", if spec.null_class { ", and none" } else { "" })));
     }
-    if let Some(step) = opened.notes.get(STEP) {
-        let of = opened.run.as_ref().map(|run| format!(" of {}", run.train.steps)).unwrap_or_default();
-        all.push(line("trained", format!("{step}{of} steps")));
-    }
+    all.extend(trained(opened.notes.get(STEP), opened.run.as_ref().map(|run| run.train.steps)));
     if let Some(width) = opened.notes.get(SIGMA_REL) {
         all.push(line("average", format!("power profile of relative width {width}")));
     }
     if let Some(run) = &opened.run {
         all.push(line("data", &run.data.spec));
     }
-    if let Some(facts) = &opened.facts {
-        let short = facts.fingerprint.get(..12).unwrap_or(&facts.fingerprint);
-        all.push(line("learnt", format!("{} samples, fingerprint {short}", facts.samples)));
-    }
+    all.extend(opened.facts.as_ref().map(learnt));
     if let Some(columns) = opened.columns()? {
         all.push(line("columns", column_lines(&columns).join(", ")));
     }

@@ -11,8 +11,10 @@ use langevin::dynamics::process::AnyProcess;
 use langevin::dynamics::sampler::AnySampler;
 use langevin::error::usage;
 use langevin::eval::AnyDetector;
+use langevin::models::draw::AnyChainSampler;
+use langevin::models::family::AnyFamily;
 use langevin::models::{AnyNet, Form};
-use langevin::train::{AnyEma, AnyLevel, AnyObjective, AnyOptimiser, AnyWeight};
+use langevin::train::{AnyDensityObjective, AnyEma, AnyLevel, AnyObjective, AnyOptimiser, AnyWeight};
 
 /// Names, each with a line about it.
 type Names = Vec<(&'static str, &'static str)>;
@@ -29,13 +31,15 @@ fn kinds() -> Vec<(&'static str, &'static str, Names)> {
         ("grids", "sampler.grid", AnyGrid::ALL.to_vec()),
         ("tasks", "langevin inpaint --task NAME", AnyTask::ALL.to_vec()),
         ("methods", "langevin inpaint --method NAME", AnyMethod::ALL.to_vec()),
-        ("losses", "loss.name", AnyObjective::ALL.to_vec()),
+        ("losses", "loss.name", [AnyObjective::ALL, AnyDensityObjective::ALL].concat()),
         ("weights", "loss.weight", AnyWeight::ALL.to_vec()),
         ("levels", "loss.level", AnyLevel::ALL.to_vec()),
         ("optimisers", "optimiser.name", AnyOptimiser::ALL.to_vec()),
         ("emas", "ema.name", AnyEma::ALL.to_vec()),
         ("scores", "langevin eval ood --scores, langevin detect --scores", AnyDetector::ALL.to_vec()),
         ("networks", "model.net.name", AnyNet::ALL.to_vec()),
+        ("families", "model.family", AnyFamily::ALL.to_vec()),
+        ("chains", "sampler.name, with model.family", AnyChainSampler::ALL.to_vec()),
         ("models", "MODEL or MODEL:PROCESS, everywhere", langevin::models::mixture::EXACT.to_vec()),
         ("forms", "model.form, with model.head = \"energy\"", Form::ALL.to_vec()),
     ]

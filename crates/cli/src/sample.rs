@@ -4,14 +4,12 @@ use crate::guiding::Guiding;
 use crate::levels;
 use crate::machine::Machine;
 use anyhow::Result;
-use candle_core::DType;
 use clap::Parser;
 use langevin::compose::Composing;
-use langevin::dynamics::sampler::Report;
 use langevin::error::{Usage, usage};
-use langevin::open::{self, Opened};
+use langevin::open::{self, AnyOpened, Opened};
 use langevin::output::{self, Files, Outputs};
-use langevin::sample::{BATCH, Keep, Source};
+use langevin::sample::{BATCH, Keep, Source, Walked};
 use langevin::watch;
 use std::path::PathBuf;
 
@@ -152,9 +150,16 @@ pub fn run(args: &Sample) -> Result<()> {
         return write(args, &outputs, &mut composition);
     }
     let Some(name) = &args.model else { return usage("give a MODEL; see langevin sample --help") };
-    let opened = open::open_as(name, args.scheduler.as_deref(), DType::F32, &device)?;
-    outputs.suit(opened.kind())?;
-    write(args, &outputs, &mut args.sampling(&opened, seeds)?.prepared()?)
+    match open::open_any_as(name, args.scheduler.as_deref(), &device)? {
+        AnyOpened::Denoising(opened) => {
+            outputs.suit(opened.kind())?;
+            write(args, &outputs, &mut args.sampling(&opened, seeds)?.prepared()?)
+        }
+        AnyOpened::Density(opened) => {
+            args.of_density()?;
+            write(args, &outputs, &mut opened.sample(seeds, &args.changes, args.batch)?)
+        }
+    }
 }
 
 /// Draws the samples, and writes them as they come.
@@ -195,6 +200,24 @@ impl Sample {
             (None, Some(between)) => sampling.between(between),
             (None, None) => sampling,
         })
+    }
+
+    /// Errors if an option was typed that means nothing for a density of a family.
+    fn of_density(&self) -> Result<()> {
+        let idle = [
+            ("from", self.from.is_some()),
+            ("interpolate", self.interpolate.is_some()),
+            ("gif", self.gif.is_some()),
+            ("size", self.size.is_some()),
+        ];
+        match idle.iter().find(|(_, typed)| *typed) {
+            Some((option, _)) => {
+                let why =
+                    "a density of a family has no way from noise to data, and is drawn from by chains; leave it out";
+                usage(Usage::of(option, why))
+            }
+            None => self.guiding.of_density(),
+        }
     }
 
     fn composing(&self, expression: &str, seeds: Vec<u64>) -> Result<Composing> {
@@ -246,7 +269,7 @@ fn seeds(args: &Sample) -> Result<Vec<u64>> {
 }
 
 /// What MCMC did at each noise level, if it is asked for: the table, and JSON in a file. Where it failed is said anyway.
-fn mcmc(args: &Sample, report: Option<&Report>) -> Result<()> {
+fn mcmc(args: &Sample, report: Option<&Walked>) -> Result<()> {
     let Some(report) = report else { return Ok(()) };
     levels::warn(report);
     let Some(file) = &args.report else { return Ok(()) };

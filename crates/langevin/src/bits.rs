@@ -148,7 +148,7 @@ impl<'a> Task<'a> {
         let model = &opened.model;
         let spec = &model.spec;
         let what = format!("--data {}", asked.data);
-        let (data, (x, places, known)) = scoring::open_some(opened, &asked.data, "--data", |data| {
+        let (data, (x, places, known)) = scoring::open_some(opened, &asked.data, "data", |data| {
             let n = asked.number.min(data.len());
             if n < 2 {
                 return usage(format!("{what}: it has {n} samples, and a standard error takes 2"));

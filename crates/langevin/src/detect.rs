@@ -2,10 +2,10 @@
 
 use crate::config::idle;
 use crate::error::{Usage, usage};
-use crate::open::Opened;
+use crate::open::{AnyOpened, Opened};
 use crate::output;
 use crate::sample::cond;
-use crate::scoring::{self, FITTED, Plan, Scorer, Scoring, USUAL, streams};
+use crate::scoring::{self, FITTED, Plan, Scored, Scorer, Scoring, USUAL, streams};
 use crate::watch::Progress;
 use ::image::{Rgb, RgbImage};
 use anyhow::Result;
@@ -63,12 +63,15 @@ pub struct Detection<'a> {
     pub settings: String,
     data: Box<dyn Dataset>,
     held: Held,
-    images: Images<'a>,
+    images: Option<Images<'a>>,
 }
 
 impl Detect {
     /// Errors if there can be no maps of what a model finds.
-    pub fn maps(opened: &Opened) -> Result<()> {
+    pub fn maps(opened: &AnyOpened) -> Result<()> {
+        let AnyOpened::Denoising(opened) = opened else {
+            return usage(Usage::of("maps", "they take a score, and a density of a family has none; leave it out"));
+        };
         if opened.kind() != Kind::Image {
             return usage(Usage::of("maps", "this model is not one of images"));
         }
@@ -80,18 +83,19 @@ impl Detect {
     }
 
     /// Scores the samples, and those that are held out.
-    pub fn run<'a>(&self, opened: &'a Opened) -> Result<Detection<'a>> {
+    pub fn run<'a>(&self, opened: &'a AnyOpened) -> Result<Detection<'a>> {
         self.held_out.iter().try_for_each(|spec| idle::ambiguous("held-out", spec))?;
         idle::ambiguous("DATA", &self.data)?;
-        let mut plan = self.scoring.plan(opened, &self.changes)?;
+        let model = opened.scored();
+        let mut plan = model.plan(&self.scoring, &self.changes)?;
         let label = plan.label;
-        let data = scoring::open(opened, &self.data, "DATA")?;
-        let held = Held::of(self, opened, &plan)?;
+        let data = model.data(&self.data, "DATA")?;
+        let held = Held::of(self, model, &plan)?;
         let (alpha, most) = self.level(held.kept.len(), &mut plan)?; // before the long work
         let idx: Vec<usize> = (0..data.len()).collect();
         let (Held { fit, used, kept, .. }, others) = (&held, held.others());
-        let mut progress = Progress::new(plan.evaluations(used.len() + kept.len() + idx.len()), "evaluations");
-        let mut scorer = Scorer::new(opened, &self.scoring, plan, (fit.as_ref(), used))?;
+        let mut progress = Progress::new(plan.evaluations(model, used.len() + kept.len() + idx.len()), "evaluations");
+        let mut scorer = Scorer::new(model, &self.scoring, plan, (fit.as_ref(), used))?;
         let (mut values, mut p_values) = (vec![], vec![]);
         while scorer.fit_next(&mut progress)?.is_some() {
             let held_out = HeldOut::new(scorer.scores(others, kept, &mut progress)?)?;
@@ -114,7 +118,11 @@ impl Detect {
         );
         let scores = scorer.names();
         drop(scorer);
-        let images = Images { opened, label, batch: self.scoring.batch };
+        let batch = self.scoring.batch;
+        let images = match opened {
+            AnyOpened::Denoising(opened) => Some(Images { opened, label, batch }),
+            AnyOpened::Density(_) => None,
+        };
         Ok(Detection { names, scores, values, p_values, flags, settings, data, held, images })
     }
 }
@@ -136,11 +144,14 @@ impl Detection<'_> {
 
     /// Writes the maps of each image into `folder`.
     pub fn write_maps(&self, folder: &Path) -> Result<()> {
+        let Some(images) = &self.images else {
+            return usage(Usage::of("maps", "they take a score, and a density of a family has none; leave it out"));
+        };
         let kept = &self.held.kept;
         let few = &kept[..kept.len().min(BRIGHTNESS)];
         let mut progress = Progress::new((few.len() + self.names.len()) as u64, "maps");
-        let bright = self.images.brightness(self.held.others(), few, &mut progress)?;
-        self.images.write((self.data.as_ref(), &self.names), bright, folder, &mut progress)
+        let bright = images.brightness(self.held.others(), few, &mut progress)?;
+        images.write((self.data.as_ref(), &self.names), bright, folder, &mut progress)
     }
 }
 
@@ -162,23 +173,23 @@ impl Held {
     }
 
     /// Held out are samples of --held-out, of the test part of --fit, or of --fit what is not fitted to.
-    fn of(args: &Detect, opened: &Opened, plan: &Plan) -> Result<Self> {
+    fn of(args: &Detect, model: &dyn Scored, plan: &Plan) -> Result<Self> {
         let spec = args.held_out.clone().or_else(|| langevin_data::held_out(&plan.spec));
         let of = spec.as_ref().unwrap_or(&plan.spec);
-        if let Some(has) = scoring::learnt(opened, of, spec.is_some()) {
+        if let Some(has) = scoring::learnt(model, of, spec.is_some()) {
             crate::note!(
                 "warning: the model {has} {of}, which the held-out samples are of, and finds them more usual than \
                  new ones: p-values are too small, and more than alpha of what belongs is flagged; give samples \
                  that it has not seen with --held-out SPEC"
             );
         }
-        let members = |data: &dyn Dataset| scoring::members(opened, plan.label, data);
-        let fit = scoring::open(opened, &plan.spec, "fit")?;
+        let members = |data: &dyn Dataset| model.members(plan.label, data);
+        let fit = model.data(&plan.spec, "fit")?;
         let all = members(fit.as_ref())?;
         let held_out = args.held_out_samples.unwrap_or(USUAL);
         if let Some(spec) = spec {
             let used = scoring::choose(&all, args.scoring.fit_samples.unwrap_or(USUAL), FITTED);
-            let others = scoring::open(opened, &spec, "held-out")?;
+            let others = model.data(&spec, "held-out")?;
             let kept = scoring::choose(&members(others.as_ref())?, held_out, HELD_OUT);
             fewer("fit-samples", args.scoring.fit_samples, used.len());
             fewer("held-out-samples", args.held_out_samples, kept.len());

@@ -133,7 +133,7 @@ fn wrong_noise(why: candle_core::Error) -> anyhow::Error {
 }
 
 /// The operator of NAME or NAME=VALUE.
-pub fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
+pub fn operator(text: &str, shape: &[usize]) -> Result<Arc<dyn Operator>> {
     let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
     let wrong = |why: String| Usage::of("task", why).value(text);
     let task = AnyTask::named(name).map_err(&wrong)?;
@@ -144,11 +144,11 @@ pub fn operator(text: &str, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
         (None, _) => {}
     }
     let task = AnyTask::deserialize(table).map_err(|why| wrong(why.message().trim().to_string()))?;
-    Ok(task.get().operator(&spec.shape).map_err(|why| wrong(why.to_string()))?.into())
+    Ok(task.get().operator(shape).map_err(|why| wrong(why.to_string()))?.into())
 }
 
 /// The mask in an image file: what is bright there is hidden.
-pub fn mask_in(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
+pub fn mask_in(path: &Path, shape: &[usize]) -> Result<Arc<dyn Operator>> {
     if !path.is_file() {
         let names: Vec<_> = MaskName::ALL.iter().map(|name| name.name()).collect();
         return usage(
@@ -156,7 +156,7 @@ pub fn mask_in(path: &Path, spec: &ModelSpec) -> Result<Arc<dyn Operator>> {
                 .value(path.display()),
         );
     }
-    let [c, h, w] = spec.shape[..] else { return usage(Usage::of("mask", "this model is not one of images")) };
+    let [c, h, w] = *shape else { return usage(Usage::of("mask", "this model is not one of images")) };
     let mask = match langevin_data::mask(path, h, w) {
         Ok(mask) => mask,
         Err(why) => return usage(format!("--mask {why}")),

@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::density::OpenedDensity;
 use crate::error::{Usage, usage};
+use crate::scoring::Scored;
 use crate::{download, run};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -107,6 +108,16 @@ pub enum AnyOpened {
     Denoising(Opened),
     /// A density of a family.
     Density(OpenedDensity),
+}
+
+impl AnyOpened {
+    /// The model as what samples can be scored under.
+    pub fn scored(&self) -> &dyn Scored {
+        match self {
+            Self::Denoising(opened) => opened,
+            Self::Density(opened) => opened,
+        }
+    }
 }
 
 /// As [`open`], of a model of either kind.

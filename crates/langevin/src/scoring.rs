@@ -1,6 +1,7 @@
 //! Scores of what does not belong: detectors fitted to training data under a model, then asked about other data.
 
 use crate::config::{Changes, idle};
+use crate::density::OpenedDensity;
 use crate::error::{Usage, usage};
 use crate::open::Opened;
 use crate::watch::Progress;
@@ -10,8 +11,10 @@ use candle_core::{DType, Tensor};
 use langevin_data::{Dataset, Kind, Options, dequantise, spread};
 use langevin_dynamics::Denoiser;
 use langevin_eval::score::times;
+use langevin_eval::score::{Energy, Typicality};
 use langevin_eval::{AnyDetector, Rule};
 use langevin_ops::noise::Noise;
+use langevin_ops::registry::Named;
 use std::sync::Arc;
 
 /// Of the choice of samples that scores are fitted to.
@@ -47,8 +50,8 @@ impl Default for Scoring {
 }
 
 impl Scoring {
-    /// What is asked for: mistakes are found before anything is read.
-    pub fn plan(&self, opened: &Opened, changes: &[String]) -> Result<Plan> {
+    /// What the scores are fitted to. Errors if numbers make no sense, or nothing says which data that are.
+    fn spec(&self, model: &dyn Scored) -> Result<String> {
         if self.batch == 0 || self.fit_samples.is_some_and(|n| n < 2) {
             return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
         }
@@ -56,23 +59,21 @@ impl Scoring {
             return usage(Usage::of("levels", "give finite numbers above 0").value(level));
         }
         self.fit.iter().try_for_each(|spec| idle::ambiguous("fit", spec))?;
-        let Some(spec) = self.fit.clone().or_else(|| opened.learnt()) else {
-            return usage("the model does not say what it was trained on; name it with --fit SPEC");
-        };
-        let label = guide::told(opened, self.class.as_deref())?;
-        let denoiser = opened.model.denoiser(guide::cond(&opened.model, label.as_slice())?)?;
-        let mut detectors = self.detectors(denoiser.noisy_energy().is_some(), changes)?;
-        for detector in &mut detectors {
-            let (name, levels) = (detector.name(), detector.get_mut().levels());
-            times(denoiser.process(), levels).context(name)?;
+        match self.fit.clone().or_else(|| model.learnt().0) {
+            Some(spec) => Ok(spec),
+            None => usage("the model does not say what it was trained on; name it with --fit SPEC"),
         }
-        Ok(Plan { detectors, spec, label })
     }
 
-    /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value).
-    fn detectors(&self, has_energy: bool, changes: &[String]) -> Result<Vec<AnyDetector>> {
-        let quick = AnyDetector::defaults().into_iter().filter(|detector| !detector.get().slow());
-        let all: Vec<String> = quick.map(|detector| detector.name().to_string()).collect();
+    /// The detectors that are asked for, with their options changed by `changes` (NAME.KEY=value): those of the `usual` ones that
+    /// the model `suits`, or all that are named.
+    fn detectors(
+        &self,
+        usual: &[&str],
+        changes: &[String],
+        suits: impl Fn(&AnyDetector) -> std::result::Result<(), &'static str>,
+    ) -> Result<Vec<AnyDetector>> {
+        let all: Vec<String> = usual.iter().map(|name| name.to_string()).collect();
         let names = if self.scores.is_empty() { &all } else { &self.scores };
         let changes = Changes::typed(changes)?;
         let of_used = |key: &str| names.iter().any(|name| key.split('.').next() == Some(name.as_str()));
@@ -94,36 +95,186 @@ impl Scoring {
             if !self.levels.is_empty() {
                 detector.get_mut().levels().clone_from(&self.levels);
             }
-            let own = changes.clone().split(name).0;
-            let detector = own.of(name, &detector)?;
-            match (detector.get().needs_energy() && !has_energy, self.scores.is_empty()) {
-                (false, _) => chosen.push(detector),
-                (true, true) => crate::note!("{name} is left out: this model has a score but no energy"),
-                (true, false) => {
-                    return usage(
-                        Usage::of(
-                            "scores",
-                            "this model has a score but no energy, as its output is not the gradient of a \
-                         scalar; use score-norms or reconstruction",
-                        )
-                        .value(name),
-                    );
-                }
+            let detector = changes.clone().split(name).0.of(name, &detector)?;
+            match (suits(&detector), self.scores.is_empty()) {
+                (Ok(()), _) => chosen.push(detector),
+                (Err(_), true) => crate::note!("{name} is left out: this model has a score but no energy"),
+                (Err(why), false) => return usage(Usage::of("scores", why).value(name)),
             }
         }
         Ok(chosen)
     }
 }
 
+/// A model that samples can be scored under.
+pub trait Scored {
+    /// The file that it came from, for people.
+    fn what(&self) -> &str;
+
+    /// What the data are that it learnt, and whether it says that it learnt them by training.
+    fn learnt(&self) -> (Option<String>, bool);
+
+    /// What is asked for: mistakes are found before anything is read.
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan>;
+
+    /// A data set in the shape that it takes, its notes told, and that it changed if it is what the model learnt; `option` names it.
+    fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>>;
+
+    /// The places of the samples of `data` that it is asked about when it is told `label`.
+    fn members(&self, label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>>;
+
+    /// About how often `detector` asks it about `n` samples.
+    fn evaluations(&self, detector: &AnyDetector, n: usize) -> u64;
+
+    /// What `detector` reads off it about some samples `of` a data set, by their places: a row of numbers each.
+    fn features(
+        &self,
+        detector: &AnyDetector,
+        label: Option<u32>,
+        of: (&dyn Dataset, &[usize]),
+        watch: &mut dyn FnMut(f64) -> candle_core::Result<()>,
+    ) -> Result<Vec<Vec<f64>>>;
+
+    /// How `detectors` were used, in words: a line, and one each.
+    fn settings(&self, detectors: &[&AnyDetector]) -> Vec<String>;
+}
+
+impl Scored for Opened {
+    fn what(&self) -> &str {
+        &self.what
+    }
+
+    fn learnt(&self) -> (Option<String>, bool) {
+        (Opened::learnt(self), self.run.is_some())
+    }
+
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan> {
+        let spec = asked.spec(self)?;
+        let label = guide::told(self, asked.class.as_deref())?;
+        let denoiser = self.model.denoiser(guide::cond(&self.model, label.as_slice())?)?;
+        let has = denoiser.noisy_energy().is_some();
+        let quick = AnyDetector::defaults().into_iter().filter(|detector| !detector.get().slow());
+        let usual: Vec<_> = quick.map(|detector| detector.name()).collect();
+        let mut detectors =
+            asked.detectors(&usual, changes, |detector| match detector.get().needs_energy() && !has {
+                true => {
+                    Err("this model has a score but no energy, as its output is not the gradient of a scalar; use \
+                             score-norms or reconstruction")
+                }
+                false => Ok(()),
+            })?;
+        for detector in &mut detectors {
+            let (name, levels) = (detector.name(), detector.get_mut().levels());
+            times(denoiser.process(), levels).context(name)?;
+        }
+        Ok(Plan { detectors, spec, label })
+    }
+
+    fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
+        open(self, spec, option)
+    }
+
+    fn members(&self, label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>> {
+        members(self, label, data)
+    }
+
+    fn evaluations(&self, detector: &AnyDetector, n: usize) -> u64 {
+        (n as u64).saturating_mul(detector.get().evaluations() as u64)
+    }
+
+    fn features(
+        &self,
+        detector: &AnyDetector,
+        label: Option<u32>,
+        (data, some): (&dyn Dataset, &[usize]),
+        watch: &mut dyn FnMut(f64) -> candle_core::Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let denoiser = self.model.denoiser(guide::cond(&self.model, label.as_slice())?)?;
+        let x = samples(self, data, some)?;
+        Ok(detector.get().features_watched(&denoiser, &x, &mut streams(some), watch)?)
+    }
+
+    fn settings(&self, detectors: &[&AnyDetector]) -> Vec<String> {
+        let mut lines = vec!["at the noise levels".to_string()];
+        for detector in detectors {
+            let mut detector = AnyDetector::clone(detector);
+            let levels = detector.get_mut().levels().iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
+            lines.push(format!("  {:<15} {levels}", detector.name()));
+        }
+        if self.dequantised() {
+            lines.push(
+                "images with uniform noise within each of 256 levels, as those that the model was trained on".into(),
+            );
+        }
+        lines
+    }
+}
+
+/// Densities are scored by their energy, of an RBM the free one.
+impl Scored for OpenedDensity {
+    fn what(&self) -> &str {
+        &self.what
+    }
+
+    fn learnt(&self) -> (Option<String>, bool) {
+        (self.run.as_ref().map(|run| run.data.spec.clone()), self.run.is_some())
+    }
+
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan> {
+        if !asked.levels.is_empty() {
+            return usage(Usage::of("levels", "a density of a family has no noise levels; leave it out"));
+        }
+        if let Some(class) = &asked.class {
+            return usage(Usage::of("class", "a density of a family is told no class; leave it out").value(class));
+        }
+        if let Some(change) = Changes::typed(changes)?.first(|_| true) {
+            return usage(format!("`{change}`: the scores of a density of a family have no options; leave it out"));
+        }
+        let usual = [Energy::NAME, Typicality::NAME];
+        let detectors = asked.detectors(&usual, changes, |detector| match usual.contains(&detector.name()) {
+            true => Ok(()),
+            false => Err("it goes by noise levels, and a density of a family has none; use energy or typicality"),
+        })?;
+        Ok(Plan { detectors, spec: asked.spec(self)?, label: None })
+    }
+
+    fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
+        OpenedDensity::data(self, spec, option)
+    }
+
+    fn members(&self, _label: Option<u32>, data: &dyn Dataset) -> Result<Vec<usize>> {
+        Ok((0..data.len()).collect())
+    }
+
+    fn evaluations(&self, _detector: &AnyDetector, n: usize) -> u64 {
+        n as u64
+    }
+
+    fn features(
+        &self,
+        _detector: &AnyDetector,
+        _label: Option<u32>,
+        (data, some): (&dyn Dataset, &[usize]),
+        _watch: &mut dyn FnMut(f64) -> candle_core::Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        Ok(self.energy(&self.states(data, some)?)?.into_iter().map(|energy| vec![energy]).collect())
+    }
+
+    fn settings(&self, detectors: &[&AnyDetector]) -> Vec<String> {
+        let names: Vec<_> = detectors.iter().map(|detector| detector.name()).collect();
+        vec![format!("by the energy of the {}: {}", self.model.spec.family.name(), names.join(", "))]
+    }
+}
+
 /// Whether the model `has learnt` the samples of `spec`, in words, or `may have`; `apart` if they are no rest of what scores
 /// are fitted to.
-pub fn learnt(opened: &Opened, spec: &str, apart: bool) -> Option<&'static str> {
+pub fn learnt(model: &dyn Scored, spec: &str, apart: bool) -> Option<&'static str> {
     let part = langevin_data::held_out;
     let spec = &whole(spec);
     let same = |own: &str| own == spec || part(own).is_some_and(|test| part(spec) == Some(test));
-    match &opened.run {
-        Some(run) if same(&whole(&run.data.spec)) => Some("has learnt"),
-        None if !apart => Some("may have learnt"),
+    match model.learnt() {
+        (Some(own), true) if same(&whole(&own)) => Some("has learnt"),
+        (_, false) if !apart => Some("may have learnt"),
         _ => None,
     }
 }
@@ -147,9 +298,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// About how often the model will be asked about `samples` samples, those that are fitted to among them.
-    pub fn evaluations(&self, samples: usize) -> u64 {
-        self.detectors.iter().map(|detector| evaluations(detector, samples)).sum()
+    /// About how often `model` will be asked about `samples` samples, those that are fitted to among them.
+    pub fn evaluations(&self, model: &dyn Scored, samples: usize) -> u64 {
+        self.detectors.iter().map(|detector| model.evaluations(detector, samples)).sum()
     }
 
     /// How many scores there will be.
@@ -241,7 +392,7 @@ fn tell(spec: &str, data: &dyn Dataset) {
 
 /// Detectors that are fitted one after another.
 pub struct Scorer<'a> {
-    opened: &'a Opened,
+    model: &'a dyn Scored,
     /// What they are fitted to, and the places of the samples.
     fit: (&'a dyn Dataset, &'a [usize]),
     waiting: std::vec::IntoIter<AnyDetector>,
@@ -252,7 +403,7 @@ pub struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     /// Of detectors to fit to `fit`, a data set and the places of samples; none is yet.
-    pub fn new(opened: &'a Opened, args: &Scoring, plan: Plan, fit: (&'a dyn Dataset, &'a [usize])) -> Result<Self> {
+    pub fn new(model: &'a dyn Scored, args: &Scoring, plan: Plan, fit: (&'a dyn Dataset, &'a [usize])) -> Result<Self> {
         let (data, idx) = fit;
         if data.kind() == Kind::Table && outside(&data.get(idx)?.x)?.contains(&true) {
             return usage(
@@ -273,7 +424,7 @@ impl<'a> Scorer<'a> {
             );
         }
         let (waiting, label, batch) = (plan.detectors.into_iter(), plan.label, args.batch);
-        Ok(Self { opened, fit, waiting, fitted: vec![], label, batch })
+        Ok(Self { model, fit, waiting, fitted: vec![], label, batch })
     }
 
     /// Fits the next detector; its name, if there is one more.
@@ -297,17 +448,9 @@ impl<'a> Scorer<'a> {
 
     /// What was done, in words.
     pub fn settings(&self) -> String {
-        let mut lines = vec![format!("fitted to {} samples, at the noise levels", self.fit.1.len())];
-        for (detector, _) in &self.fitted {
-            let levels = detector.clone().get_mut().levels().iter().map(f64::to_string).collect::<Vec<_>>();
-            lines.push(format!("  {:<15} {}", detector.name(), levels.join(", ")));
-        }
-        if self.opened.dequantised() {
-            lines.push(
-                "images with uniform noise within each of 256 levels, as those that the model was trained on".into(),
-            );
-        }
-        lines.join("\n")
+        let detectors: Vec<_> = self.fitted.iter().map(|(detector, _)| detector).collect();
+        let lines = self.model.settings(&detectors).join("\n");
+        format!("fitted to {} samples, {lines}", self.fit.1.len())
     }
 
     /// The score that was fitted last, of the samples `idx` of `data`. The noise of a sample belongs to its index. Where the
@@ -331,26 +474,19 @@ impl<'a> Scorer<'a> {
         progress: &mut Progress,
     ) -> Result<Vec<Vec<f64>>> {
         let mut rows = Vec::with_capacity(idx.len());
-        let denoiser = self.opened.model.denoiser(guide::cond(&self.opened.model, self.label.as_slice())?)?;
         for some in idx.chunks(self.at_once(detector)) {
-            let x = samples(self.opened, data, some)?;
-            let (all, mut done) = (evaluations(detector, some.len()), 0);
+            let (all, mut done) = (self.model.evaluations(detector, some.len()), 0);
             let mut watch = |part: f64| {
                 let now = (part * all as f64) as u64;
                 progress.steps(now.saturating_sub(done));
                 done = done.max(now);
                 Ok(())
             };
-            rows.extend(detector.get().features_watched(&denoiser, &x, &mut streams(some), &mut watch)?);
+            rows.extend(self.model.features(detector, self.label, (data, some), &mut watch)?);
             progress.steps(all - done.min(all));
         }
         Ok(rows)
     }
-}
-
-/// About how often `detector` asks a model about `n` samples.
-fn evaluations(detector: &AnyDetector, n: usize) -> u64 {
-    (n as u64).saturating_mul(detector.get().evaluations() as u64)
 }
 
 /// The places of the samples of `data` that a model is asked about which is told `label`: where that is a class, and the

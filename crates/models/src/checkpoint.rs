@@ -84,6 +84,16 @@ pub enum Loaded {
     Density(DensityModel),
 }
 
+impl Loaded {
+    /// The weights, for [`save`].
+    pub fn weights(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Self::Denoising(model) => weights(model),
+            Self::Density(model) => model.weights(),
+        }
+    }
+}
+
 /// As [`load`], of a model of either kind.
 pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<(Loaded, BTreeMap<String, String>)> {
     let file = read(path)?;

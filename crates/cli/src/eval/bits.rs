@@ -129,7 +129,7 @@ pub struct Bits {
 pub fn run(args: &Bits) -> Result<()> {
     let device = args.machine.open()?;
     args.check()?;
-    idle::ambiguous("--data", &args.data)?;
+    idle::ambiguous("data", &args.data)?;
     let dtype = args.dtype.as_deref().map(|name| if name == "f32" { DType::F32 } else { DType::F64 });
     let mut opened = open::open_as(&args.model, None, dtype.unwrap_or(DType::F32), &device)?;
     if dtype.is_none() && opened.kind() != Kind::Image {

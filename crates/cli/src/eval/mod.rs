@@ -1,5 +1,6 @@
 //! `langevin eval METRIC`: figures of a model, each with its error and what it was measured on.
 
+mod ais;
 mod bits;
 mod ood;
 
@@ -15,6 +16,7 @@ pub struct Eval {
 
 #[derive(Subcommand)]
 enum Metric {
+    Ais(ais::AisArgs),
     Bits(Box<bits::Bits>),
     Ood(Box<ood::Ood>),
 }
@@ -22,6 +24,7 @@ enum Metric {
 /// Carries out `langevin eval`.
 pub fn run(args: &Eval) -> Result<()> {
     match &args.metric {
+        Metric::Ais(args) => ais::run(args),
         Metric::Bits(args) => bits::run(args),
         Metric::Ood(args) => ood::run(args),
     }

@@ -106,37 +106,38 @@ pub fn run(args: &Ood) -> Result<()> {
     if args.number < 2 {
         return usage(format!("-n {}: give at least 2", args.number));
     }
-    idle::ambiguous("--data", &args.data)?;
-    args.ood.iter().try_for_each(|spec| idle::ambiguous("--ood", spec))?;
+    idle::ambiguous("data", &args.data)?;
+    args.ood.iter().try_for_each(|spec| idle::ambiguous("ood", spec))?;
     args.plot.iter().try_for_each(|path| output::writable_as(path, &["png"]))?;
     args.json.as_deref().map_or(Ok(()), output::writable)?;
-    let opened = langevin::open::open(&args.model, &device)?;
-    let plan = args.scoring.asked().plan(&opened, &args.changes)?;
+    let opened = langevin::open::open_any(&args.model, &device)?;
+    let model = opened.scored();
+    let plan = model.plan(&args.scoring.asked(), &args.changes)?;
     let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
-        let data = scoring::open(&opened, spec, what)?;
-        let all = scoring::members(&opened, label, data.as_ref())?;
+        let data = model.data(spec, what)?;
+        let all = model.members(label, data.as_ref())?;
         Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
     };
-    let data = set(&args.data, "--data", plan.label)?;
-    if let Some(has) = scoring::learnt(&opened, &args.data, true) {
+    let data = set(&args.data, "data", plan.label)?;
+    if let Some(has) = scoring::learnt(model, &args.data, true) {
         crate::talk!(
             "warning: the model {has} {}: it finds them more usual than new ones, and the figures are too good; give \
              held-out samples with --data",
             args.data
         );
     }
-    let others = args.ood.iter().map(|spec| set(spec, "--ood", None)).collect::<Result<Vec<_>>>()?;
+    let others = args.ood.iter().map(|spec| set(spec, "ood", None)).collect::<Result<Vec<_>>>()?;
     if args.by_class && others.iter().all(|set| set.data.classes().is_none()) {
         crate::talk!("--by-class: none of the data of --ood has classes, so that there is no line of a class");
     }
-    let fit = scoring::open(&opened, &plan.spec, "--fit")?;
-    let members = scoring::members(&opened, plan.label, fit.as_ref())?;
+    let fit = model.data(&plan.spec, "fit")?;
+    let members = model.members(plan.label, fit.as_ref())?;
     let fitted = scoring::choose(&members, args.scoring.fit_samples.unwrap_or(scoring::USUAL), scoring::FITTED);
     let against = others.iter().map(|set| against(set, args.by_class)).collect::<Result<Vec<_>>>()?;
     let frame = frame(&plan.names(), &against, data.idx.len());
     let samples = others.iter().map(|set| set.idx.len()).sum::<usize>() + data.idx.len() + fitted.len();
-    let mut progress = Progress::new(plan.evaluations(samples), "evaluations");
-    let mut scorer = Scorer::new(&opened, &args.scoring.asked(), plan, (fit.as_ref(), &fitted))?;
+    let mut progress = Progress::new(plan.evaluations(model, samples), "evaluations");
+    let mut scorer = Scorer::new(model, &args.scoring.asked(), plan, (fit.as_ref(), &fitted))?;
     let (mut lines, mut belonging, mut odd) = (vec![], vec![], vec![vec![]; others.len()]);
     while let Some(name) = scorer.fit_next(&mut progress)? {
         let mut of = |set: &Set| scorer.scores(set.data.as_ref(), &set.idx, &mut progress);
@@ -176,7 +177,7 @@ pub fn run(args: &Ood) -> Result<()> {
         sets.clone().zip(std::iter::once(&belonging).chain(&odd).map(|scores| scores[s].as_slice())).collect()
     };
     let panels = scorer.names().into_iter().enumerate().map(|(s, name)| (name, of(s))).collect::<Vec<_>>();
-    output::save_png(path, &chart::histograms(&panels)?, &[("langevin.model", opened.what.clone())])?;
+    output::save_png(path, &chart::histograms(&panels)?, &[("langevin.model", model.what().to_string())])?;
     crate::say!("{}", path.display())
 }
 

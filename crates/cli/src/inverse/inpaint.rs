@@ -13,7 +13,7 @@ use langevin::dynamics::inverse::{AnyMethod, MaskName, Operator};
 use langevin::error::{Usage, usage};
 use langevin::inverse::{Given, advice, in_range, mask_in, measured, methods, operator};
 use langevin::models::ModelSpec;
-use langevin::open::{self, Opened};
+use langevin::open::{self, AnyOpened, Opened};
 use langevin::output::{self, Grid};
 use langevin::sample::{Drawn, One, fitting, image, told};
 use langevin::watch::Progress;
@@ -118,12 +118,15 @@ pub fn run(args: &Inpaint) -> Result<()> {
     if !args.table {
         output::writable_as(&out, &["png"])?;
     }
-    let opened = open::open(&args.model, &device)?;
+    let opened = match open::open_any(&args.model, &device)? {
+        AnyOpened::Denoising(opened) => opened,
+        AnyOpened::Density(opened) => return super::clamped::run(args, &opened, &out),
+    };
     if opened.kind() != Kind::Image {
         return usage("inpaint: this model is not one of images; for tables there is langevin impute");
     }
     let spec = &opened.model.spec;
-    let tasks = tasks(args, spec)?;
+    let tasks = tasks(args, &spec.shape)?;
     let suited = |name: &str| tasks.iter().all(|(_, a)| a.gram().is_some()) || ["dps", "mcmc"].contains(&name);
     let names: Vec<String> = match (args.method.as_slice(), &args.data) {
         ([], None) => vec![if suited("repaint") { "repaint" } else { "mcmc" }.into()],
@@ -303,25 +306,25 @@ impl Sheet {
 }
 
 /// What is measured, with its name: what --mask or --task say, or for a table every mask.
-fn tasks(args: &Inpaint, spec: &ModelSpec) -> Result<Vec<(String, Arc<dyn Operator>)>> {
+pub(super) fn tasks(args: &Inpaint, shape: &[usize]) -> Result<Vec<(String, Arc<dyn Operator>)>> {
     let text = match (&args.mask, &args.task) {
         (Some(mask), _) if MaskName::ALL.iter().any(|name| name.name() == mask) => format!("inpaint={mask}"),
-        (Some(mask), _) => return Ok(vec![(mask.clone(), mask_in(Path::new(mask), spec)?)]),
+        (Some(mask), _) => return Ok(vec![(mask.clone(), mask_in(Path::new(mask), shape)?)]),
         (None, Some(task)) => task.clone(),
         (None, None) if args.table => {
             let one =
-                |mask: MaskName| Ok((mask.name().to_string(), operator(&format!("inpaint={}", mask.name()), spec)?));
+                |mask: MaskName| Ok((mask.name().to_string(), operator(&format!("inpaint={}", mask.name()), shape)?));
             return MaskName::ALL.map(one).into_iter().collect();
         }
         (None, None) => return usage("say what was measured: --mask half, --mask FILE, or --task superres=2"),
     };
-    Ok(vec![(text.trim_start_matches("inpaint=").to_string(), operator(&text, spec)?)])
+    Ok(vec![(text.trim_start_matches("inpaint=").to_string(), operator(&text, shape)?)])
 }
 
 /// The first images of a data set in the shape that the model takes.
 fn pictures(args: &Inpaint, name: &str, opened: &Opened) -> Result<Pictures> {
-    idle::ambiguous("--data", name)?;
-    let (_, pictures) = scoring::open_some(opened, name, "--data", |data| {
+    idle::ambiguous("data", name)?;
+    let (_, pictures) = scoring::open_some(opened, name, "data", |data| {
         let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
         let labels = match &args.guiding.class {
             None => classes::labels(opened, data.as_ref(), &idx, &format!("--data {name}"))?,

@@ -1,6 +1,7 @@
 //! `langevin look`: what an energy or a score is like, in numbers and pictures.
 
 mod curl;
+mod filters;
 mod histogram;
 mod landscape;
 mod path;
@@ -34,6 +35,7 @@ pub struct Look {
 #[derive(Subcommand)]
 enum What {
     Curl(curl::Curl),
+    Filters(filters::Filters),
     Path(path::Path),
     Spectrum(spectrum::Spectrum),
     Histogram(histogram::Histogram),
@@ -44,6 +46,7 @@ enum What {
 pub fn run(args: &Look) -> Result<()> {
     match &args.what {
         What::Curl(args) => curl::run(args),
+        What::Filters(args) => filters::run(args),
         What::Path(args) => path::run(args),
         What::Spectrum(args) => spectrum::run(args),
         What::Histogram(args) => histogram::run(args),
@@ -96,14 +99,14 @@ impl Subject {
         n: usize,
         label: Option<u32>,
     ) -> Result<(Arc<dyn Dataset>, Vec<usize>)> {
-        spec.into_iter().try_for_each(|spec| idle::ambiguous("--data", spec))?;
+        spec.into_iter().try_for_each(|spec| idle::ambiguous("data", spec))?;
         let Some(spec) = &spec.cloned().or_else(|| opened.learnt()) else {
             return usage("the model does not say what it was trained on; name data with --data SPEC");
         };
         if n == 0 {
             return usage("-n 0: give at least 1");
         }
-        scoring::open_some(opened, spec, "--data", |data| {
+        scoring::open_some(opened, spec, "data", |data| {
             let idx = scoring::choose(&scoring::members(opened, label, data.as_ref())?, n, SHOWN);
             data.get(&idx)?; // images are kept once they are decoded
             Ok(idx)

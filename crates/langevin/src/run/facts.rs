@@ -3,7 +3,8 @@
 //! Facts are what the samples alone do not say to whoever opens the model: which class has which number, how columns are
 //! scaled, and a fingerprint by which the same data are known again.
 
-use crate::config::{Config, idle};
+use super::Learns;
+use crate::config::{self, idle};
 use crate::error::usage;
 use crate::open::{COLUMNS, DATA, Opened};
 use crate::run::folder::Folder;

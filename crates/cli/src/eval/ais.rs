@@ -1,0 +1,102 @@
+//! `langevin eval ais`: log Z of a density by annealed importance sampling, and how well it knows data.
+
+use crate::machine::Machine;
+use crate::stop;
+use anyhow::Result;
+use clap::Parser;
+use langevin::config::idle;
+use langevin::error::{Usage, usage};
+use langevin::models::family::Ais;
+use langevin::open::{self, AnyOpened};
+use langevin::{output, scoring};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure log Z of a density, such as an RBM, and the mean of log p over data
+#[derive(Parser)]
+#[command(after_long_help = "\
+Particles go from independent bits, whose means are those of the training data, to the density, in so many rungs; their \
+weights give Z without bias, so that few rungs make log Z rather too small, and log p too large. Where one layer of an RBM \
+has at most 20 units log Z is enumerated as well, and used for log p. All is computed in f64, and told in nats.
+
+Examples:
+  langevin eval ais runs/rbm-digits --data digits:test
+  langevin eval ais runs/rbm-digits --data digits:test --rungs 10000 --particles 500 --json ais.json")]
+pub struct AisArgs {
+    /// A run folder, RUN@STEP, or a weights file, of a density of a family
+    pub model: String,
+    /// Data whose mean log p is measured: digits:test, a folder, FILE.csv
+    #[arg(long, value_name = "SPEC")]
+    pub data: String,
+    /// Number of samples of them, chosen by --seed [default: all of them]
+    #[arg(short = 'n', value_name = "N")]
+    pub number: Option<usize>,
+    /// Densities on the way, the first and the last among them
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub rungs: usize,
+    /// Particles, each a run of its own; their spread tells the error
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub particles: usize,
+    /// Steps of Gibbs at each rung
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub steps_per_rung: usize,
+    /// Seed of the particles and of the choice of samples
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Write all figures, with log p of each sample and its place in the data (from 0), as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Carries out `langevin eval ais`.
+pub fn run(args: &AisArgs) -> Result<()> {
+    let device = args.machine.open()?;
+    idle::ambiguous("data", &args.data)?;
+    args.json.as_deref().map_or(Ok(()), output::writable)?;
+    let (rungs, particles, steps_per_rung) = (args.rungs, args.particles, args.steps_per_rung);
+    let ais = Ais { rungs, particles, steps_per_rung, ..Ais::default() };
+    if let Err(why) = ais.check() {
+        return usage(format!("--{why}"));
+    }
+    if args.number.is_some_and(|n| n < 2) {
+        return usage(Usage::of("n", "give at least 2, whose spread tells the error"));
+    }
+    let opened = match open::open_any(&args.model, &device)? {
+        AnyOpened::Density(opened) => opened,
+        AnyOpened::Denoising(_) => {
+            return usage("this model denoises; its likelihood is measured by langevin eval bits, by ais too");
+        }
+    };
+    let data = opened.data(&args.data, "data")?;
+    if data.len() < 2 {
+        return usage(Usage::of("data", "it has one sample, and a standard error takes 2").value(&args.data));
+    }
+    let all: Vec<usize> = (0..data.len()).collect();
+    let places = args.number.map_or(all.clone(), |n| scoring::choose(&all, n, args.seed));
+    let _hold = stop::hold();
+    let found = opened.likelihood(&ais, args.seed, data.as_ref(), &places)?;
+    let line = |what: &str, value: f64, error: Option<f64>| {
+        let error = error.map(|error| format!("+- {error:.4}")).unwrap_or_default();
+        crate::say!("{:<14} {value:>12.4} {error}", what).map(drop)
+    };
+    line("log Z", found.log_z.value, Some(found.log_z.error))?;
+    if let Some(exact) = found.exact {
+        line("log Z, exact", exact, None)?;
+    }
+    line("mean log p", found.mean, Some(found.error))?;
+    crate::say!(
+        "\nof {} samples of {}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}",
+        places.len(),
+        args.data,
+        found.log_z.spread,
+        args.seed
+    )?;
+    let Some(path) = &args.json else { return Ok(()) };
+    let figures = json!({
+        "model": args.model, "data": args.data, "n": places.len(), "seed": args.seed, "rungs": rungs,
+        "particles": particles, "steps_per_rung": steps_per_rung, "places": places, "found": found,
+    });
+    output::save(path, &serde_json::to_vec_pretty(&figures)?)
+}
