@@ -9,7 +9,7 @@ use langevin::compose::Composing;
 use langevin::error::{Usage, usage};
 use langevin::open::{self, AnyOpened, Opened};
 use langevin::output::{self, Files, Outputs};
-use langevin::sample::{BATCH, Keep, Source, Walked};
+use langevin::sample::{BATCH, Keep, Source, Walked, walked};
 use langevin::watch;
 use std::path::PathBuf;
 
@@ -271,10 +271,10 @@ fn seeds(args: &Sample) -> Result<Vec<u64>> {
 /// What MCMC did at each noise level, if it is asked for: the table, and JSON in a file. Where it failed is said anyway.
 fn mcmc(args: &Sample, report: Option<&Walked>) -> Result<()> {
     let Some(report) = report else { return Ok(()) };
-    levels::warn(report);
+    walked::warn(report);
     let Some(file) = &args.report else { return Ok(()) };
     if let Some(path) = file {
-        output::save(path, serde_json::to_string_pretty(&levels::json(report))?.as_bytes())?;
+        output::save(path, serde_json::to_string_pretty(&walked::json(report))?.as_bytes())?;
         crate::say!("{}", path.display())?;
     }
     levels::show(report)

@@ -58,6 +58,7 @@ pub mod download;
 pub mod error;
 pub mod inverse;
 pub mod likelihood;
+pub mod ood;
 pub mod open;
 pub mod output;
 pub mod run;

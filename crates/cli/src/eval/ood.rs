@@ -5,22 +5,13 @@ use crate::scores::Scores;
 use anyhow::Result;
 use clap::Parser;
 use langevin::config::idle;
-use langevin::data::Dataset;
 use langevin::error::usage;
-use langevin::eval::{Interval, Roc};
-use langevin::ops::noise::Noise;
-use langevin::ops::shape::to_host;
+use langevin::ood::{Line, Set};
 use langevin::output::{self, chart};
 use langevin::scoring::{self, Scorer};
 use langevin::watch::Progress;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-
-/// Resamples of each interval of AUPR and FPR95.
-const RESAMPLES: usize = 1000;
-/// Of the choice of samples.
-const MEASURED: u64 = 2;
 
 /// Tell data from what does not belong to them: AUROC, AUPR and FPR95 of every score
 #[derive(Parser)]
@@ -77,29 +68,6 @@ pub struct Ood {
     pub machine: Machine,
 }
 
-/// A data set with the samples that are taken of it.
-struct Set {
-    name: String,
-    data: Box<dyn Dataset>,
-    idx: Vec<usize>,
-}
-
-impl Set {
-    /// The places of the samples of each class.
-    fn classes(&self) -> Result<Vec<(String, Vec<usize>)>> {
-        let Some(labels) = self.data.labels(&self.idx)? else { return Ok(vec![]) };
-        let labels = to_host(&labels)?;
-        let of = |class: usize| -> Vec<usize> {
-            labels.iter().enumerate().filter(|(_, label)| **label == class as f64).map(|(i, _)| i).collect()
-        };
-        let names = self.data.class_names().unwrap_or_default();
-        let name = |class: usize| names.get(class).cloned().unwrap_or(class.to_string());
-        let classes = self.data.classes().filter(|&n| n > 1).unwrap_or(0);
-        let all = (0..classes).map(|class| (format!("{}, class {}", self.name, name(class)), of(class)));
-        Ok(all.filter(|(_, places)| !places.is_empty()).collect())
-    }
-}
-
 /// Carries out `langevin eval ood`.
 pub fn run(args: &Ood) -> Result<()> {
     let device = args.machine.open()?;
@@ -113,12 +81,7 @@ pub fn run(args: &Ood) -> Result<()> {
     let opened = langevin::open::open_any(&args.model, &device)?;
     let model = opened.scored();
     let plan = model.plan(&args.scoring.asked(), &args.changes)?;
-    let set = |spec: &String, what: &str, label: Option<u32>| -> Result<Set> {
-        let data = model.data(spec, what)?;
-        let all = model.members(label, data.as_ref())?;
-        Ok(Set { name: short(spec), idx: scoring::choose(&all, args.number, MEASURED), data })
-    };
-    let data = set(&args.data, "data", plan.label)?;
+    let data = Set::open(model, &args.data, "data", (args.number, plan.label))?;
     if let Some(has) = scoring::learnt(model, &args.data, true) {
         crate::talk!(
             "warning: the model {has} {}: it finds them more usual than new ones, and the figures are too good; give \
@@ -126,14 +89,15 @@ pub fn run(args: &Ood) -> Result<()> {
             args.data
         );
     }
-    let others = args.ood.iter().map(|spec| set(spec, "ood", None)).collect::<Result<Vec<_>>>()?;
+    let others =
+        args.ood.iter().map(|spec| Set::open(model, spec, "ood", (args.number, None))).collect::<Result<Vec<_>>>()?;
     if args.by_class && others.iter().all(|set| set.data.classes().is_none()) {
         crate::talk!("--by-class: none of the data of --ood has classes, so that there is no line of a class");
     }
     let fit = model.data(&plan.spec, "fit")?;
     let members = model.members(plan.label, fit.as_ref())?;
     let fitted = scoring::choose(&members, args.scoring.fit_samples.unwrap_or(scoring::USUAL), scoring::FITTED);
-    let against = others.iter().map(|set| against(set, args.by_class)).collect::<Result<Vec<_>>>()?;
+    let against = others.iter().map(|set| set.against(args.by_class)).collect::<Result<Vec<_>>>()?;
     let frame = frame(&plan.names(), &against, data.idx.len());
     let samples = others.iter().map(|set| set.idx.len()).sum::<usize>() + data.idx.len() + fitted.len();
     let mut progress = Progress::new(plan.evaluations(model, samples), "evaluations");
@@ -195,73 +159,4 @@ fn frame(scores: &[&str], against: &[Vec<(String, Vec<usize>)>], belonging: usiz
     };
     let all = scores.iter().flat_map(|score| against.iter().flatten().map(move |set| of(score, set)));
     std::iter::once(head()).chain(all).collect()
-}
-
-/// A data set's name without the folder of its files.
-fn short(spec: &str) -> String {
-    match (spec.strip_prefix("rotate:").and_then(|rest| rest.split_once('=')), spec.split_once('=')) {
-        (Some((degrees, of)), _) => format!("rotate:{degrees}={}", short(of)),
-        (None, Some((name, _))) => name.into(),
-        (None, None) => spec.into(),
-    }
-}
-
-/// What is compared with the data that belong: all samples of a set, and those of each class.
-fn against(set: &Set, by_class: bool) -> Result<Vec<(String, Vec<usize>)>> {
-    let mut sets = vec![(set.name.clone(), (0..set.idx.len()).collect())];
-    if by_class {
-        sets.extend(set.classes()?);
-    }
-    Ok(sets)
-}
-
-/// A figure with its interval of 95% confidence.
-#[derive(Serialize)]
-struct Figure {
-    value: f64,
-    #[serde(flatten)]
-    interval: Interval,
-}
-
-/// A line of the table.
-#[derive(Serialize)]
-struct Line {
-    score: String,
-    against: String,
-    auroc: Figure,
-    aupr: Figure,
-    fpr95: Figure,
-    /// Samples that do not belong, and that do.
-    n: [usize; 2],
-}
-
-impl Line {
-    fn of(score: &str, against: &str, odd: &[f64], belonging: &[f64], seed: u64) -> Result<Self> {
-        let roc = Roc::new(odd, belonging)?;
-        let mut noise = Noise::seeds(&[seed]);
-        Ok(Self {
-            score: score.into(),
-            against: against.into(),
-            auroc: Figure { value: roc.auroc(), interval: roc.auroc_interval() },
-            aupr: Figure {
-                value: roc.average_precision(),
-                interval: roc.average_precision_interval(RESAMPLES, &mut noise)?,
-            },
-            fpr95: Figure { value: roc.fpr_at(0.95), interval: roc.fpr_interval(0.95, RESAMPLES, &mut noise)? },
-            n: [odd.len(), belonging.len()],
-        })
-    }
-
-    fn words(&self) -> Vec<String> {
-        let figures = [&self.auroc, &self.aupr, &self.fpr95];
-        let words = |Figure { value, interval: Interval { low, high } }: &Figure| {
-            [format!("{value:.4}"), format!("[{low:.4}, {high:.4}]")]
-        };
-        let n = format!("{} + {}", self.n[0], self.n[1]);
-        [self.score.clone(), self.against.clone()]
-            .into_iter()
-            .chain(figures.into_iter().flat_map(words))
-            .chain([n])
-            .collect()
-    }
 }

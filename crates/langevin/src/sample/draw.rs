@@ -1,6 +1,6 @@
 //! Samples of a model: where they start, the way they go, and the batches.
 
-use super::{Guide, Keep, SamplingPlan, denoising, fitting};
+use super::{Guide, Keep, SamplingPlan, Walked, denoising, fitting};
 use crate::config::NoiseSource;
 use crate::error::{Stopped, Usage, usage};
 use crate::open::{self, Opened};
@@ -8,7 +8,6 @@ use crate::watch::{self, Progress, go_on};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use langevin_data::Kind;
-use langevin_dynamics::ladder::Visit;
 use langevin_dynamics::sampler::{AnySampler, At, Report, edit, follow};
 use langevin_models::Model;
 use langevin_ops::noise::Noise;
@@ -165,35 +164,6 @@ impl One {
     /// Samples of which there is nothing else to say.
     pub fn of(x: Tensor) -> Self {
         Self { x, path: vec![], report: None }
-    }
-}
-
-/// What the chains of MCMC did.
-#[derive(Clone, Debug)]
-pub enum Walked {
-    /// At each noise level.
-    Levels(Report),
-    /// At each rung of a ladder that leads to a density, by its name; the density alone where there is no ladder.
-    Rungs(Vec<(String, Visit)>),
-}
-
-impl Walked {
-    fn visits(&mut self) -> Box<dyn Iterator<Item = &mut Visit> + '_> {
-        match self {
-            Self::Levels(report) => Box::new(report.levels.iter_mut().map(|level| &mut level.visit)),
-            Self::Rungs(rungs) => Box::new(rungs.iter_mut().map(|(_, visit)| visit)),
-        }
-    }
-
-    /// The chains of another batch, which went the same way, beside these.
-    fn append(&mut self, other: Self) {
-        match (self, other) {
-            (Self::Levels(own), Self::Levels(other)) => own.append(other),
-            (Self::Rungs(own), Self::Rungs(other)) => {
-                own.iter_mut().zip(other).for_each(|((_, own), (_, other))| own.append(other));
-            }
-            _ => {} // one drawing has one kind of chains
-        }
     }
 }
 

@@ -7,11 +7,13 @@ mod background;
 mod draw;
 mod guide;
 mod plan;
+pub mod walked;
 
 pub use background::fitting;
-pub use draw::{Batch, Drawn, Job, One, Start, Walked, image, listed, scale};
+pub use draw::{Batch, Drawn, Job, One, Start, image, listed, scale};
 pub use guide::{Guide, Guiding, by_seed, cond, denoising, interval, told};
 pub use plan::SamplingPlan;
+pub use walked::Walked;
 
 use crate::config::NoiseSource;
 use crate::error::{Usage, usage};

@@ -1,0 +1,101 @@
+//! What the chains of MCMC did while samples were drawn: told apart by noise levels, or by the rungs of a ladder.
+
+use langevin_dynamics::ladder::Visit;
+use langevin_dynamics::sampler::{AtLevel, Report};
+use serde_json::{Value, json};
+
+/// What the chains of MCMC did.
+#[derive(Clone, Debug)]
+pub enum Walked {
+    /// At each noise level.
+    Levels(Report),
+    /// At each rung of a ladder that leads to a density, by its name; the density alone where there is no ladder.
+    Rungs(Vec<(String, Visit)>),
+}
+
+impl Walked {
+    pub(super) fn visits(&mut self) -> Box<dyn Iterator<Item = &mut Visit> + '_> {
+        match self {
+            Self::Levels(report) => Box::new(report.levels.iter_mut().map(|level| &mut level.visit)),
+            Self::Rungs(rungs) => Box::new(rungs.iter_mut().map(|(_, visit)| visit)),
+        }
+    }
+
+    /// The chains of another batch, which went the same way, beside these.
+    pub(super) fn append(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Levels(own), Self::Levels(other)) => own.append(other),
+            (Self::Rungs(own), Self::Rungs(other)) => {
+                own.iter_mut().zip(other).for_each(|((_, own), (_, other))| own.append(other));
+            }
+            _ => {} // one drawing has one kind of chains
+        }
+    }
+}
+
+/// Acceptance below this part is no sampling.
+const STUCK: f64 = 0.05;
+
+/// Notes at which levels chains hardly moved, report or none.
+pub fn warn(walked: &Walked) {
+    let Walked::Levels(report) = walked else { return };
+    let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.visit.stats.acceptance() < STUCK).collect();
+    if let (Some(first), Some(last)) = (stuck.first(), stuck.last()) {
+        crate::note!(
+            "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what \
+             is drawn hardly moved there; take a smaller step of the kernel, or more sampler.steps (--report shows \
+             each level)",
+            100. * STUCK,
+            stuck.len(),
+            report.levels.len(),
+            first.noise,
+            last.noise
+        );
+    }
+    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.visit.swaps.map(|s| s.acceptance())).collect();
+    let few = swaps.iter().filter(|rate| **rate < STUCK).count();
+    if few > 0 {
+        crate::note!(
+            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: neighbours are too far apart \
+             for samples of so many numbers, take more sampler.steps (of a model with a score alone, swaps are \
+             refused too where its line integral is not known well enough)",
+            100. * STUCK,
+            swaps.len()
+        );
+    }
+}
+
+/// A sum over all chains to nine digits: the last ones depend on the order in which they were added.
+fn summed(v: f64) -> f64 {
+    format!("{v:.8e}").parse().unwrap_or(v)
+}
+
+/// The same as JSON: an array with an object a level; `stuck` counts the chains that never moved; null for what cannot be
+/// said, and for an infinite R-hat.
+pub fn json(walked: &Walked) -> Value {
+    match walked {
+        Walked::Levels(report) => levels(report),
+        Walked::Rungs(rungs) => rungs.iter().map(|(name, visit)| with(json!({ "rung": name }), visit)).collect(),
+    }
+}
+
+fn levels(Report { levels }: &Report) -> Value {
+    levels.iter().map(|AtLevel { t, noise, visit }| with(json!({ "t": t, "sigma": noise }), visit)).collect()
+}
+
+/// `place` with what chains did there.
+fn with(mut place: Value, Visit { stats, swaps, particles, trace }: &Visit) -> Value {
+    let Value::Object(did) = json!({
+        "chains": trace.chains(), "steps": trace.steps(),
+        "acceptance": stats.acceptance(), "diverged": stats.diverged, "lost": stats.nan,
+        "energy_error": summed(stats.mean_error()), "ess": trace.ess(), "ess_bulk": trace.ess_bulk(),
+        "ess_tail": trace.ess_tail(), "r_hat": trace.r_hat(), "stuck": trace.stuck(),
+        "swaps": swaps.map(|swaps| swaps.acceptance()), "particles": particles,
+    }) else {
+        return place;
+    };
+    if let Value::Object(place) = &mut place {
+        place.extend(did);
+    }
+    place
+}
