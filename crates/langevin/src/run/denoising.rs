@@ -136,6 +136,17 @@ impl GoOn {
 }
 
 impl Run {
+    /// A new run of `config` on `data` of one's own, in the folder `out`, or the run there goes on, if it began with the same ones:
+    /// `data.spec` is then but a name.
+    ///
+    /// Errors if the folder holds a run of another configuration, or on other data.
+    pub fn on(mut config: Config, data: Arc<dyn Dataset>, out: &Path, device: &Device) -> Result<Self> {
+        let facts = facts::learnt(&mut config, data.as_ref())?;
+        let from = config.model.from.as_ref().map(|from| from::opened(from, device)).transpose()?;
+        let (config, trainer) = prepared(config, from, &facts, device)?;
+        Self::in_folder(config, (data, facts), out, trainer)
+    }
+
     /// A new run of `config` in the new folder `out`, or the first free one of `runs/run`, `runs/run-2` and so on.
     pub fn new(mut config: Config, out: Option<&Path>, device: &Device) -> Result<Self> {
         let from = config.model.from.as_ref().map(|from| from::opened(from, device)).transpose()?;

@@ -127,6 +127,13 @@ pub(super) fn go_on(mut config: DensityConfig, asked: &GoOn, device: &Device) ->
 }
 
 impl Run<DensityConfig> {
+    /// As [`Run::on`], of a density.
+    pub fn density_on(mut config: DensityConfig, data: Arc<dyn Dataset>, out: &Path, device: &Device) -> Result<Self> {
+        let facts = facts::learnt(&mut config, data.as_ref())?;
+        let trainer = prepared(&config, &facts, device)?;
+        Self::in_folder(config, (data, facts), out, trainer)
+    }
+
     /// A new run of `config` in the new folder `out`, or the first free one of `runs/run`, `runs/run-2` and so on.
     pub fn new_density(config: DensityConfig, out: Option<&Path>, device: &Device) -> Result<Self> {
         begin(config, &New { out: out.map(PathBuf::from), ..New::default() }, device)

@@ -41,16 +41,22 @@ pub fn begin<C: Learns>(run: &mut C, from: Option<&Opened>) -> Result<Data> {
         }
     }
     check(run.data(), data.as_ref())?;
-    idle::of_data(run.data(), data.as_ref())?;
     if let (true, Some(from)) = (run.conditional(), from) {
         data = numbered_as(data, from)?;
     }
-    let mut facts = Facts::of(data.as_ref())?;
-    if run.sigma_data().is_some_and(|given| given.is_none()) {
-        facts.sigma_data = Some(deviation(&run.data().spec, data.as_ref())?);
-    }
+    let facts = learnt(run, data.as_ref())?;
     run.data_mut().spec = langevin_data::absolute(&run.data().spec)?;
     Ok((data, facts))
+}
+
+/// The facts of `data` that a new run keeps. Errors if an option of the data means nothing for them.
+pub fn learnt<C: Learns>(run: &mut C, data: &dyn Dataset) -> Result<Facts> {
+    idle::of_data(run.data(), data)?;
+    let mut facts = Facts::of(data)?;
+    if run.sigma_data().is_some_and(|given| given.is_none()) {
+        facts.sigma_data = Some(deviation(&run.data().spec, data)?);
+    }
+    Ok(facts)
 }
 
 /// The standard deviation of all numbers of the data, which takes reading them all.

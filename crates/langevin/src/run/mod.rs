@@ -19,7 +19,7 @@ use crate::error::{Stopped, Usage, usage};
 use crate::open;
 use crate::output;
 use crate::watch::{self, interruptible};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use langevin_data::{Batch, Columns, Dataset, Facts, Loader, Prefetch, Scaling};
 use langevin_models::checkpoint;
 use langevin_train::{Point, TrainOptions, Trainable, Trainer, Values, last_checkpoint};
@@ -260,6 +260,26 @@ impl<C: Learns> Run<C> {
             warn_of_lr(before.train(), config.train(), done);
         }
         Ok(Self { config, data, facts, folder, trainer, finished })
+    }
+
+    /// In the folder `out`: a new one, or that of the same run.
+    fn in_folder(
+        config: C,
+        (data, facts): (Arc<dyn Dataset>, Facts),
+        out: &Path,
+        trainer: Trainer<C::Model>,
+    ) -> Result<Self> {
+        let folder = match Folder::config_of(out) {
+            Err(_) => Folder::create(Some(out), "run", &config.to_toml()?)?,
+            Ok(_) => {
+                let folder = Folder::open(out)?;
+                if let Some(what) = facts::of_run(out)?.and_then(|kept| kept.difference(&facts)) {
+                    bail!("{}: its run began with other data: these have {what}; give another folder", out.display());
+                }
+                folder
+            }
+        };
+        Self::start(config, (data, facts), folder, trainer)
     }
 
     /// The steps that are made.
