@@ -237,7 +237,7 @@ fn chains_of_a_state_of_another_size_are_refused() -> Result<()> {
 
 /// Persistent chains begin at no data, and yet the run says how well these are reconstructed.
 #[test]
-fn reconstructions_are_told_and_change_nothing() -> Result<()> {
+fn persistent_chains_tell_of_reconstructions() -> Result<()> {
     let mut run = trainer(density(AnyFamily::default())?, persistent(30, langevin_dynamics::mcmc::Gibbs {}), 300)?;
     let error = |told: Vec<Series>| -> f64 {
         let found = told.into_iter().find(|s| s.name == "reconstruction_error").map(|s| s.values);
