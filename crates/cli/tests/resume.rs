@@ -103,6 +103,32 @@ fn so_does_one_that_starts_from_another_model() -> Result {
     })
 }
 
+/// The chains of an RBM, its offsets and the draws of its bits go on, too.
+#[test]
+fn so_does_a_density_of_a_family() -> Result {
+    killed(|out| {
+        let mut command = langevin(&["train", "rbm-digits", "--seed", "7", "--out"]);
+        command.arg(out).args([
+            &format!("train.steps={STEPS}"),
+            "train.batch=10",
+            "train.accumulate=2",
+            "train.checkpoint_every=1",
+            "train.snapshot_every=40",
+            "train.sample_every=0",
+            "train.log_every=5",
+            "data.flip=true",
+            "data.binarise=sample",
+            "loss.persistent=15",
+            "loss.centred=true",
+            "ema.name=power",
+            "optimiser.momentum=0.5",
+            "model.hidden=40",
+            "sampler.steps=20",
+        ]);
+        Ok(command)
+    })
+}
+
 fn killed(start: impl Fn(&Path) -> Result<Command>) -> Result {
     let folder = tempfile::tempdir()?;
     let (whole, torn) = (folder.path().join("whole"), folder.path().join("torn"));

@@ -177,6 +177,7 @@ fn a_run_on_data_of_ones_own_goes_on_as_if_it_had_not_stopped() -> anyhow::Resul
     let mut run = Run::on(config(10), data(), &cut, &CPU)?;
     assert!((1..10).contains(&run.step_number()), "{}", run.step_number());
     let again = run.train(&mut ())?.unwrap();
+    drop(run); // which lets go of the folder
     assert_eq!(weights(&made.model).len(), weights(&again.model).len());
     let numbers = |made: &Made| -> anyhow::Result<Vec<f32>> {
         let opened = langevin::open(made.model.to_str().unwrap())?;
@@ -233,12 +234,16 @@ fn a_watch_is_told_how_work_goes() -> anyhow::Result<()> {
     watch::with(keeps.clone(), || -> anyhow::Result<()> {
         let asked = New {
             preset: "toy:rings".into(),
-            changes: ["train.steps=2", "train.batch=4", "model.net.width=4", "sampler.steps=2"].map(String::from).into(),
+            changes: ["train.steps=2", "train.batch=4", "model.net.width=4", "sampler.steps=2"]
+                .map(String::from)
+                .into(),
             out: Some(out.clone()),
             ..New::default()
         };
-        let AnyRun::Denoising(mut run) = asked.begin(&CPU)? else { panic!("a model of a process") };
+        let mut run = asked.begin(&CPU)?;
+        assert!(matches!(run, AnyRun::Denoising(_)));
         run.train(&mut ())?;
+        drop(run);
         let more = GoOn { dir: out.clone(), changes: vec!["train.steps=3".into()], ..GoOn::default() };
         more.begin(&CPU)?.train(&mut ())?;
         Ok(())

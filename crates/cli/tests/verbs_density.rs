@@ -1,0 +1,189 @@
+//! Densities of a family from the command line: an RBM trained, looked at, drawn from, completed and weighed.
+
+mod common;
+
+use common::Dir;
+use std::path::Path;
+
+/// A small RBM of the digits, trained for a moment.
+fn rbm(dir: &Dir) {
+    let small =
+        "model.hidden=12 train.steps=30 train.batch=20 train.sample_every=0 loss.persistent=10 sampler.steps=20";
+    let ran = dir.run(&format!("train rbm-digits {small} --out rbm --threads 2"));
+    assert!(ran.ok().contains("model: rbm/model.safetensors"), "{}", ran.stdout);
+}
+
+fn pixels(path: &Path) -> (u32, u32, Vec<u8>) {
+    let picture = image::open(path).unwrap().to_luma8();
+    (picture.width(), picture.height(), picture.into_raw())
+}
+
+#[test]
+fn a_run_leaves_weights_samples_filters_and_a_log() {
+    let dir = Dir::new();
+    rbm(&dir);
+    for file in ["model.safetensors", "config.toml", "data.json", "samples/step-30.png", "samples/filters-step-30.png"]
+    {
+        assert!(dir.path("rbm").join(file).is_file(), "{file}");
+    }
+    let log = std::fs::read_to_string(dir.path("rbm/log.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    for key in ["loss", "energy_data", "energy_chains", "reconstruction_error"] {
+        assert!(last[key].as_f64().is_some_and(f64::is_finite), "{key} in {last}");
+    }
+    let info = dir.run("info rbm");
+    for words in ["1 x 28 x 28 of bits", "rbm, ", "30 of 30 steps", "family = \"rbm\""] {
+        assert!(info.ok().contains(words), "{words} in {}", info.stdout);
+    }
+    // its configuration is that of the run, and is taken again
+    let again = dir.run("train rbm/config.toml --dry-run");
+    assert_eq!(again.ok().trim_end(), std::fs::read_to_string(dir.path("rbm/config.toml")).unwrap().trim_end());
+    assert!(dir.run("train --resume rbm").ok().contains("this run is finished"));
+}
+
+#[test]
+fn a_sample_is_that_of_its_seed_in_any_batch() {
+    let dir = Dir::new();
+    rbm(&dir);
+    let arrays = |args: &str| {
+        dir.run(&format!("sample rbm --npz s.npz {args}")).ok();
+        let all = candle_core::Tensor::read_npz(dir.path("s.npz")).unwrap();
+        let levels = &all.iter().find(|(name, _)| name == "arr_0").unwrap().1;
+        levels.flatten_all().unwrap().to_vec1::<u8>().unwrap()
+    };
+    let all = arrays("--seeds 0-4 --batch 5");
+    assert!(all.iter().all(|&level| level == 0 || level == 255) && all.contains(&255));
+    assert_eq!(all, arrays("--seeds 0-4 --batch 2"));
+    assert_eq!(all[3 * 784..4 * 784], arrays("--seeds 3")[..]);
+    assert_ne!(all, arrays("--seeds 0-4 sampler.steps=21"));
+    for way in ["tempering sampler.rungs=4 sampler.sweeps=5", "annealed-mcmc sampler.rungs=6"] {
+        assert_eq!(arrays(&format!("--seeds 0-2 sampler.name={way}")).len(), 3 * 784);
+    }
+    let ran =
+        dir.run("sample rbm -n 4 sampler.name=tempering sampler.rungs=4 sampler.sweeps=5 --report=r.json --out s.png");
+    assert!(ran.ok().contains("swapped"), "{}", ran.stdout);
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("r.json")).unwrap()).unwrap();
+    assert_eq!(report.as_array().map(Vec::len), Some(4));
+    assert!(report[0]["rung"].is_string() && report[1]["swaps"].as_f64().is_some(), "{report}");
+}
+
+#[test]
+fn what_is_known_of_a_picture_stays_as_it_is() {
+    let dir = Dir::new();
+    rbm(&dir);
+    dir.run("inpaint rbm --data digits:test -n 2 --mask half --out half.png").ok();
+    // tiles of 84 pixels, three for each of 28, with a gap of 4: the picture, what is known of it, its completion
+    let (width, height, all) = pixels(&dir.path("half.png"));
+    assert_eq!((width, height), (4 + 3 * 88, 4 + 2 * 88));
+    let at = |row: u32, column: u32, x: u32, y: u32| {
+        all[((4 + row * 88 + 3 * y) * width + 4 + column * 88 + 3 * x) as usize]
+    };
+    let every = || (0..2).flat_map(|row| (0..28).flat_map(move |y| (0..28).map(move |x| (row, x, y))));
+    let (mut hidden, mut known) = (0, 0);
+    for (row, x, y) in every() {
+        let [picture, seen, drawn] = [0, 1, 2].map(|column| at(row, column, x, y));
+        assert!([0, 255].contains(&picture) && [0, 255].contains(&drawn));
+        if seen == picture {
+            known += 1;
+            assert_eq!(drawn, picture);
+        } else {
+            hidden += 1;
+            assert_eq!(seen, 128);
+        }
+    }
+    assert_eq!((hidden, known), (2 * 28 * 14, 2 * 28 * 14));
+    // one picture, several times
+    dir.run("sample rbm --seeds 1 --images one").ok();
+    dir.run("inpaint rbm --input one/1.png --mask half -n 3 --out three.png").ok();
+    assert_eq!(pixels(&dir.path("three.png")).0, 4 + 5 * 88);
+}
+
+#[test]
+fn log_z_is_that_of_enumeration() {
+    let dir = Dir::new();
+    rbm(&dir);
+    let ran = dir.run("eval ais rbm --data digits:test -n 50 --rungs 300 --particles 40 --json a.json");
+    assert!(ran.ok().contains("log Z, exact") && ran.stdout.contains("mean log p"), "{}", ran.stdout);
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("a.json")).unwrap()).unwrap();
+    let number = |path: &str| found.pointer(path).and_then(serde_json::Value::as_f64).unwrap();
+    let (value, error, exact) = (number("/found/log_z/value"), number("/found/log_z/error"), number("/found/exact"));
+    assert!((value - exact).abs() < 5. * error.max(1e-3), "{value} +- {error} for {exact}");
+    let log_p = found["found"]["log_p"].as_array().unwrap();
+    let mean = log_p.iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / log_p.len() as f64;
+    assert!(log_p.len() == 50 && (mean - number("/found/mean")).abs() < 1e-9 && mean < 0.);
+}
+
+#[test]
+fn what_does_not_belong_has_more_energy() {
+    let dir = Dir::new();
+    rbm(&dir);
+    let ran = dir.run("eval ood rbm --data digits:test --ood noise:uniform -n 60 --fit-samples 60 --json o.json");
+    assert!(ran.ok().contains("energy") && ran.stdout.contains("typicality"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("by the energy of the rbm"), "{}", ran.stderr);
+    let found = std::fs::read_to_string(dir.path("o.json")).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let line = found["lines"].as_array().unwrap().iter().find(|line| line["score"] == "energy").unwrap();
+    assert!(line["auroc"]["value"].as_f64().unwrap() > 0.99, "{line}");
+    let ran = dir.run("detect rbm noise:uniform --fit-samples 60 --held-out-samples 100 --scores energy --out d.csv");
+    ran.ok();
+    let table = std::fs::read_to_string(dir.path("d.csv")).unwrap();
+    assert!(table.lines().skip(1).all(|line| line.ends_with(",1")), "all are flagged");
+}
+
+#[test]
+fn tables_of_bits_are_drawn_as_tables() {
+    let dir = Dir::new();
+    let rows: String = (0..40).map(|i| format!("{0},{0},{1}\n", i % 2, i / 2 % 2)).collect();
+    std::fs::write(dir.path("bits.csv"), format!("a,b,c\n{rows}")).unwrap();
+    let small = "model.hidden=4 train.steps=300 train.batch=20 train.sample_every=0 train.lr=0.3 sampler.steps=50";
+    dir.run(&format!("train rbm-digits --data bits.csv {small} --out table")).ok();
+    dir.run("sample table -n 100 --out drawn.csv").ok();
+    let drawn = std::fs::read_to_string(dir.path("drawn.csv")).unwrap();
+    let (head, rows) = drawn.split_once('\n').unwrap();
+    assert_eq!(head, "a,b,c");
+    let like = rows.lines().filter(|row| row.starts_with("0,0,") || row.starts_with("1,1,")).count();
+    assert!(like > 70 && rows.lines().all(|row| row.split(',').all(|cell| ["0", "1"].contains(&cell))), "{like}");
+    std::fs::write(dir.path("other.csv"), "a,b,c\n0,1,1\n1,0.5,0\n").unwrap();
+    dir.run("train rbm-digits --data other.csv --out other").fails(1, &["row 2, column b is 0.5"]);
+    assert!(!dir.path("other").exists(), "a mistake leaves no folder");
+}
+
+#[test]
+fn options_that_mean_nothing_are_refused() {
+    let dir = Dir::new();
+    rbm(&dir);
+    for (args, words) in [
+        ("train digits model.family=rbm", &["model.family", "rbm-digits"][..]),
+        ("train rbm-digits process.name=vp", &["process"]),
+        ("train rbm-digits model.net.width=3", &["net"]),
+        ("train rbm-digits data.dequantise=true", &["data.dequantise"]),
+        ("train digits data.binarise=sample", &["data.binarise"]),
+        ("train rbm-digits loss.name=denoising", &["denoising", "contrastive-divergence"]),
+        ("train rbm-digits model.family=dbm", &["dbm", "rbm"]),
+        ("sample rbm --class 3", &["--class"]),
+        ("sample rbm --guidance 2", &["--guidance"]),
+        ("sample rbm --gif a.gif", &["--gif"]),
+        ("sample rbm --from a.png", &["--from"]),
+        ("sample rbm sampler.name=heun", &["heun", "tempering"]),
+        ("sample rbm noise=torch", &["noise=torch"]),
+        ("inpaint rbm --data digits:test --task superres=2", &["--task"]),
+        ("inpaint rbm --data digits:test --mask half --method dps", &["--method"]),
+        ("inpaint rbm --data digits:test --mask half --noise 0.1", &["--noise"]),
+        ("detect rbm digits:test --maps m", &["--maps"]),
+        ("detect rbm digits:test --levels 0.5", &["--levels"]),
+        ("detect rbm digits:test --scores score-norms", &["score-norms", "typicality"]),
+        ("eval ais rbm --data digits:test --rungs 1", &["rungs"]),
+        ("eval ais exact:gaussian-2d --data toy:rings", &["eval bits"]),
+        ("look filters exact:gaussian-2d", &["no filters"]),
+    ] {
+        dir.run(args).fails(2, words);
+    }
+    for args in [
+        "eval bits rbm --data digits:test",
+        "export rbm folder",
+        "look curl rbm",
+        "impute rbm --data a.csv --out b.csv",
+    ] {
+        dir.run(args).fails(1, &["family rbm", "denoises"]);
+    }
+}
