@@ -18,7 +18,8 @@
 //!
 //! The rooms: [`open`](mod@open) models; [`config`]urations and [`run`]s; what [`sample`]s are drawn and how, of several models
 //! at once ([`compose`]) or given a measurement ([`inverse`]); [`likelihood`]; [`scoring`] what does not belong; [`output`] of
-//! pictures, arrays and tables. Beneath them, from the ground up, are crates of their own:
+//! pictures, arrays and tables; [`density`]s of families, such as the restricted Boltzmann machine. Beneath them, from the ground
+//! up, are crates of their own:
 //!
 //! - [`ops`]: tensors that may be differentiated as often as you like, seeded noise, registries of interchangeable things;
 //! - [`data`]: data sets as batches;
@@ -88,3 +89,7 @@ pub use langevin_train as train;
 
 pub use candle_core::Error;
 pub use langevin_ops::{DType, Device, Result, Tensor, Var, bail};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
