@@ -192,6 +192,10 @@ fn what_a_family_says_of_itself_is_so() -> Result<()> {
         if let Some(filters) = model.body().filters()? {
             assert_eq!(filters.dims()[1..], [1, 2, 3]);
         }
+        if let Some(smoothed) = model.body().smoothed(&x)? {
+            assert_eq!(smoothed.dims(), x.dims());
+            assert!(model.spec.states() != States::Bits || to_host(&smoothed)?.iter().all(|p| (0. ..=1.).contains(p)));
+        }
         if let Some(features) = model.body().features(&x)? {
             assert_eq!((features.dims()[0], features.rank()), (4, 2));
         }
@@ -219,6 +223,8 @@ fn filters_are_the_weights_of_hidden_units() -> Result<()> {
     }
     let x = model.body().begin(5, &mut Noise::of_step(0, 0, 5))?;
     assert_eq!(to_host(&model.features(&x)?)?, to_host(&rbm.hidden(&x)?)?);
+    let smoothed = model.body().smoothed(&x)?.map(|t| to_host(&t)).transpose()?;
+    assert_eq!(smoothed, Some(to_host(&rbm.visible(&rbm.hidden(&x)?)?)?));
     Ok(())
 }
 

@@ -86,6 +86,12 @@ pub trait Unnormalised: Density + Send + Sync {
         Ok(None)
     }
 
+    /// The states `x` `[B, ...]` without the noise of their last draw, the means of their numbers given the means of their hidden units:
+    /// bits as grey levels, to be looked at.
+    fn smoothed(&self, _x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// The means of its hidden units given states `[B, ...]`, `[B, H]`: features of them.
     fn features(&self, _x: &Tensor) -> Result<Option<Tensor>> {
         Ok(None)

@@ -99,6 +99,10 @@ impl Unnormalised for Rbm {
         self.weight.detach().t()?.contiguous()?.reshape(shape).map(Some)
     }
 
+    fn smoothed(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.visible(&self.hidden(x)?)?.detach()))
+    }
+
     fn features(&self, x: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.hidden(x)?.detach()))
     }
