@@ -83,11 +83,23 @@ fn report(e: &anyhow::Error) -> u8 {
     if e.is::<Usage>() { 2 } else { 1 }
 }
 
+/// The options whose value can be left out, and is typed behind a =.
+const WITH_EQUALS: [&str; 2] = ["estimate-ratios", "report"];
+
 /// One reason of an error, its option as it is typed.
 fn reason(e: &(dyn std::error::Error + 'static)) -> String {
-    let typed = |option: &str| match option.contains('.') || option.starts_with(char::is_uppercase) {
-        true => option.into(),
-        false => format!("--{option}"),
+    let typed = |option: &str, value: Option<&str>| {
+        let key = option.contains('.');
+        let dashes = if key || option.starts_with(char::is_uppercase) { "" } else { "--" };
+        let is = if key {
+            " = "
+        } else if WITH_EQUALS.contains(&option) {
+            "="
+        } else {
+            " "
+        };
+        let value = value.map(|value| format!("{is}{value}")).unwrap_or_default();
+        format!("{dashes}{option}{value}")
     };
     e.downcast_ref::<Usage>().map_or_else(|| e.to_string(), |usage| usage.text(typed))
 }

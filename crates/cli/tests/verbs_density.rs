@@ -122,7 +122,7 @@ fn what_does_not_belong_has_more_energy() {
     assert!(ran.stderr.contains("by the energy of the rbm"), "{}", ran.stderr);
     let found = std::fs::read_to_string(dir.path("o.json")).unwrap();
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
-    let line = found["lines"].as_array().unwrap().iter().find(|line| line["score"] == "energy").unwrap();
+    let line = found["table"].as_array().unwrap().iter().find(|line| line["score"] == "energy").unwrap();
     assert!(line["auroc"]["value"].as_f64().unwrap() > 0.99, "{line}");
     let ran = dir.run("detect rbm noise:uniform --fit-samples 60 --held-out-samples 100 --scores energy --out d.csv");
     ran.ok();

@@ -2,7 +2,7 @@
 //!
 //! Files in the cache bear the names of their contents: large ones their SHA-256, small ones git's SHA-1 of them.
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ pub(crate) fn is_hash(etag: &str) -> bool {
 /// Reads a whole file of the cache and compares it with its name. Files whose names are no hashes pass.
 ///
 /// # Errors
-/// [`Kind::Damaged`] where it is not what its name says, [`Kind::Local`] where it cannot be read.
+/// [`ErrorKind::Damaged`] where it is not what its name says, [`ErrorKind::Local`] where it cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let blob = fs::canonicalize(path).map_err(|e| Error::local(path, e))?;
     let name = blob.file_name().unwrap_or_default().to_string_lossy();
@@ -26,7 +26,7 @@ pub fn check(path: &Path) -> Result<()> {
 
 /// Compares a file with the hash and the size that the server announced.
 pub(crate) fn contents(path: &Path, etag: &str, size: Option<u64>) -> Result<()> {
-    let bad = |why: String| Err(Error::new(Kind::Damaged, why));
+    let bad = |why: String| Err(Error::new(ErrorKind::Damaged, why));
     let length = fs::metadata(path).map_err(|e| Error::local(path, e))?.len();
     if let Some(size) = size.filter(|&size| size != length) {
         return bad(format!("it has {length} bytes where {size} were announced"));

@@ -4,7 +4,7 @@ use crate::cache::{Cache, make};
 use crate::check::{contents, is_hash};
 use crate::http::{Http, TRIES, Trouble, Try};
 use crate::id::is_commit;
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::{StatusCode, Url};
 use std::fs::{self, OpenOptions};
@@ -31,7 +31,7 @@ impl Meta {
         let (url, answer) = http.again(tries, || http.head(url))?;
         let headers = answer.headers();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let odd = |why: &str| Error::new(Kind::Answer, format!("{why}; is {} a Hub?", host(&url)));
+        let odd = |why: &str| Error::new(ErrorKind::Answer, format!("{why}; is {} a Hub?", host(&url)));
         let elsewhere = answer.status().is_redirection();
         let Some(commit) = text("x-repo-commit") else {
             let page = is_page(headers);
@@ -69,8 +69,8 @@ pub(crate) fn fetch(http: &Http, cache: &Cache, meta: &Meta, told: &dyn Fn(u64),
     let page = complete(http, meta, part, resumes, told)?;
     if let Err(why) = contents(part, &meta.etag, meta.size) {
         drop_file(part)?;
-        if why.kind() != Kind::Damaged || !old {
-            return Err(if page { Error::new(Kind::Damaged, PAGE) } else { why });
+        if why.kind() != ErrorKind::Damaged || !old {
+            return Err(if page { Error::new(ErrorKind::Damaged, PAGE) } else { why });
         }
         // What lay there from before may be to blame.
         complete(http, meta, part, resumes, told)?;
@@ -130,12 +130,14 @@ fn transfer(http: &Http, meta: &Meta, part: &Path, have: u64, told: &dyn Fn(u64)
     let mut answer = http.get(&meta.url, &headers)?;
     if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
         drop_file(part)?;
-        let why = Error::new(Kind::Unreachable, "the server refuses to go on where the download stopped");
+        let why = Error::new(ErrorKind::Unreachable, "the server refuses to go on where the download stopped");
         return Err(Trouble::Passing { why, after: None });
     }
     let start = if answer.status() == StatusCode::PARTIAL_CONTENT { start(answer.headers()) } else { Some(0) };
     if start != Some(0) && start != Some(have) {
-        return Err(Error::new(Kind::Answer, "the server sent another piece of the file than the one asked for").into());
+        return Err(
+            Error::new(ErrorKind::Answer, "the server sent another piece of the file than the one asked for").into()
+        );
     }
     let mut done = start.unwrap_or(0);
     let page = is_page(answer.headers());
@@ -155,7 +157,7 @@ fn transfer(http: &Http, meta: &Meta, part: &Path, have: u64, told: &dyn Fn(u64)
         if meta.size.is_some_and(|size| done > size) {
             drop_file(part)?;
             let why = if page { PAGE } else { "the server sends more bytes than it announced" };
-            return Err(Error::new(Kind::Damaged, why).into());
+            return Err(Error::new(ErrorKind::Damaged, why).into());
         }
         if meta.size.is_none() && done > http.most_unannounced {
             drop_file(part)?;
@@ -164,12 +166,12 @@ fn transfer(http: &Http, meta: &Meta, part: &Path, have: u64, told: &dyn Fn(u64)
                  other means",
                 http.most_unannounced
             );
-            return Err(Error::new(Kind::Answer, why).into());
+            return Err(Error::new(ErrorKind::Answer, why).into());
         }
         file.write_all(&piece[..n]).map_err(local)?;
     }
     if !page && meta.size.is_some_and(|size| done < size) {
-        let why = Error::new(Kind::Unreachable, "the connection was lost (the file ended too soon)");
+        let why = Error::new(ErrorKind::Unreachable, "the connection was lost (the file ended too soon)");
         return Err(Trouble::Passing { why, after: None });
     }
     file.sync_all().map_err(local)?;

@@ -5,7 +5,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The repository has no such file.
     NoFile,
     /// The repository has no such branch, tag or commit.
@@ -32,17 +32,17 @@ pub enum Kind {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     text: String,
 }
 
 impl Error {
-    pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }
 
     /// What kind of trouble this is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
@@ -52,6 +52,6 @@ impl Error {
     }
 
     pub(crate) fn local(path: &std::path::Path, e: std::io::Error) -> Self {
-        Self::new(Kind::Local, format!("{}: {e}", path.display()))
+        Self::new(ErrorKind::Local, format!("{}: {e}", path.display()))
     }
 }

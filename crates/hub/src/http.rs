@@ -1,6 +1,6 @@
 //! Requests that end: time-outs, redirects followed by hand, new tries where they may help, one sentence where not.
 
-use crate::{Error, Kind, Result, Settings};
+use crate::{Error, ErrorKind, Result, Settings};
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RETRY_AFTER,
@@ -35,10 +35,10 @@ impl From<Error> for Trouble {
 
 impl Trouble {
     fn passing(why: impl Into<String>) -> Self {
-        Self::Passing { why: Error::new(Kind::Unreachable, why), after: None }
+        Self::Passing { why: Error::new(ErrorKind::Unreachable, why), after: None }
     }
 
-    fn lasting(kind: Kind, why: impl Into<String>) -> Self {
+    fn lasting(kind: ErrorKind, why: impl Into<String>) -> Self {
         Self::Lasting(Error::new(kind, why))
     }
 
@@ -65,10 +65,10 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
         let hub = Url::parse(&settings.endpoint);
-        let hub = hub.map_err(|e| Error::new(Kind::Input, format!("{} is no address: {e}", settings.endpoint)))?;
+        let hub = hub.map_err(|e| Error::new(ErrorKind::Input, format!("{} is no address: {e}", settings.endpoint)))?;
         let token = settings.token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
         let token = token.map_err(|_| {
-            Error::new(Kind::Input, "the token of the Hub has characters that no token has; set HF_TOKEN anew")
+            Error::new(ErrorKind::Input, "the token of the Hub has characters that no token has; set HF_TOKEN anew")
         })?;
         let client = Client::builder()
             .user_agent(concat!("langevin/", env!("CARGO_PKG_VERSION")))
@@ -76,7 +76,7 @@ impl Http {
             .connect_timeout(settings.patience)
             .timeout(settings.patience) // of a blocking client: for the answer, and for each piece of it
             .build()
-            .map_err(|e| Error::new(Kind::Local, format!("no connection can be set up: {}", root(&e))))?;
+            .map_err(|e| Error::new(ErrorKind::Local, format!("no connection can be set up: {}", root(&e))))?;
         let Settings { patience, pause, most_unannounced, .. } = *settings;
         Ok(Self { client, hub, token, patience, pause, most_unannounced })
     }
@@ -87,7 +87,7 @@ impl Http {
         let names = parts.iter().copied().chain(path.split('/').filter(|name| !name.is_empty()));
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(names),
-            Err(()) => return Err(Error::new(Kind::Input, format!("{} is no address of a Hub", self.hub))),
+            Err(()) => return Err(Error::new(ErrorKind::Input, format!("{} is no address of a Hub", self.hub))),
         };
         Ok(url)
     }
@@ -145,7 +145,7 @@ impl Http {
             let mut text = Vec::new();
             answer.take(LARGEST_PAGE).read_to_end(&mut text).map_err(|e| self.cut(&e))?;
             let value = serde_json::from_slice(&text).map_err(|_| {
-                Trouble::lasting(Kind::Answer, format!("what {url} answers is not JSON, so it is no Hub"))
+                Trouble::lasting(ErrorKind::Answer, format!("what {url} answers is not JSON, so it is no Hub"))
             })?;
             let more = link.and_then(|link| url.join(&link).ok()).filter(|more| more.origin() == url.origin());
             Ok((value, more))
@@ -189,7 +189,7 @@ impl Http {
             let why = format!("no connection ({})", root(e));
             // A certificate that is wrong now is wrong in a second.
             let lasting = why.contains("certificate");
-            return if lasting { Trouble::lasting(Kind::Unreachable, why) } else { Trouble::passing(why) };
+            return if lasting { Trouble::lasting(ErrorKind::Unreachable, why) } else { Trouble::passing(why) };
         }
         if e.is_timeout() {
             return self.silent();
@@ -208,7 +208,7 @@ impl Http {
     fn silent(&self) -> Trouble {
         let seconds = self.patience.as_secs_f64();
         let why = format!("the server has sent nothing for {seconds} s; HF_HUB_DOWNLOAD_TIMEOUT=SECONDS waits longer");
-        Trouble::Silent(Error::new(Kind::Unreachable, why))
+        Trouble::Silent(Error::new(ErrorKind::Unreachable, why))
     }
 
     fn refusal(&self, status: u16, headers: &HeaderMap) -> Trouble {
@@ -219,25 +219,26 @@ impl Http {
         };
         if matches!(status, 408 | 429 | 500 | 502 | 503 | 504) {
             let after = text(RETRY_AFTER.as_str()).trim().parse().ok().map(Duration::from_secs);
-            let why = Error::new(Kind::Unreachable, format!("the server answered {status}{message}"));
+            let why = Error::new(ErrorKind::Unreachable, format!("the server answered {status}{message}"));
             return Trouble::Passing { why, after };
         }
         let (kind, why) = match (status, text("x-error-code")) {
-            (401 | 403, "GatedRepo") => {
-                (Kind::Denied, "it is gated: accept its terms on its page, and set HF_TOKEN to a token of that account")
-            }
+            (401 | 403, "GatedRepo") => (
+                ErrorKind::Denied,
+                "it is gated: accept its terms on its page, and set HF_TOKEN to a token of that account",
+            ),
             (401, _) if self.token.is_some() => {
-                (Kind::Denied, "the server refuses the token; set HF_TOKEN to a valid one")
+                (ErrorKind::Denied, "the server refuses the token; set HF_TOKEN to a valid one")
             }
             (401, _) => (
-                Kind::NoRepo,
+                ErrorKind::NoRepo,
                 "there is no such repository, or it is private: set HF_TOKEN to a token that may read it",
             ),
-            (403, _) => return Trouble::lasting(Kind::Denied, format!("the server forbids it: 403{message}")),
-            (404, "EntryNotFound") => (Kind::NoFile, "there is no such file in the repository"),
-            (404, "RevisionNotFound") => (Kind::NoRevision, "the repository has no such branch, tag or commit"),
-            (404, "RepoNotFound") => (Kind::NoRepo, "there is no such repository, or the token may not see it"),
-            _ => return Trouble::lasting(Kind::Answer, format!("the server answered {status}{message}")),
+            (403, _) => return Trouble::lasting(ErrorKind::Denied, format!("the server forbids it: 403{message}")),
+            (404, "EntryNotFound") => (ErrorKind::NoFile, "there is no such file in the repository"),
+            (404, "RevisionNotFound") => (ErrorKind::NoRevision, "the repository has no such branch, tag or commit"),
+            (404, "RepoNotFound") => (ErrorKind::NoRepo, "there is no such repository, or the token may not see it"),
+            _ => return Trouble::lasting(ErrorKind::Answer, format!("the server answered {status}{message}")),
         };
         Trouble::lasting(kind, why)
     }
@@ -247,12 +248,12 @@ impl Http {
 fn next(from: &Url, headers: &HeaderMap) -> Try<Url> {
     let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).and_then(|to| from.join(to).ok());
     let Some(to) = to else {
-        return Err(Trouble::lasting(Kind::Answer, "the server redirects to nowhere"));
+        return Err(Trouble::lasting(ErrorKind::Answer, "the server redirects to nowhere"));
     };
     let weaker = from.scheme() == "https" && to.scheme() != "https";
     if weaker || !matches!(to.scheme(), "http" | "https") {
         return Err(Trouble::lasting(
-            Kind::Answer,
+            ErrorKind::Answer,
             format!("the server redirects to {}://, which is refused", to.scheme()),
         ));
     }
@@ -261,7 +262,7 @@ fn next(from: &Url, headers: &HeaderMap) -> Try<Url> {
 
 fn circle(url: &Url) -> Trouble {
     let host = url.host_str().unwrap_or_default();
-    Trouble::lasting(Kind::Answer, format!("the server redirects in a circle ({REDIRECTS} times, last to {host})"))
+    Trouble::lasting(ErrorKind::Answer, format!("the server redirects in a circle ({REDIRECTS} times, last to {host})"))
 }
 
 /// The address in `<address>; rel="next"`.

@@ -1,6 +1,6 @@
 //! Names of repositories, revisions and files; none of them may leave the folder that it belongs in.
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 use std::fmt;
 
 /// A repository and a revision of it: `owner/name[@revision]`, or `datasets/owner/name[@revision]`.
@@ -19,7 +19,10 @@ impl Id {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             let text = text.escape_debug();
-            Err(Error::new(Kind::Input, format!("`{text}` {why}; repositories are owner/name or owner/name@revision")))
+            Err(Error::new(
+                ErrorKind::Input,
+                format!("`{text}` {why}; repositories are owner/name or owner/name@revision"),
+            ))
         };
         let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (dataset, name) = match name.strip_prefix("datasets/") {
@@ -92,7 +95,7 @@ pub fn safe(path: &str) -> Result<()> {
     let odd = path.contains('\\') || path.chars().any(char::is_control);
     if drive || odd || path.len() > 1000 || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         let path = path.escape_debug().to_string();
-        return Err(Error::new(Kind::Input, format!("`{path}` is no path inside a repository, and is refused")));
+        return Err(Error::new(ErrorKind::Input, format!("`{path}` is no path inside a repository, and is refused")));
     }
     Ok(())
 }
@@ -122,7 +125,7 @@ mod tests {
             "a--b/c",
             "a/b\0",
         ] {
-            assert_eq!(Id::parse(wrong).map_err(|e| e.kind()), Err(Kind::Input), "{wrong:?}");
+            assert_eq!(Id::parse(wrong).map_err(|e| e.kind()), Err(ErrorKind::Input), "{wrong:?}");
         }
     }
 

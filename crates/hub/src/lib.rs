@@ -20,7 +20,7 @@ mod repo;
 mod settings;
 
 pub use check::check;
-pub use error::{Error, Kind, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use id::{Id, safe};
 pub use push::{Push, push};
 pub use repo::{Entry, Event, Repo};

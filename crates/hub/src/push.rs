@@ -1,7 +1,7 @@
 //! A folder to the Hub, through hf-hub, which knows how large files are uploaded.
 
 use crate::http::{Http, TRIES};
-use crate::{Error, Id, Kind, Result, Settings};
+use crate::{Error, ErrorKind, Id, Result, Settings};
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoType, RepoTypeDataset, RepoTypeModel};
 use std::path::Path;
 use std::time::Duration;
@@ -31,27 +31,30 @@ pub struct Push<'a> {
 pub fn push(what: &Push, settings: &Settings) -> Result<String> {
     let id = &what.to;
     if settings.offline {
-        return Err(Error::new(Kind::Input, "HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it"));
+        return Err(Error::new(ErrorKind::Input, "HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it"));
     }
     let Some(token) = &settings.token else {
         let page = "https://huggingface.co/settings/tokens";
         return Err(Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!("uploads need a token: set HF_TOKEN to one that may write ({page})"),
         ));
     };
     if !id.name.contains('/') {
-        return Err(Error::new(Kind::Input, format!("`{}` lacks an owner; repositories are owner/name", id.name)));
+        return Err(Error::new(ErrorKind::Input, format!("`{}` lacks an owner; repositories are owner/name", id.name)));
     }
     let mut files = std::fs::read_dir(what.folder).map_err(|e| Error::local(what.folder, e))?;
     if files.next().is_none() {
-        return Err(Error::new(Kind::Input, format!("{} is empty; there is nothing to upload", what.folder.display())));
+        return Err(Error::new(
+            ErrorKind::Input,
+            format!("{} is empty; there is nothing to upload", what.folder.display()),
+        ));
     }
     // hf-hub would wait for a server that is silent or down once for each of its tries.
     let http = Http::new(settings)?;
     let page = http.url(&["api", id.kind()], &id.name)?;
     if let Err(e) = http.json(&page, TRIES)
-        && e.kind() == Kind::Unreachable
+        && e.kind() == ErrorKind::Unreachable
     {
         return Err(e.of(&format!("{id} at {}", settings.endpoint)));
     }
@@ -104,14 +107,14 @@ fn client(settings: &Settings, token: &str, silence: Duration) -> std::result::R
     hub.retry_base_delay(settings.pause / 2).retry_max_attempts(4).build_sync()
 }
 
-fn kind(e: &HFError) -> Kind {
+fn kind(e: &HFError) -> ErrorKind {
     match e {
-        HFError::AuthRequired { .. } | HFError::Forbidden { .. } => Kind::Denied,
-        HFError::RepoNotFound { .. } => Kind::NoRepo,
-        HFError::RevisionNotFound { .. } => Kind::NoRevision,
-        HFError::Request { .. } | HFError::RateLimited { .. } => Kind::Unreachable,
-        HFError::Io(_) => Kind::Local,
-        _ => Kind::Answer,
+        HFError::AuthRequired { .. } | HFError::Forbidden { .. } => ErrorKind::Denied,
+        HFError::RepoNotFound { .. } => ErrorKind::NoRepo,
+        HFError::RevisionNotFound { .. } => ErrorKind::NoRevision,
+        HFError::Request { .. } | HFError::RateLimited { .. } => ErrorKind::Unreachable,
+        HFError::Io(_) => ErrorKind::Local,
+        _ => ErrorKind::Answer,
     }
 }
 

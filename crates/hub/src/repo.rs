@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::download::{self, Meta};
 use crate::http::{Http, TRIES};
 use crate::id::{Id, safe};
-use crate::{Error, Kind, Result, Settings};
+use crate::{Error, ErrorKind, Result, Settings};
 use globset::{Glob, GlobSetBuilder};
 use reqwest::Url;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ impl Repo {
     /// this `Repo` has asked before; only what the cache lacks is downloaded, and it is compared with its hash.
     ///
     /// # Errors
-    /// One sentence for everything that can go wrong; its [`Kind`] tells apart a missing file, revision and repository.
+    /// One sentence for everything that can go wrong; its [`ErrorKind`] tells apart a missing file, revision and repository.
     pub fn file(&self, path: &str) -> Result<PathBuf> {
         safe(path)?;
         let name = format!("{path} of {}", self.id);
@@ -110,7 +110,7 @@ impl Repo {
             let note = format!("HF_HUB_OFFLINE is set: {name} is the one in the cache");
             return cached.inspect(|_| self.note(&note)).ok_or_else(|| {
                 let why = "HF_HUB_OFFLINE is set, and it is not in the cache; unset it to download";
-                Error::new(Kind::NotCached, why).of(&name)
+                Error::new(ErrorKind::NotCached, why).of(&name)
             });
         }
         let of = |e: Error| e.of(&format!("{name} at {}", self.settings.endpoint));
@@ -119,7 +119,7 @@ impl Repo {
         // With a copy at hand there is no point in trying for long.
         let meta = match Meta::ask(&self.http, &url, if cached.is_some() { 1 } else { TRIES }) {
             Err(e)
-                if e.kind() == Kind::Unreachable
+                if e.kind() == ErrorKind::Unreachable
                     && let Some(cached) = cached =>
             {
                 self.note(&format!("{}: the one in the cache is used", of(e)));
@@ -152,14 +152,14 @@ impl Repo {
         };
         if self.settings.offline {
             let why = "HF_HUB_OFFLINE is set, and nothing of it is in the cache; unset it to download";
-            let found = cached().ok_or_else(|| Error::new(Kind::NotCached, why).of(&self.id.to_string()))?;
+            let found = cached().ok_or_else(|| Error::new(ErrorKind::NotCached, why).of(&self.id.to_string()))?;
             self.note(&format!("HF_HUB_OFFLINE is set: of {}, these are the files in the cache", self.id));
             return Ok(found);
         }
         // With a copy at hand there is no point in trying for long.
         let tries = if commit.as_ref().is_some_and(|commit| !self.cache.list(commit).is_empty()) { 1 } else { TRIES };
         match self.listed(tries).map_err(|e| e.of(&format!("{} at {}", self.id, self.settings.endpoint))) {
-            Err(e) if e.kind() == Kind::Unreachable => {
+            Err(e) if e.kind() == ErrorKind::Unreachable => {
                 let found = cached().ok_or_else(|| e.clone())?;
                 self.note(&format!("{e}: only what is in the cache is used"));
                 Ok(found)
@@ -188,7 +188,9 @@ impl Repo {
         let mut globs = Vec::new();
         for pattern in patterns {
             let glob = Glob::new(pattern);
-            globs.push(glob.map_err(|e| Error::new(Kind::Input, format!("`{pattern}` is no pattern: {}", e.kind())))?);
+            globs.push(
+                glob.map_err(|e| Error::new(ErrorKind::Input, format!("`{pattern}` is no pattern: {}", e.kind())))?,
+            );
         }
         let files = self.files()?;
         if globs.is_empty() {
@@ -197,14 +199,14 @@ impl Repo {
         for (glob, pattern) in globs.iter().zip(patterns) {
             let matcher = glob.compile_matcher();
             if !files.iter().any(|entry| matcher.is_match(&entry.path)) {
-                return Err(Error::new(Kind::NoFile, format!("{} has no file {pattern}", self.id)));
+                return Err(Error::new(ErrorKind::NoFile, format!("{} has no file {pattern}", self.id)));
             }
         }
         let mut set = GlobSetBuilder::new();
         for glob in globs {
             set.add(glob);
         }
-        let set = set.build().map_err(|e| Error::new(Kind::Input, e.to_string()))?;
+        let set = set.build().map_err(|e| Error::new(ErrorKind::Input, e.to_string()))?;
         Ok(files.into_iter().filter(|entry| set.is_match(&entry.path)).collect())
     }
 
@@ -228,7 +230,7 @@ impl Repo {
     /// The listing of the Hub, at the commit that the revision stands for now.
     fn listed(&self, tries: u32) -> Result<Vec<Entry>> {
         let api = format!("api/{}/{}", self.id.kind(), self.id.name);
-        let odd = |what: &str| Error::new(Kind::Answer, format!("the listing has {what}, so it cannot be used"));
+        let odd = |what: &str| Error::new(ErrorKind::Answer, format!("the listing has {what}, so it cannot be used"));
         if self.known().is_none() {
             let (info, _) = self.http.json(&self.url(&api, &["revision", &self.id.revision], "")?, tries)?;
             let commit =

@@ -1,6 +1,6 @@
 //! Where the Hub and the cache are, from the environment variables that Python's huggingface_hub reads.
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 use std::env::{home_dir, var, var_os};
 use std::fs;
 use std::path::PathBuf;
@@ -31,7 +31,8 @@ impl Settings {
     /// # Errors
     /// Where a variable makes no sense, or no folder for the cache can be told.
     pub fn from_env() -> Result<Self> {
-        let wrong = |name: &str, why: &str| Error::new(Kind::Input, format!("the environment variable {name} {why}"));
+        let wrong =
+            |name: &str, why: &str| Error::new(ErrorKind::Input, format!("the environment variable {name} {why}"));
         let endpoint = text("HF_ENDPOINT").unwrap_or("https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/').to_string();
         let web = reqwest::Url::parse(&endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));

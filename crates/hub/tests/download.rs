@@ -3,7 +3,7 @@
 mod common;
 
 use common::{COMMIT, Faults, Hub, TOKEN, bytes, etag};
-use langevin_hub::{Error, Event, Id, Kind, Repo, Settings, check};
+use langevin_hub::{Error, ErrorKind, Event, Id, Repo, Settings, check};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -50,7 +50,7 @@ impl Place {
 
     /// The error must be of this kind, and have these words.
     #[track_caller]
-    fn fails<T>(&self, result: Result<T, Error>, kind: Kind, words: &[&str]) {
+    fn fails<T>(&self, result: Result<T, Error>, kind: ErrorKind, words: &[&str]) {
         let e = result.err().expect("must fail");
         assert_eq!(e.kind(), kind, "{e}");
         let text = e.to_string();
@@ -113,8 +113,8 @@ fn listings_and_snapshots() {
     let folder = repo.snapshot(&["*.json", "unet/*"]).unwrap();
     assert!(folder.join("config.json").exists() && folder.join("unet/w.safetensors").exists());
     assert!(!folder.join("big.txt").exists());
-    p.fails(repo.snapshot(&["*.bin"]), Kind::NoFile, &["a/m", "*.bin"]);
-    p.fails(repo.snapshot(&["[z-"]), Kind::Input, &["[z-", "no pattern"]);
+    p.fails(repo.snapshot(&["*.bin"]), ErrorKind::NoFile, &["a/m", "*.bin"]);
+    p.fails(repo.snapshot(&["[z-"]), ErrorKind::Input, &["[z-", "no pattern"]);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn every_cut_without_progress_ends_with_a_sentence() {
     let start = Instant::now();
     p.fails(
         p.repo("a/m").file("unet/w.safetensors"),
-        Kind::Unreachable,
+        ErrorKind::Unreachable,
         &["unet/w.safetensors of a/m", &p.hub.address, "connection was lost"],
     );
     assert!(start.elapsed() < Duration::from_secs(10));
@@ -186,8 +186,12 @@ fn silence_ends() {
     let p = Place::new();
     p.hub.faults(Faults { silent: true, ..Default::default() });
     let start = Instant::now();
-    p.fails(p.repo("a/m").file("config.json"), Kind::Unreachable, &["sent nothing for 1 s", "HF_HUB_DOWNLOAD_TIMEOUT"]);
-    p.fails(p.repo("a/m").files(), Kind::Unreachable, &["sent nothing for 1 s"]);
+    p.fails(
+        p.repo("a/m").file("config.json"),
+        ErrorKind::Unreachable,
+        &["sent nothing for 1 s", "HF_HUB_DOWNLOAD_TIMEOUT"],
+    );
+    p.fails(p.repo("a/m").files(), ErrorKind::Unreachable, &["sent nothing for 1 s"]);
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     // Silence in the middle of a file: the rest is asked for anew.
     p.hub.faults(Faults { stall: 1, ..Default::default() });
@@ -207,17 +211,17 @@ fn what_passes_is_tried_again_and_what_does_not_is_said() {
             p.hub.faults(Faults { status: Some((status, "GET", 999)), ..Default::default() });
             p.fails(
                 p.repo("a/m").file("big.txt"),
-                Kind::Unreachable,
+                ErrorKind::Unreachable,
                 &["big.txt of a/m", &format!("{status}, 5 times")],
             );
         }
     }
     let p = Place::new();
     p.hub.faults(Faults { status: Some((429, "", 999)), retry_after: Some(3600), ..Default::default() });
-    p.fails(p.repo("a/m").file("config.json"), Kind::Unreachable, &["429", "come back in 3600 s"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Unreachable, &["429", "come back in 3600 s"]);
     assert_eq!(p.hub.log().len(), 1, "who asks for an hour is not asked again at once");
     p.hub.faults(Faults { status: Some((418, "", 999)), ..Default::default() });
-    p.fails(p.repo("a/m").file("config.json"), Kind::Answer, &["the server answered 418"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Answer, &["the server answered 418"]);
 }
 
 #[test]
@@ -231,13 +235,13 @@ fn the_text_of_an_error_is_never_the_file() {
     p.hub.faults(Faults { page: true, ..Default::default() });
     p.fails(
         p.repo("a/m").file("config.json"),
-        Kind::Damaged,
+        ErrorKind::Damaged,
         &["config.json of a/m", "a web page came in place of the file"],
     );
-    p.fails(p.repo("a/m").file("big.txt"), Kind::Damaged, &["a web page came in place of the file"]);
+    p.fails(p.repo("a/m").file("big.txt"), ErrorKind::Damaged, &["a web page came in place of the file"]);
     p.hub.faults(Faults { portal: true, ..Default::default() });
-    p.fails(p.repo("a/m").file("config.json"), Kind::Answer, &["a web page came in place of the file"]);
-    p.fails(p.repo("a/m").files(), Kind::Answer, &["is not JSON, so it is no Hub"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Answer, &["a web page came in place of the file"]);
+    p.fails(p.repo("a/m").files(), ErrorKind::Answer, &["is not JSON, so it is no Hub"]);
     p.hub.faults(Faults::default());
     assert_eq!(fs::read(p.repo("a/m").file("config.json").unwrap()).unwrap(), b"{}");
 }
@@ -246,8 +250,12 @@ fn the_text_of_an_error_is_never_the_file() {
 fn wrong_contents_are_refused() {
     let p = Place::new();
     p.hub.faults(Faults { garble: true, ..Default::default() });
-    p.fails(p.repo("a/m").file("unet/w.safetensors"), Kind::Damaged, &["unet/w.safetensors of a/m", "wrong SHA-256"]);
-    p.fails(p.repo("a/m").file("big.txt"), Kind::Damaged, &["big.txt of a/m", "wrong git SHA-1"]);
+    p.fails(
+        p.repo("a/m").file("unet/w.safetensors"),
+        ErrorKind::Damaged,
+        &["unet/w.safetensors of a/m", "wrong SHA-256"],
+    );
+    p.fails(p.repo("a/m").file("big.txt"), ErrorKind::Damaged, &["big.txt of a/m", "wrong git SHA-1"]);
     assert!(fs::read_dir(p.blob("")).unwrap().next().is_none(), "and not kept");
     p.hub.faults(Faults::default());
     p.repo("a/m").file("big.txt").unwrap();
@@ -260,7 +268,7 @@ fn a_file_of_no_announced_length_has_a_bound() {
     for (most, file) in [(WEIGHTS as u64, "unet/w.safetensors"), (WEIGHTS as u64, "big.txt")] {
         p.settings.most_unannounced = most - 1;
         let words = ["does not say how long", &(most - 1).to_string(), "by other means"];
-        p.fails(p.repo("a/m").file(file), Kind::Answer, &words);
+        p.fails(p.repo("a/m").file(file), ErrorKind::Answer, &words);
         assert!(fs::read_dir(p.blob("")).unwrap().next().is_none(), "nothing is left of it");
         p.settings.most_unannounced = most;
         assert_eq!(fs::read(p.repo("a/m").file(file).unwrap()).unwrap(), bytes(WEIGHTS));
@@ -286,28 +294,32 @@ fn who_may_not_and_what_is_not_there() {
     let mut p = Place::new();
     p.fails(
         p.repo("private/m").file("config.json"),
-        Kind::NoRepo,
+        ErrorKind::NoRepo,
         &["private/m", "no such repository, or it is private: set HF_TOKEN"],
     );
-    p.fails(p.repo("a/none").files(), Kind::NoRepo, &["a/none", "set HF_TOKEN"]);
-    p.fails(p.repo("a/m").file("none.json"), Kind::NoFile, &["none.json of a/m", "no such file in the repository"]);
+    p.fails(p.repo("a/none").files(), ErrorKind::NoRepo, &["a/none", "set HF_TOKEN"]);
+    p.fails(
+        p.repo("a/m").file("none.json"),
+        ErrorKind::NoFile,
+        &["none.json of a/m", "no such file in the repository"],
+    );
     p.fails(
         p.repo("a/m@nowhere").file("config.json"),
-        Kind::NoRevision,
+        ErrorKind::NoRevision,
         &["a/m@nowhere", "no such branch, tag or commit"],
     );
-    p.fails(p.repo("a/m@nowhere").files(), Kind::NoRevision, &["no such branch, tag or commit"]);
+    p.fails(p.repo("a/m@nowhere").files(), ErrorKind::NoRevision, &["no such branch, tag or commit"]);
     p.settings.token = Some(TOKEN.into());
     assert_eq!(fs::read(p.repo("private/m").file("config.json").unwrap()).unwrap(), b"{1}");
-    p.fails(p.repo("a/none").file("x"), Kind::NoRepo, &["or the token may not see it"]);
+    p.fails(p.repo("a/none").file("x"), ErrorKind::NoRepo, &["or the token may not see it"]);
     p.settings.token = Some("hf_wrong".into());
-    p.fails(p.repo("a/m").file("config.json"), Kind::Denied, &["the server refuses the token; set HF_TOKEN"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Denied, &["the server refuses the token; set HF_TOKEN"]);
     for (code, words) in [(None, "the server forbids it: 403"), (Some("GatedRepo"), "it is gated: accept its terms")] {
         p.hub.faults(Faults { status: Some((403, "", 9)), code, ..Default::default() });
-        p.fails(p.repo("a/m").file("config.json"), Kind::Denied, &[words]);
+        p.fails(p.repo("a/m").file("config.json"), ErrorKind::Denied, &[words]);
     }
     p.settings.token = Some("hf\n".into());
-    p.fails(Repo::with(Id::parse("a/m").unwrap(), p.settings.clone()).map(drop), Kind::Input, &["set HF_TOKEN"]);
+    p.fails(Repo::with(Id::parse("a/m").unwrap(), p.settings.clone()).map(drop), ErrorKind::Input, &["set HF_TOKEN"]);
 }
 
 #[test]
@@ -336,21 +348,21 @@ fn odd_listings_are_an_error() {
     for listing in listings {
         p.hub.faults(Faults { listing: Some(listing.into()), ..Default::default() });
         let e = p.repo("a/m").files().unwrap_err();
-        assert!(matches!(e.kind(), Kind::Answer | Kind::Input), "{listing}: {e}");
+        assert!(matches!(e.kind(), ErrorKind::Answer | ErrorKind::Input), "{listing}: {e}");
     }
     // Pages are put together, and a listing whose pages have no end is given up.
     p.hub.faults(Faults { pages: 2, ..Default::default() });
     assert_eq!(p.repo("a/m").files().unwrap().len(), 9);
     p.hub.faults(Faults { pages: usize::MAX, listing: Some("[]".into()), ..Default::default() });
-    p.fails(p.repo("a/m").files(), Kind::Answer, &["a/m", "the listing has no end"]);
+    p.fails(p.repo("a/m").files(), ErrorKind::Answer, &["a/m", "the listing has no end"]);
 }
 
 #[test]
 fn circles_end() {
     let p = Place::new();
     p.hub.faults(Faults { circle: true, ..Default::default() });
-    p.fails(p.repo("a/m").file("config.json"), Kind::Answer, &["redirects in a circle"]);
-    p.fails(p.repo("a/m").files(), Kind::Answer, &["redirects in a circle"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Answer, &["redirects in a circle"]);
+    p.fails(p.repo("a/m").files(), ErrorKind::Answer, &["redirects in a circle"]);
 }
 
 #[test]
@@ -358,9 +370,9 @@ fn paths_that_lead_out_are_refused() {
     for path in ["../../evil", "C:/evil", "a\\..\\..\\evil", "x/../../evil"] {
         let p = Place::new();
         p.hub.put(&format!("a/m/{path}"), b"x".to_vec(), COMMIT);
-        p.fails(p.repo("a/m").files(), Kind::Input, &["evil", "refused"]);
-        p.fails(p.repo("a/m").snapshot(&[]), Kind::Input, &["evil", "refused"]);
-        p.fails(p.repo("a/m").file(path), Kind::Input, &["evil", "refused"]);
+        p.fails(p.repo("a/m").files(), ErrorKind::Input, &["evil", "refused"]);
+        p.fails(p.repo("a/m").snapshot(&[]), ErrorKind::Input, &["evil", "refused"]);
+        p.fails(p.repo("a/m").file(path), ErrorKind::Input, &["evil", "refused"]);
         assert!(!p.home.path().join("evil").exists() && !p.settings.cache.join("models--a--m/snapshots").exists());
     }
     assert!(Id::parse("a/../../x").is_err());
@@ -389,10 +401,10 @@ fn offline_and_without_a_network() {
     assert_eq!(watched(&p).snapshot(&["*.json"]).unwrap(), there.parent().unwrap());
     p.fails(
         p.repo("a/m").file("big.txt"),
-        Kind::NotCached,
+        ErrorKind::NotCached,
         &["big.txt of a/m", "HF_HUB_OFFLINE is set, and it is not in the cache"],
     );
-    p.fails(p.repo("b/m").files(), Kind::NotCached, &["b/m", "HF_HUB_OFFLINE is set"]);
+    p.fails(p.repo("b/m").files(), ErrorKind::NotCached, &["b/m", "HF_HUB_OFFLINE is set"]);
     assert!(p.hub.log().is_empty(), "nobody was asked");
     note();
     p.settings.offline = false;
@@ -403,7 +415,7 @@ fn offline_and_without_a_network() {
         assert!(said.contains("no connection") && said.contains("the one in the cache is used"), "{said}");
         assert_eq!(watched(&p).snapshot(&[]).unwrap(), there.parent().unwrap());
         assert!(note().contains("only what is in the cache is used"));
-        p.fails(p.repo("a/m").file("big.txt"), Kind::Unreachable, &["big.txt of a/m", endpoint, "no connection"]);
+        p.fails(p.repo("a/m").file("big.txt"), ErrorKind::Unreachable, &["big.txt of a/m", endpoint, "no connection"]);
     }
     p.settings.endpoint = p.hub.address.clone();
     for faults in
@@ -439,5 +451,5 @@ fn odd_names_and_odd_folders() {
     let mut p = Place::new();
     fs::write(p.home.path().join("file"), b"").unwrap();
     p.settings.cache = p.home.path().join("file");
-    p.fails(p.repo("a/m").file("config.json"), Kind::Local, &["file"]);
+    p.fails(p.repo("a/m").file("config.json"), ErrorKind::Local, &["file"]);
 }

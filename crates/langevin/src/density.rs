@@ -186,7 +186,8 @@ pub fn drawn(
     })?)
 }
 
-/// Writes the usual picture of samples of a density to `path`, and its filters beside it if it has some; a table goes to a CSV file.
+/// Writes the usual picture of samples of a density to `path`, images as greys without the noise of their last draw where the density
+/// knows them, and its filters beside it if it has some; a table goes to a CSV file.
 /// Says where it is.
 pub fn picture(
     model: &DensityModel,
@@ -195,7 +196,9 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
-    let x = shown(model, &drawn(model, sampler, seeds, None, (&mut None, 1))?.states)?;
+    let states = drawn(model, sampler, seeds, None, (&mut None, 1))?.states;
+    let grey = if kind(model) == Kind::Image { model.body().smoothed(&states)? } else { None };
+    let x = shown(model, grey.as_ref().unwrap_or(&states))?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }

@@ -5,7 +5,7 @@ use crate::error::{Usage, usage};
 use crate::open::{AnyOpened, Opened};
 use crate::output;
 use crate::sample::cond;
-use crate::scoring::{self, FITTED, Plan, Scored, Scorer, Scoring, USUAL, streams};
+use crate::scoring::{self, Chosen, FITTED, Scored, Scorer, Scoring, USUAL, streams};
 use crate::watch::Progress;
 use ::image::{Rgb, RgbImage};
 use anyhow::Result;
@@ -173,7 +173,7 @@ impl Held {
     }
 
     /// Held out are samples of --held-out, of the test part of --fit, or of --fit what is not fitted to.
-    fn of(args: &Detect, model: &dyn Scored, plan: &Plan) -> Result<Self> {
+    fn of(args: &Detect, model: &dyn Scored, plan: &Chosen) -> Result<Self> {
         let spec = args.held_out.clone().or_else(|| langevin_data::held_out(&plan.spec));
         let of = spec.as_ref().unwrap_or(&plan.spec);
         if let Some(has) = scoring::learnt(model, of, spec.is_some()) {
@@ -233,7 +233,7 @@ fn fewer(option: &str, typed: Option<usize>, found: usize) {
 impl Detect {
     /// Alpha, and what the least p-value of a sample may be for it to be flagged, by Bonferroni; `held_out` samples must allow
     /// it. Where it is not typed alpha grows with few of them, and where scores are not, `plan` keeps so many as that allows.
-    fn level(&self, held_out: usize, plan: &mut Plan) -> Result<(f64, f64)> {
+    fn level(&self, held_out: usize, plan: &mut Chosen) -> Result<(f64, f64)> {
         let (least, all) = (1. / (held_out + 1) as f64, plan.scores());
         if self.scoring.scores.is_empty() && self.changes.is_empty() {
             plan.keep(((self.alpha.unwrap_or(FEW) / least + ROUNDING) as usize).max(1));

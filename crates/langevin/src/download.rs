@@ -3,7 +3,7 @@
 use crate::error::usage;
 use crate::watch::Progress;
 use anyhow::Result;
-use langevin_hub::{Error, Event, Kind, Repo};
+use langevin_hub::{Error, ErrorKind, Event, Repo};
 use std::sync::Mutex;
 
 /// The repository `name`, OWNER/NAME\[@REVISION\].
@@ -36,5 +36,5 @@ pub fn repo(name: &str) -> Result<Repo> {
 
 /// A name that makes no sense is a mistake of who asks.
 pub fn wrong<T>(e: Error) -> Result<T> {
-    if e.kind() == Kind::Input { usage(e.to_string()) } else { Err(e.into()) }
+    if e.kind() == ErrorKind::Input { usage(e.to_string()) } else { Err(e.into()) }
 }

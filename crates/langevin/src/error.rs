@@ -33,18 +33,21 @@ impl Usage {
         Self { value: Some(value.to_string()), ..self }
     }
 
-    /// The sentence, in which `name` makes of an option what it is called.
-    pub fn text(&self, name: impl Fn(&str) -> String) -> String {
-        let Some(option) = &self.option else { return self.why.clone() };
-        let is = if option.contains('.') { " = " } else { " " };
-        let value = self.value.as_ref().map(|value| format!("{is}{value}")).unwrap_or_default();
-        format!("{}{value}: {}", name(option), self.why)
+    /// The sentence, in which `typed` makes of an option and its value what was typed.
+    pub fn text(&self, typed: impl Fn(&str, Option<&str>) -> String) -> String {
+        match &self.option {
+            Some(option) => format!("{}: {}", typed(option, self.value.as_deref()), self.why),
+            None => self.why.clone(),
+        }
     }
 }
 
 impl Display for Usage {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        f.write_str(&self.text(str::to_string))
+        f.write_str(&self.text(|option, value| match value {
+            Some(value) => format!("{option} = {value}"),
+            None => option.into(),
+        }))
     }
 }
 
@@ -102,16 +105,17 @@ mod tests {
             Usage::of("strength", "give at most 1").value(2),
             Usage::of("sampler.steps", "give at least 1").value(0),
         ];
-        let dashed = |option: &str| if option.contains('.') { option.into() } else { format!("--{option}") };
+        let dashed = |option: &str, value: Option<&str>| format!("--{option} {}", value.unwrap_or("?"));
         assert_eq!(
-            all.each_ref().map(|usage| usage.text(dashed)),
+            all.each_ref().map(ToString::to_string),
             [
                 "there is nothing to do",
-                "--class: this model has none",
-                "--strength 2: give at most 1",
+                "class: this model has none",
+                "strength = 2: give at most 1",
                 "sampler.steps = 0: give at least 1"
             ]
         );
+        assert_eq!(all[2].text(dashed), "--strength 2: give at most 1");
         let e = usage::<()>(all[2].clone()).unwrap_err().context("inside");
         assert_eq!(e.downcast_ref::<Usage>().and_then(|usage| usage.option.as_deref()), Some("strength"));
     }

@@ -115,7 +115,7 @@ pub trait Scored {
     fn learnt(&self) -> (Option<String>, bool);
 
     /// What is asked for: mistakes are found before anything is read.
-    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan>;
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Chosen>;
 
     /// A data set in the shape that it takes, its notes told, and that it changed if it is what the model learnt; `option` names it.
     fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>>;
@@ -148,7 +148,7 @@ impl Scored for Opened {
         (Opened::learnt(self), self.run.is_some())
     }
 
-    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan> {
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Chosen> {
         let spec = asked.spec(self)?;
         let label = guide::told(self, asked.class.as_deref())?;
         let denoiser = self.model.denoiser(guide::cond(&self.model, label.as_slice())?)?;
@@ -167,7 +167,7 @@ impl Scored for Opened {
             let (name, levels) = (detector.name(), detector.get_mut().levels());
             times(denoiser.process(), levels).context(name)?;
         }
-        Ok(Plan { detectors, spec, label })
+        Ok(Chosen { detectors, spec, label })
     }
 
     fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
@@ -220,7 +220,7 @@ impl Scored for OpenedDensity {
         (self.run.as_ref().map(|run| run.data.spec.clone()), self.run.is_some())
     }
 
-    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Plan> {
+    fn plan(&self, asked: &Scoring, changes: &[String]) -> Result<Chosen> {
         if !asked.levels.is_empty() {
             return usage(Usage::of("levels", "a density of a family has no noise levels; leave it out"));
         }
@@ -235,7 +235,7 @@ impl Scored for OpenedDensity {
             true => Ok(()),
             false => Err("it goes by noise levels, and a density of a family has none; use energy or typicality"),
         })?;
-        Ok(Plan { detectors, spec: asked.spec(self)?, label: None })
+        Ok(Chosen { detectors, spec: asked.spec(self)?, label: None })
     }
 
     fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
@@ -289,7 +289,7 @@ fn whole(spec: &str) -> String {
 }
 
 /// Detectors, the data that they are fitted to, and what the model is told of every sample.
-pub struct Plan {
+pub struct Chosen {
     detectors: Vec<AnyDetector>,
     /// The data.
     pub spec: String,
@@ -297,7 +297,7 @@ pub struct Plan {
     pub label: Option<u32>,
 }
 
-impl Plan {
+impl Chosen {
     /// About how often `model` will be asked about `samples` samples, those that are fitted to among them.
     pub fn evaluations(&self, model: &dyn Scored, samples: usize) -> u64 {
         self.detectors.iter().map(|detector| model.evaluations(detector, samples)).sum()
@@ -403,7 +403,12 @@ pub struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     /// Of detectors to fit to `fit`, a data set and the places of samples; none is yet.
-    pub fn new(model: &'a dyn Scored, args: &Scoring, plan: Plan, fit: (&'a dyn Dataset, &'a [usize])) -> Result<Self> {
+    pub fn new(
+        model: &'a dyn Scored,
+        args: &Scoring,
+        plan: Chosen,
+        fit: (&'a dyn Dataset, &'a [usize]),
+    ) -> Result<Self> {
         let (data, idx) = fit;
         if data.kind() == Kind::Table && outside(&data.get(idx)?.x)?.contains(&true) {
             return usage(

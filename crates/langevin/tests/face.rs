@@ -152,7 +152,12 @@ struct Counts {
 }
 
 impl Show for Counts {
-    fn step(&mut self, report: &langevin::train::Report, _: std::time::Duration, line: Option<&langevin::run::Line>) {
+    fn step(
+        &mut self,
+        report: &langevin::train::StepReport,
+        _: std::time::Duration,
+        line: Option<&langevin::run::Line>,
+    ) {
         self.steps = report.step;
         self.lines += usize::from(line.is_some());
     }

@@ -47,5 +47,5 @@ pub use options::{SecondOrder, TrainOptions};
 pub use series::{Point, Series, Values};
 pub use state::last_checkpoint;
 pub use trainable::{Rebuild, Trainable};
-pub use trainer::{Report, Trainer};
+pub use trainer::{StepReport, Trainer};
 pub use weight::AnyWeight;

@@ -15,7 +15,7 @@ use langevin_models::Model;
 
 /// What a step has to tell.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct StepReport {
     /// Steps made, with this one.
     pub step: u64,
     /// Mean loss of the step's samples.
@@ -146,7 +146,7 @@ impl<M: Trainable> Trainer<M> {
     ///
     /// Errors, naming the step and the place of the sample, such as its noise level, if a loss or the gradient is not finite;
     /// weights are then as before.
-    pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
+    pub fn step(&mut self, batches: &[Batch]) -> Result<StepReport> {
         if batches.len() != self.options.accumulate {
             bail!("a step takes {} batches (train.accumulate), not {}", self.options.accumulate, batches.len());
         }
@@ -196,7 +196,7 @@ impl<M: Trainable> Trainer<M> {
         self.training.updated();
         let loss = losses.iter().sum::<f64>() / total as f64;
         let series = series.into_iter().map(Series::binned).collect();
-        Ok(Report { step: self.step, loss, series, grad_norm, lr })
+        Ok(StepReport { step: self.step, loss, series, grad_norm, lr })
     }
 
     /// Where the `i`-th sample of the step under way is.

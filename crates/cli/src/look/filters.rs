@@ -1,8 +1,8 @@
 //! `langevin look filters`: what the hidden units of a density of images look for.
 
+use crate::machine::Machine;
 use anyhow::Result;
 use clap::Parser;
-use langevin::Device;
 use langevin::density::filters;
 use langevin::error::{Usage, usage};
 use langevin::open::{self, AnyOpened};
@@ -26,6 +26,8 @@ pub struct Filters {
     /// The picture
     #[arg(long, value_name = "FILE.png", default_value = "filters.png")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// Carries out `langevin look filters`.
@@ -34,7 +36,7 @@ pub fn run(args: &Filters) -> Result<()> {
         return usage(Usage::of("n", "give at least 1").value(0));
     }
     output::writable_as(&args.out, &["png"])?;
-    let opened = match open::open_any(&args.model, &Device::Cpu)? {
+    let opened = match open::open_any(&args.model, &args.machine.open()?)? {
         AnyOpened::Density(opened) => opened,
         AnyOpened::Denoising(_) => {
             return usage("this model denoises, and has no filters; look landscape shows its energy");

@@ -3,7 +3,7 @@
 use crate::progress::{PAUSE, rate};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use langevin::run::{Beside, Line, Show};
-use langevin::train::{Report, TrainOptions};
+use langevin::train::{StepReport, TrainOptions};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ impl Show for Shown {
             .map(|every| Pause { every, took: 0. });
     }
 
-    fn step(&mut self, report: &Report, time: Duration, line: Option<&Line>) {
+    fn step(&mut self, report: &StepReport, time: Duration, line: Option<&Line>) {
         self.bar.set_position(report.step);
         self.paced = (self.paced + 1).min(RECENT);
         self.pace += (time.as_secs_f64() - self.pace) / self.paced as f64;
@@ -136,8 +136,8 @@ impl Shown {
 mod tests {
     use super::*;
 
-    fn report(step: u64) -> Report {
-        Report { step, loss: 1., series: vec![], grad_norm: 1., lr: 1e-3 }
+    fn report(step: u64) -> StepReport {
+        StepReport { step, loss: 1., series: vec![], grad_norm: 1., lr: 1e-3 }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::{Measured, Method};
 use crate::Denoiser;
 use crate::denoiser::each;
-use crate::sampler::{Ddpm, Run, Step};
+use crate::sampler::{Ddpm, Step, Stepper};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::grad;
 use langevin_ops::noise::Noise;
@@ -45,7 +45,7 @@ impl Method for Dps {
         Ok(())
     }
 
-    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Stepper + 'a>> {
         Ok(Box::new(Pulled { scale: self.scale, measured, ancestral: Ddpm::default() }))
     }
 }
@@ -57,7 +57,7 @@ struct Pulled<'a> {
     ancestral: Ddpm,
 }
 
-impl Run for Pulled<'_> {
+impl Stepper for Pulled<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let mut x0 = None;
         let (_, gradient) = grad::gradient(x, |x| {

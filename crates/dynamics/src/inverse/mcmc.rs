@@ -9,7 +9,7 @@ use crate::Denoiser;
 use crate::density::Density;
 use crate::ladder::NoiseLevel;
 use crate::mcmc::{AnyKernel, Chains, Hmc, StepSizes};
-use crate::sampler::{Ddim, Run, Step};
+use crate::sampler::{Ddim, Step, Stepper};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -47,7 +47,7 @@ impl Method for Mcmc {
         self.kernel.check_by_score()
     }
 
-    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Stepper + 'a>> {
         Ok(Box::new(Annealed { method: self, measured, sizes: StepSizes::default() }))
     }
 }
@@ -59,7 +59,7 @@ struct Annealed<'a> {
     sizes: StepSizes,
 }
 
-impl Run for Annealed<'_> {
+impl Stepper for Annealed<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let posterior = Posterior::new(m, self.measured);
         let level = posterior.marginal(step.t)?;

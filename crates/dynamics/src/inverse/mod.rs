@@ -28,7 +28,7 @@ pub use repaint::RePaint;
 pub use replace::Replace;
 pub use superres::SuperRes;
 
-use crate::sampler::{At, Run, drive};
+use crate::sampler::{At, Stepper, drive};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -139,7 +139,7 @@ pub trait Method: Send + Sync + Debug {
     }
 
     /// A run given `measured` down the falling `times`, which has not begun. Errors if it cannot.
-    fn start<'a>(&'a self, measured: &'a Measured, times: &[f64]) -> Result<Box<dyn Run + 'a>>;
+    fn start<'a>(&'a self, measured: &'a Measured, times: &[f64]) -> Result<Box<dyn Stepper + 'a>>;
 
     /// Its steps (t, s) through the falling `times`. Errors if the options do not suit them.
     fn route(&self, _process: &dyn Process, _measured: &Measured, times: &[f64]) -> Result<Vec<(f64, f64)>> {

@@ -4,7 +4,7 @@
 use super::replace::Replaced;
 use super::{Measured, Method};
 use crate::Process;
-use crate::sampler::Run;
+use crate::sampler::Stepper;
 use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl Method for RePaint {
         Ok(())
     }
 
-    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Stepper + 'a>> {
         Ok(Box::new(Replaced::new(measured)?))
     }
 

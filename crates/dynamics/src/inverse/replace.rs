@@ -4,7 +4,7 @@
 //! Its samples have what was measured exactly, but the rest was drawn before it knew: a biased draw from the posterior.
 
 use super::{Measured, Method};
-use crate::sampler::{Ddpm, Run, Step};
+use crate::sampler::{Ddpm, Step, Stepper};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -22,7 +22,7 @@ impl Named for Replace {
 }
 
 impl Method for Replace {
-    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Run + 'a>> {
+    fn start<'a>(&'a self, measured: &'a Measured, _times: &[f64]) -> Result<Box<dyn Stepper + 'a>> {
         Ok(Box::new(Replaced::new(measured)?))
     }
 }
@@ -67,7 +67,7 @@ impl<'a> Replaced<'a> {
     }
 }
 
-impl Run for Replaced<'_> {
+impl Stepper for Replaced<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let (&[from], &[to]) = (step.t, step.s) else {
             bail!("replacement takes its steps at one time for all samples");

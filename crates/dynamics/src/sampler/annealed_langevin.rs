@@ -3,7 +3,7 @@
 //! \[Song19, "NCSN", 1907.05600, Alg. 1; the last step by Jolicoeur-Martineau et al., 2009.05475\]
 
 use super::parts::transfer::carried;
-use super::{Run, Sampler, Step, above_zero};
+use super::{Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::denoiser::each;
 use crate::mcmc::langevin;
@@ -43,7 +43,7 @@ impl Sampler for AnnealedLangevin {
         Ok(())
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 
@@ -52,7 +52,7 @@ impl Sampler for AnnealedLangevin {
     }
 }
 
-impl Run for &AnnealedLangevin {
+impl Stepper for &AnnealedLangevin {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let eps = each(m.process(), step.t, |m| 0.5 * self.step * m.sigma.powi(2));
         let mut x = x.clone();

@@ -3,7 +3,7 @@
 //! as products of models. \[Du23, Alg. 1\]
 
 use super::parts::report::{AtLevel, Report};
-use super::{Run, Sampler, Step, above_zero};
+use super::{Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::ladder::{Annealed, Ladder, NoiseLevels};
 use crate::mcmc::{AnyKernel, Mala};
@@ -42,7 +42,7 @@ impl Sampler for AnnealedMcmc {
         self.kernel.check_by_score()
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         let chains = Annealed::new(self.kernel.get(), self.adapt, self.steps_per_level);
         Box::new(AnnealedRun { chains, report: Report::default() })
     }
@@ -57,7 +57,7 @@ struct AnnealedRun<'a> {
     report: Report,
 }
 
-impl Run for AnnealedRun<'_> {
+impl Stepper for AnnealedRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let levels = NoiseLevels::new(m, [step.t, step.s]);
         let (at, visit) = self.chains.rung(&levels, 0, x, z)?;

@@ -5,7 +5,7 @@
 //! samplers are tested with the exact consistency function, and it has no order: with that, any steps are as good.
 
 use super::parts::transfer::{Interval, of, sum};
-use super::{Needs, Run, Sampler, Step, not_negative};
+use super::{Needs, Sampler, Step, Stepper, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -15,29 +15,29 @@ use serde::{Deserialize, Serialize};
 /// One evaluation a step, one noise a step but the last.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Consistency {
+pub struct ConsistencySampler {
     /// Standard deviation of the noise that is added, 1 as it should be.
     pub s_noise: f64,
 }
 
-impl Default for Consistency {
+impl Default for ConsistencySampler {
     fn default() -> Self {
         Self { s_noise: 1. }
     }
 }
 
-impl Named for Consistency {
+impl Named for ConsistencySampler {
     const NAME: &'static str = "consistency";
     const ABOUT: &'static str =
         "one to a few jumps to the data with a consistency model, with fresh noise between [Song23]";
 }
 
-impl Sampler for Consistency {
+impl Sampler for ConsistencySampler {
     fn check(&self) -> Result<()> {
         not_negative("s_noise", self.s_noise)
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 
@@ -46,7 +46,7 @@ impl Sampler for Consistency {
     }
 }
 
-impl Run for &Consistency {
+impl Stepper for &ConsistencySampler {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, step.t)?;
         if step.is_final() {

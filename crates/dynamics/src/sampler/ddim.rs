@@ -2,7 +2,7 @@
 //! [SongDDIM, eq. 12 and 16]
 
 use super::parts::transfer::{Interval, of, sum};
-use super::{Run, Sampler, Step, not_negative};
+use super::{Sampler, Step, Stepper, not_negative};
 use crate::Denoiser;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -39,7 +39,7 @@ impl Sampler for Ddim {
         Ok(())
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 
@@ -48,7 +48,7 @@ impl Sampler for Ddim {
     }
 }
 
-impl Run for &Ddim {
+impl Stepper for &Ddim {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let (x0, unclipped) = m.x0_unclipped(x, step.t)?;
         if step.is_final() {

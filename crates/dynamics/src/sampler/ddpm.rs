@@ -5,7 +5,7 @@
 //! For a variance exploding process it is the "ancestral Euler" of k-diffusion.
 
 use super::parts::transfer::{Interval, of, sum};
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -40,12 +40,12 @@ impl Named for Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 }
 
-impl Run for &Ddpm {
+impl Stepper for &Ddpm {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         self.step_by(m.process(), x, &m.x0(x, step.t)?, step, z)
     }

@@ -1,7 +1,7 @@
 //! DPM-Solver++ (2M): two-step, 2nd order, in lambda = ln(alpha/sigma), on the model's x0. \[Lu22, Alg. 2\]
 
 use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
-use super::{Run, Sampler};
+use super::{Sampler, Stepper};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ impl Named for Dpmpp2m {
 }
 
 impl Sampler for Dpmpp2m {
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         let Self { second, extrapolate, lower_order_final, euler_at_final } = *self;
         let rule = Dpmpp {
             order: 2,

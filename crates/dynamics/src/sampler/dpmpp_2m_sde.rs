@@ -1,7 +1,7 @@
 //! SDE-DPM-Solver++ (2M): the same two steps on the reverse SDE, whose linear part and noise are exact. \[Lu22, eq. 18\]
 
 use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
-use super::{Run, Sampler, not_negative};
+use super::{Sampler, Stepper, not_negative};
 use candle_core::Result;
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl Sampler for Dpmpp2mSde {
         not_negative("eta", self.eta)
     }
 
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         let Self { second, eta, lower_order_final, euler_at_final } = *self;
         let rule = Dpmpp {
             order: 2,

@@ -3,7 +3,7 @@
 //! D2 is taken as the authors' code has it, half of what Taylor's formula asks: the order that shows is 2.
 
 use super::parts::multistep::{Dpmpp, Extrapolate, History, Multistep, Second};
-use super::{Run, Sampler, not_negative};
+use super::{Sampler, Stepper, not_negative};
 use candle_core::{Result, bail};
 use langevin_ops::registry::Named;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ impl Sampler for Dpmpp3m {
         not_negative("eta", self.eta)
     }
 
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         let Self { second, eta, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers } = *self;
         let rule = Dpmpp { order: 3, eta, second, extrapolate, lower_order_final, euler_at_final, sign_of_diffusers };
         Box::new(Multistep { rule, history: History::new(times) })

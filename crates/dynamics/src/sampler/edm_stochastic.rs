@@ -5,7 +5,7 @@
 
 use super::heun::{STEEP, correct};
 use super::parts::transfer::{Interval, euler_step, of, sum};
-use super::{Run, Sampler, Step, not_negative};
+use super::{Sampler, Step, Stepper, not_negative};
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -50,7 +50,7 @@ impl Sampler for EdmStochastic {
         not_negative("s_noise", self.s_noise)
     }
 
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(EdmRun { options: self, steps: times.len().saturating_sub(1) })
     }
 
@@ -59,7 +59,7 @@ impl Sampler for EdmStochastic {
     }
 }
 
-impl Run for EdmRun<'_> {
+impl Stepper for EdmRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, Step { t, s }: Step, z: &mut Noise) -> Result<Tensor> {
         let raised: Vec<f64> = t.iter().map(|&t| self.options.raised(m.process(), t, self.steps)).collect();
         let x = if raised == t { x.clone() } else { self.options.churn(m.process(), x, t, &raised, z)? };

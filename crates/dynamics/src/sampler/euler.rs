@@ -4,7 +4,7 @@
 //! with eta = 0 [SongDDIM, eq. 13]. Written in x and x0 it starts from alpha = 0 as from anywhere else.
 
 use super::parts::transfer::euler_step;
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -22,7 +22,7 @@ impl Named for Euler {
 }
 
 impl Sampler for Euler {
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 
@@ -31,7 +31,7 @@ impl Sampler for Euler {
     }
 }
 
-impl Run for &Euler {
+impl Stepper for &Euler {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
         euler_step(&step.intervals(m.process())?, x, &m.x0(x, step.t)?)
     }

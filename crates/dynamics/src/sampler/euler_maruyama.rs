@@ -3,7 +3,7 @@
 //! f = alpha'/alpha is infinite at alpha = 0; the step from there is the exact one, alpha_s x0 + sigma_s z.
 
 use super::parts::transfer::{Interval, of, sum};
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -22,12 +22,12 @@ impl Named for EulerMaruyama {
 }
 
 impl Sampler for EulerMaruyama {
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 }
 
-impl Run for &EulerMaruyama {
+impl Stepper for &EulerMaruyama {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, step.t)?;
         if step.is_final() {

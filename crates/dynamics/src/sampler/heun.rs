@@ -6,7 +6,7 @@
 //! y = x / sqrt(alpha^2 + sigma^2) has the finite slope cos(theta) eps - sin(theta) x0 everywhere.
 
 use super::parts::transfer::{Interval, euler_step, of, sum};
-use super::{Run, Sampler, Step, above_zero};
+use super::{Sampler, Step, Stepper, above_zero};
 use crate::{Denoiser, Marginal};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -41,7 +41,7 @@ impl Sampler for Heun {
         above_zero("angle_above", self.angle_above)
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 
@@ -50,7 +50,7 @@ impl Sampler for Heun {
     }
 }
 
-impl Run for &Heun {
+impl Stepper for &Heun {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
         let ends = step.intervals(m.process())?;
         let x0 = m.x0(x, step.t)?;

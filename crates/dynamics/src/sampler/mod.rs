@@ -1,6 +1,6 @@
 //! From noise to data, one step at a time.
 //!
-//! A sampler is one short file that reads like the paper's box: options, which [`start`](Sampler::start) a [`Run`]. The loop,
+//! A sampler is one short file that reads like the paper's box: options, which [`start`](Sampler::start) a [`Stepper`]. The loop,
 //! progress and trajectories are here, once; guidance and clipping wrap the denoiser, so no sampler knows of them.
 
 mod annealed_langevin;
@@ -27,7 +27,7 @@ mod unipc;
 
 pub use annealed_langevin::AnnealedLangevin;
 pub use annealed_mcmc::AnnealedMcmc;
-pub use consistency::Consistency;
+pub use consistency::ConsistencySampler;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
 pub use dpmpp_2m::Dpmpp2m;
@@ -83,7 +83,7 @@ pub struct Needs {
     pub population: bool,
 }
 
-/// A rule that moves x from noise to data: its options. What it remembers between steps is in a [`Run`].
+/// A rule that moves x from noise to data: its options. What it remembers between steps is in a [`Stepper`].
 pub trait Sampler: Send + Sync + std::fmt::Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()> {
@@ -91,7 +91,7 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
     }
 
     /// A run through `times`, which has not begun.
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_>;
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_>;
 
     /// What it asks of the model and of the start of a run.
     fn needs(&self) -> Needs {
@@ -116,7 +116,7 @@ pub trait Sampler: Send + Sync + std::fmt::Debug {
 }
 
 /// A run of a sampler: what it remembers between its steps.
-pub trait Run {
+pub trait Stepper {
     /// x at `step.s` from `x` `[B, ...]` at `step.t`. At s = 0 it returns clean data, and the model is never evaluated at t = 0.
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor>;
 
@@ -130,7 +130,7 @@ registry! {
     /// Any sampler, as configurations name it.
     pub enum AnySampler: Sampler = "sampler" {
         Euler, Heun, Rk45, EulerMaruyama, ReverseDiffusion, Ddpm, Ddim, Dpmpp2m, Dpmpp2mSde, Dpmpp3m, UniPc, Pndm, Pc,
-        AnnealedLangevin, AnnealedMcmc, Tempering, Smc, EdmStochastic, Consistency
+        AnnealedLangevin, AnnealedMcmc, Tempering, Smc, EdmStochastic, ConsistencySampler
     } check Sampler::check
 }
 
@@ -208,7 +208,7 @@ pub fn times(steps: &[(f64, f64)]) -> Vec<f64> {
 /// Takes a run that has not begun from `x` through `steps`, telling `watch` after each.
 pub fn drive(
     m: &dyn Denoiser,
-    run: &mut dyn Run,
+    run: &mut dyn Stepper,
     steps: &[(f64, f64)],
     x: &Tensor,
     z: &mut Noise,

@@ -10,7 +10,7 @@
 use super::parts::replicas::Replicas;
 use super::parts::report::{AtLevel, Report};
 use super::parts::transfer::Interval;
-use super::{AnySampler, Needs, ReverseDiffusion, Run, Sampler, Step, above_zero};
+use super::{AnySampler, Needs, ReverseDiffusion, Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::ladder::{Annealed, NoiseLevels};
 use crate::mcmc::{AnyKernel, langevin};
@@ -102,7 +102,7 @@ impl Sampler for Pc {
         bail!("predictor {name} {why}; use sampler.name={name} alone, or another predictor such as reverse-diffusion")
     }
 
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         let predictor = self.predictor.get().start(times);
         let corrector = match self.corrector.as_ref().map(AnyKernel::get) {
             None => Corrector::Paper,
@@ -140,12 +140,12 @@ enum Corrector<'a> {
 
 struct PcRun<'a> {
     options: &'a Pc,
-    predictor: Box<dyn Run + 'a>,
+    predictor: Box<dyn Stepper + 'a>,
     corrector: Corrector<'a>,
     report: Report,
 }
 
-impl Run for PcRun<'_> {
+impl Stepper for PcRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let x = match &mut self.corrector {
             Corrector::Paper => self.options.corrected(m, x, step, z)?,

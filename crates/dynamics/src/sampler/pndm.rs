@@ -4,7 +4,7 @@
 //! It needs times evenly spaced in t, and divides by alpha: a step from alpha = 0 is DDIM's, and is not remembered.
 
 use super::parts::transfer::{Interval, euler_step, of, sum};
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::denoiser::each;
 use crate::{Denoiser, Process};
 use candle_core::{Result, Tensor};
@@ -48,7 +48,7 @@ impl Named for Pndm {
 }
 
 impl Sampler for Pndm {
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(PndmRun { options: self, past: VecDeque::new() })
     }
 
@@ -57,7 +57,7 @@ impl Sampler for Pndm {
     }
 }
 
-impl Run for PndmRun<'_> {
+impl Stepper for PndmRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
         let (ends, Pndm { mix, skip_prk_steps }, s) = (step.intervals(m.process())?, self.options, step.s);
         if ends.iter().any(|e| e.t.alpha < 1e-6 * e.t.sigma) {

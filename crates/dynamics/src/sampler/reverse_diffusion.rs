@@ -2,7 +2,7 @@
 //! x_s = (2 - r) x + G^2 score + G z, with r = alpha_t/alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2. \[Song21, eq. 46\]
 
 use super::parts::transfer::{Interval, of, sum};
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::Denoiser;
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -20,12 +20,12 @@ impl Named for ReverseDiffusion {
 }
 
 impl Sampler for ReverseDiffusion {
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(self)
     }
 }
 
-impl Run for &ReverseDiffusion {
+impl Stepper for &ReverseDiffusion {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let x0 = m.x0(x, step.t)?;
         if step.is_final() {

@@ -1,7 +1,7 @@
 //! Dormand-Prince 5(4) on the probability-flow ODE, in the angle atan(sigma/alpha), with steps of each sample's own size.
 //! \[Song21, section 4.3; Dormand & Prince 1980\]
 
-use super::{Run, Sampler, Step, above_zero};
+use super::{Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::ode::{Field, Place, Solver, State, angle, radii};
 use candle_core::{Result, Tensor};
@@ -46,7 +46,7 @@ impl Sampler for Rk45 {
         above_zero("max_steps", self.max_steps as f64)
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(Rk45Run { options: self, pace: vec![] })
     }
 
@@ -55,7 +55,7 @@ impl Sampler for Rk45 {
     }
 }
 
-impl Run for Rk45Run<'_> {
+impl Stepper for Rk45Run<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, Step { t, s }: Step, _: &mut Noise) -> Result<Tensor> {
         let (process, &Rk45 { atol, rtol, max_steps }) = (m.process(), self.options);
         let (n, low) = (x.dim(0)?, process.span().0);

@@ -4,7 +4,7 @@
 //! Any densities may follow each other so, compositions too. The step and its weights are those of [`Particles`].
 
 use super::parts::report::{AtLevel, Report};
-use super::{Needs, Run, Sampler, Step, above_zero};
+use super::{Needs, Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::ladder::{Ladder, NoiseLevels, Particles, visit};
 use crate::mcmc::{AnyKernel, Chains, Mala, StepSizes};
@@ -54,7 +54,7 @@ impl Sampler for Smc {
         Ok(())
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(SmcRun { options: self, sizes: StepSizes::default(), particles: None, report: Report::default() })
     }
 
@@ -74,7 +74,7 @@ struct SmcRun<'a> {
     report: Report,
 }
 
-impl Run for SmcRun<'_> {
+impl Stepper for SmcRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         if m.noisy_energy().is_none() {
             bail!("smc: this model has a score but no energy to weigh particles by; use sampler.name=annealed-mcmc");

@@ -6,7 +6,7 @@
 
 use super::parts::report::{AtLevel, Report};
 use super::parts::transfer::{Interval, carried};
-use super::{Run, Sampler, Step, above_zero};
+use super::{Sampler, Step, Stepper, above_zero};
 use crate::Denoiser;
 use crate::ladder::{Exchange, RescaledLevels};
 use crate::mcmc::{AnyKernel, Hmc};
@@ -52,7 +52,7 @@ impl Sampler for Tempering {
         self.kernel.check_by_score()
     }
 
-    fn start(&self, _times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, _times: &[f64]) -> Box<dyn Stepper + '_> {
         let exchange = Exchange::new(self.kernel.get(), self.adapt);
         Box::new(TemperingRun { options: self, exchange, times: vec![], report: Report::default() })
     }
@@ -70,7 +70,7 @@ struct TemperingRun<'a> {
     report: Report,
 }
 
-impl Run for TemperingRun<'_> {
+impl Stepper for TemperingRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         let ends = step.intervals(m.process())?;
         if ends.iter().any(Interval::starts_from_noise) {

@@ -6,7 +6,7 @@
 
 use super::parts::multistep::{Extrapolate, History};
 use super::parts::transfer::{Interval, euler_step, of, sum};
-use super::{Run, Sampler, Step};
+use super::{Sampler, Step, Stepper};
 use crate::Denoiser;
 use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
@@ -82,7 +82,7 @@ impl Sampler for UniPc {
         Ok(())
     }
 
-    fn start(&self, times: &[f64]) -> Box<dyn Run + '_> {
+    fn start(&self, times: &[f64]) -> Box<dyn Stepper + '_> {
         Box::new(UniPcRun { options: self, history: History::new(times), last: None })
     }
 
@@ -92,7 +92,7 @@ impl Sampler for UniPc {
     }
 }
 
-impl Run for UniPcRun<'_> {
+impl Stepper for UniPcRun<'_> {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, _: &mut Noise) -> Result<Tensor> {
         let options = self.options;
         let x0 = m.x0(x, step.t)?;

@@ -121,12 +121,15 @@ impl DensityConfig {
         if let Some(change) = changes.first(|key| key.split('.').next() != Some("sampler")) {
             return usage(format!("`{change}`: sampling changes sampler.KEY=value only, such as sampler.steps=2000"));
         }
-        let mut table = Table::from_iter([("sampler".to_string(), toml::Value::Table(Table::try_from(sampler)?))]);
-        changes.apply(&mut table)?;
-        #[derive(Deserialize)]
+        /// What of a configuration says how samples are drawn; that it has a family too tells changes what it is.
+        #[derive(Serialize, Deserialize)]
         struct Section {
+            model: FamilyOf,
             sampler: AnyChainSampler,
         }
+        let (model, sampler) = (FamilyOf(AnyFamily::default()), sampler.clone());
+        let mut table = Table::try_from(Section { model, sampler })?;
+        changes.apply(&mut table)?;
         Ok(read::<Section>(table)?.sampler)
     }
 }

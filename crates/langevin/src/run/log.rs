@@ -1,6 +1,6 @@
 //! What a training tells while it goes on: each step, the lines of its log, and what is done beside the steps.
 
-use langevin_train::{Report, Series, TrainOptions, Values};
+use langevin_train::{Series, StepReport, TrainOptions, Values};
 use std::time::Duration;
 
 /// What a line of the log says of the steps since the last.
@@ -66,7 +66,7 @@ pub trait Show {
     fn begin(&mut self, _done: u64, _options: &TrainOptions) {}
 
     /// A step was made, in so much time; `line` if there is one of the log.
-    fn step(&mut self, _report: &Report, _time: Duration, _line: Option<&Line>) {}
+    fn step(&mut self, _report: &StepReport, _time: Duration, _line: Option<&Line>) {}
 
     /// Work is done beside the steps, which does not count as their time; `None` if it is none of those that come again.
     fn beside(&mut self, _what: Option<Beside>, work: &mut dyn FnMut()) {
@@ -83,14 +83,14 @@ impl Show for () {}
 /// The reports since the last line of the log.
 #[derive(Default)]
 pub(super) struct Since {
-    reports: Vec<Report>,
+    reports: Vec<StepReport>,
     /// Their time.
     time: Duration,
 }
 
 impl Since {
     /// Takes the report of a step that took `time`; with `full`, gives the means since the last line.
-    pub fn add(&mut self, report: Report, time: Duration, full: bool, per_step: usize) -> Option<Line> {
+    pub fn add(&mut self, report: StepReport, time: Duration, full: bool, per_step: usize) -> Option<Line> {
         self.time += time;
         self.reports.push(report);
         if !full {
@@ -98,7 +98,7 @@ impl Since {
         }
         let Self { reports, time } = std::mem::take(self);
         let last = reports.last()?;
-        let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let mean = |of: fn(&StepReport) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
         Some(Line {
             step: last.step,
             loss: mean(|r| r.loss),
@@ -111,7 +111,7 @@ impl Since {
 }
 
 /// The series of several reports in one.
-fn means(reports: &[Report]) -> Vec<Series> {
+fn means(reports: &[StepReport]) -> Vec<Series> {
     let mut all = vec![];
     reports.iter().for_each(|report| Series::add(&mut all, report.series.clone(), 1.));
     let mean = |series: Series| match series.values {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_line_has_the_means_since_the_last_and_the_speed_of_the_steps_alone() {
-        let report = |step, loss| Report { step, loss, series: vec![], grad_norm: 1., lr: 1e-3 };
+        let report = |step, loss| StepReport { step, loss, series: vec![], grad_norm: 1., lr: 1e-3 };
         let (mut since, time) = (Since::default(), Duration::from_millis(10));
         for (first, line) in [(0, 2.), (4, 6.)] {
             (1..4).for_each(|n| assert!(since.add(report(first + n, (first + n) as f64), time, false, 8).is_none()));

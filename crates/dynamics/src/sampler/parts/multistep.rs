@@ -7,7 +7,7 @@
 
 use super::transfer::{Interval, euler_step, of, sum};
 use crate::denoiser::eps_from;
-use crate::sampler::{Run, Step};
+use crate::sampler::{Step, Stepper};
 use crate::{Denoiser, Marginal, Process};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
@@ -124,7 +124,7 @@ pub(crate) struct Multistep {
     pub history: History,
 }
 
-impl Run for Multistep {
+impl Stepper for Multistep {
     fn step(&mut self, m: &dyn Denoiser, x: &Tensor, step: Step, z: &mut Noise) -> Result<Tensor> {
         self.rule.step(&mut self.history, m, x, step, z)
     }

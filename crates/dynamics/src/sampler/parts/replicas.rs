@@ -8,7 +8,7 @@ use super::transfer::Interval;
 use crate::denoiser::{Denoiser, each};
 use crate::ladder::{Ladder, RescaledLevels, Visit, sweep};
 use crate::mcmc::{Chains, Kernel, StepSizes};
-use crate::sampler::{Pc, Run, Step};
+use crate::sampler::{Pc, Step, Stepper};
 use candle_core::{Result, Tensor};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::scale;
@@ -89,7 +89,7 @@ impl<'a> Replicas<'a> {
     }
 
     /// A run of the predictor that remembers nothing.
-    pub fn predictor(&self) -> Box<dyn Run + 'a> {
+    pub fn predictor(&self) -> Box<dyn Stepper + 'a> {
         self.options.predictor.get().start(&self.times)
     }
 

@@ -216,7 +216,7 @@ fn consistency(c: &Keys) -> Result<Scheduler> {
     if !(1..=1_000_000).contains(&total) {
         return Err(c.wrong("num_train_timesteps", "from 1 to 1000000"));
     }
-    let sampler: AnySampler = sampler::Consistency { s_noise: c.number("s_noise", 1.)? }.into();
+    let sampler: AnySampler = sampler::ConsistencySampler { s_noise: c.number("s_noise", 1.)? }.into();
     sampler.get().check()?;
     Ok(Scheduler {
         class: "CMStochasticIterativeScheduler",
