@@ -139,7 +139,13 @@ pub(crate) fn swap(a: &Tensor, b: &Tensor) -> Result<()> {
 /// Sum of the squares of all numbers, in f64; the order of summation does not depend on the number of threads.
 pub(crate) fn sum_of_squares(tensors: &[Tensor]) -> Result<f64> {
     fn here<T: Float>(t: &Tensor) -> Result<f64> {
-        let of = |chunk: &[T]| chunk.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>();
+        let of = |chunk: &[T]| {
+            let mut lanes = [0f64; 16]; // none waits for another
+            for some in chunk.chunks(lanes.len()) {
+                lanes.iter_mut().zip(some).for_each(|(sum, v)| *sum += v.to_f64() * v.to_f64());
+            }
+            lanes.iter().sum::<f64>()
+        };
         read::<T, f64>(t, |v| {
             if v.len() <= 2 * CHUNK {
                 return of(v);

@@ -37,8 +37,8 @@ pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
 pub use objective::{
-    AnyObjective, Context, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient, Noisy, Objective,
-    Part, Teacher, Training,
+    AnyObjective, Context, Contrast, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient, Noisy,
+    Objective, Part, Teacher, Training,
 };
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};

@@ -16,11 +16,15 @@ use langevin_dynamics::density::{Capability, Conditionals, Density};
 use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs};
 use langevin_models::Rbm;
 use langevin_ops::linear::linear;
+use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{mean_per_sample, to_host};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// States that chains have reached, energies of their starts and then of them, and a gradient.
+pub type Contrast = (Tensor, Vec<f64>, Vec<Tensor>);
 
 /// A density whose energy can be differentiated in its parameters.
 pub trait EnergyGradient: Trainable + Density {
@@ -33,6 +37,12 @@ pub trait EnergyGradient: Trainable + Density {
             Some(energy) => at.weighed(factors, || energy.energy(x)),
             None => bail!("loss contrastive-divergence: the model gives no energy; take a model that has one"),
         }
+    }
+
+    /// The states after `k` steps of Gibbs sampling from `x` `[B, ...]`, and [`EnergyGradient::energy_gradient`] of both, `x` first:
+    /// the same numbers, if the model knows a shorter way to them.
+    fn contrast(&self, _x: &Tensor, _k: usize, _factors: &[f64], _noise: &mut Noise) -> Result<Option<Contrast>> {
+        Ok(None)
     }
 
     /// The means over the states `x` `[B, ...]` of what centring subtracts, layer by layer.
@@ -51,6 +61,10 @@ pub trait EnergyGradient: Trainable + Density {
 impl EnergyGradient for Rbm {
     fn energy_gradient(&self, x: &Tensor, factors: &[f64], _: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
         self.free_energy_grad(x, factors)
+    }
+
+    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], noise: &mut Noise) -> Result<Option<Contrast>> {
+        Rbm::contrast(self, x, k, factors, noise).map(Some)
     }
 
     fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
@@ -177,6 +191,26 @@ impl Run {
         Ok(chains.at.x)
     }
 
+    /// The states after k steps from `start`, and energies and gradient of `x` and them.
+    fn contrast<M: EnergyGradient>(
+        &self,
+        model: &M,
+        x: &Tensor,
+        start: &Tensor,
+        factors: &[f64],
+        at: &Context,
+    ) -> Result<Contrast> {
+        if self.options.persistent == 0 && matches!(self.options.kernel, AnyKernel::Gibbs(_)) {
+            let shorter = model.contrast(x, self.options.k, factors, &mut at.noise(x.dim(0)?))?;
+            if let Some(contrast) = shorter {
+                return Ok(contrast);
+            }
+        }
+        let walked = self.walked(model, start, at)?;
+        let (energies, grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, factors, at)?;
+        Ok((walked, energies, grads))
+    }
+
     /// Where the chains of a batch `x` begin: at its samples in turn, if there are none that go on.
     fn start(&self, kept: &Kept, x: &Tensor) -> Result<Tensor> {
         match &kept.chains {
@@ -208,12 +242,11 @@ impl<M: EnergyGradient> Training<M> for Run {
         let (x, samples) = (&batch.x, batch.x.dim(0)?);
         let mut kept = self.next.take().filter(|_| at.part > 0).unwrap_or_else(|| self.kept.clone());
         let start = self.start(&kept, x)?;
-        let walked = self.walked(model, &start, at)?;
-        let chains = walked.dim(0)?;
+        let chains = start.dim(0)?;
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
         factors.resize(samples + chains, -share / chains as f64);
-        let (energies, mut grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, &factors, at)?;
+        let (walked, energies, mut grads) = self.contrast(model, x, &start, &factors, at)?;
         let (data, of_chains) = energies.split_at(samples);
         if self.options.centred {
             kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;

@@ -9,7 +9,7 @@ mod dual;
 mod levels;
 mod walkers;
 
-pub use contrastive_divergence::{ContrastiveDivergence, EnergyGradient};
+pub use contrastive_divergence::{Contrast, ContrastiveDivergence, EnergyGradient};
 pub use denoising::Denoising;
 pub use distillation::{Distillation, Teacher};
 pub use dual::Dual;
