@@ -212,3 +212,26 @@ fn a_ladder_that_makes_no_sense_is_refused() -> Result<()> {
     assert!(RbmLadder::even(&rbm, &[0.5; 5], 1).is_err());
     Ok(())
 }
+
+/// To the bit, since rows are computed alike in any batch.
+#[test]
+fn contrast_is_gibbs_steps_and_the_gradient_of_both_ends() -> Result<()> {
+    for (dtype, k) in [(DType::F64, 1), (DType::F32, 1), (DType::F32, 3)] {
+        let rbm = machine(70, 33, 0.3)?.to_dtype(dtype)?;
+        let v = Noise::seeds(&[1, 2, 3, 4, 5, 6]).bernoulli(&Tensor::zeros((6, 70), dtype, CPU)?)?;
+        let factors: Vec<f64> = (0..12).map(|i| f64::from(i).sin()).collect();
+        let (walked, energies, grads) = rbm.contrast(&v, k, &factors, &mut Noise::of_step(3, 1, 6))?;
+        let (mut by_parts, mut noise) = (v.clone(), Noise::of_step(3, 1, 6));
+        for _ in 0..k {
+            by_parts = rbm.draw(0, &by_parts, None, &mut noise)?;
+        }
+        assert_eq!(to_host(&walked)?, to_host(&by_parts)?);
+        assert!(to_host(&walked)? != to_host(&v)?);
+        let (expected, of_both) = rbm.free_energy_grad(&Tensor::cat(&[&v, &by_parts], 0)?, &factors)?;
+        assert_eq!(energies, expected);
+        for (g, expected) in grads.iter().zip(&of_both) {
+            assert_eq!((g.dims(), to_host(g)?), (expected.dims(), to_host(expected)?));
+        }
+    }
+    Ok(())
+}

@@ -116,3 +116,14 @@ fn gemm_rate(bencher: divan::Bencher) {
     let a = Tensor::zeros((2048, 2048), DType::F32, &Device::Cpu).unwrap();
     bencher.bench_local(|| a.matmul(&a).unwrap());
 }
+
+/// The hidden units' logits of an RBM on digits: by the product of bits, or by the ordinary one.
+#[divan::bench(args = [true, false], sample_count = 20)]
+fn rbm_logits(bencher: divan::Bencher, of_bits: bool) {
+    let (v, w) =
+        (tensor(&[100, 784]).ge(0f32).unwrap().to_dtype(DType::F32).unwrap(), tensor(&[784, 500]).t().unwrap());
+    bencher.bench_local(|| match of_bits {
+        true => linear::linear_of_bits(&v, &w, None).unwrap(),
+        false => linear::linear(&v, &w, None).unwrap(),
+    });
+}

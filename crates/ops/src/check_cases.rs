@@ -168,12 +168,20 @@ fn products(all: &mut Vec<Case>) -> Result<()> {
         let arguments = [(vec![2, 2, 3], layout), (vec![4, 3], layout), (vec![4], Plain)];
         all.push(case("linear", 2, &arguments[..2], |a| linear::linear(&a[0], &a[1], None))?);
         all.push(case("linear with bias", 3, &arguments, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
+        let weight = &[(vec![3, 6], layout)];
+        all.push(case("linear of bits", 2, weight, |a| linear::linear_of_bits(&bits((5, 6), &a[0])?, &a[0], None))?);
         let qkv = [(vec![1, 2, 3, 2], layout), (vec![1, 2, 2, 2], layout), (vec![1, 2, 2, 3], layout)];
         all.push(case("attention", 3, &qkv, |a| attend::attention(&a[0], &a[1], &a[2], 0.7))?);
     }
     let repeated = [(vec![2, 2, 3], Repeated), (vec![4, 3], Part), (vec![4], Part)];
     all.push(case("linear with bias", 2, &repeated, |a| linear::linear(&a[0], &a[1], Some(&a[2])))?);
     Ok(())
+}
+
+/// Some of 0 and 1, of the type of `like` and where it is.
+fn bits((rows, columns): (usize, usize), like: &Tensor) -> Result<Tensor> {
+    let bits = Tensor::from_iter((0..rows * columns).map(|i| (i * i % 7 % 2) as f64), &Device::Cpu)?;
+    bits.reshape((rows, columns))?.to_dtype(like.dtype())?.to_device(like.device())
 }
 
 fn resampling(all: &mut Vec<Case>) -> Result<()> {

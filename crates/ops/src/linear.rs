@@ -1,15 +1,30 @@
 //! Affine maps of the last dimension.
 
-use crate::product::product;
+use crate::product::{product, product_of_bits};
 use crate::tape::{Operand, Value};
 use candle_core::{Result, bail};
 
 /// x w^T + bias: `x` `[..., I]`, `w` `[O, I]`, `bias` `[O]` -> `[..., O]`.
 pub fn linear<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
-    T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref())?)
+    let multiply = |x: &Value, w: &Value| product(x, w, [false, true], 1.);
+    T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref(), multiply)?)
 }
 
-fn map(x: &Value, w: &Value, bias: Option<&Value>) -> Result<Value> {
+/// As [`linear`], on the CPU about three times as fast for those rows of `x` whose numbers are all 0 or 1, such as states of binary
+/// units. They are found by looking: any `x` is right, and other rows take as long as there.
+///
+/// A number of `w` that meets nothing but zeros is not read, even if it is not finite.
+pub fn linear_of_bits<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
+    let multiply = |x: &Value, w: &Value| product_of_bits(x, w, [false, true]);
+    T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref(), multiply)?)
+}
+
+fn map(
+    x: &Value,
+    w: &Value,
+    bias: Option<&Value>,
+    multiply: impl Fn(&Value, &Value) -> Result<Value>,
+) -> Result<Value> {
     let &[outputs, inputs] = w.dims() else { bail!("linear: expected a weight [O, I], got {:?}", w.dims()) };
     let mut dims = x.dims().to_vec();
     match dims.last_mut() {
@@ -17,7 +32,7 @@ fn map(x: &Value, w: &Value, bias: Option<&Value>) -> Result<Value> {
         _ => bail!("linear: a weight [{outputs}, {inputs}] on an input of shape {:?}", x.dims()),
     }
     let rows = x.shape().elem_count() / inputs.max(1);
-    let y = product(&x.reshape((rows, inputs))?, w, [false, true], 1.)?;
+    let y = multiply(&x.reshape((rows, inputs))?, w)?;
     let y = match bias.map(|b| (b, b.dims())) {
         Some((b, [o])) if *o == outputs => y.add(&b.reshape((1, outputs))?.broadcast((rows, outputs))?)?,
         Some((_, other)) => bail!("linear: a bias of shape {other:?} for {outputs} outputs"),

@@ -1,5 +1,6 @@
 //! Batched matrix products of any layout, closed under differentiation: y = scale A B with A = a or a^T, B = b or b^T.
 
+use crate::kernel::bits::product as run_bits;
 use crate::kernel::product::{Matrices, product as run};
 use crate::kernel::{Real, native};
 use crate::tape::{Backward, Op, Value, apply};
@@ -7,7 +8,15 @@ use candle_core::{D, DType, Result, Storage, Tensor, bail};
 
 /// scale A B of the last two dimensions, `a` and `b` transposed first where said; equal dimensions before.
 pub(crate) fn product(a: &Value, b: &Value, transposed: [bool; 2], scale: f64) -> Result<Value> {
-    let op = Product { transposed, scale };
+    multiplied(Product { transposed, scale, bits: false }, a, b)
+}
+
+/// A B of two matrices, fast if the numbers of `a` are 0 and 1.
+pub(crate) fn product_of_bits(a: &Value, b: &Value, transposed: [bool; 2]) -> Result<Value> {
+    multiplied(Product { transposed, scale: 1., bits: true }, a, b)
+}
+
+fn multiplied(op: Product, a: &Value, b: &Value) -> Result<Value> {
     op.sizes(a.dims(), b.dims())?;
     apply(op, &[a, b])
 }
@@ -16,6 +25,8 @@ pub(crate) fn product(a: &Value, b: &Value, transposed: [bool; 2], scale: f64) -
 struct Product {
     transposed: [bool; 2],
     scale: f64,
+    /// Whether `a` is a matrix of bits, as far as anyone knows.
+    bits: bool,
 }
 
 impl Product {
@@ -44,7 +55,11 @@ impl Product {
         let second = Matrices::new(T::cpu_storage_as_slice(sb)?, lb, self.transposed[1]);
         let mut dims = a.dims()[..a.rank() - 2].to_vec();
         dims.extend([sizes.0, sizes.1]);
-        Tensor::from_vec(run(batch, sizes, &first, &second, T::from_f64(self.scale)), dims, a.device())
+        let c = match (self.bits, a.rank()) {
+            (true, 2) => run_bits(sizes, &first, &second),
+            _ => run(batch, sizes, &first, &second, T::from_f64(self.scale)),
+        };
+        Tensor::from_vec(c, dims, a.device())
     }
 }
 
@@ -64,7 +79,7 @@ impl Op for Product {
     }
 
     fn backward(&self, at: &Backward) -> Result<Vec<Option<Value>>> {
-        let ([ta, tb], scale) = (self.transposed, self.scale);
+        let Self { transposed: [ta, tb], scale, .. } = *self;
         let (a, b, h) = (&at.inputs[0], &at.inputs[1], at.g);
         // dA = h B^T, dB = A^T h
         let for_a = || if ta { product(b, h, [tb, true], scale) } else { product(h, b, [false, !tb], scale) };

@@ -136,15 +136,33 @@ pub(crate) fn swap(a: &Tensor, b: &Tensor) -> Result<()> {
     }
 }
 
-/// Sum of the squares of all numbers, in f64; the order of summation does not depend on the number of threads.
+/// Chunks whose sums grow side by side: none waits for another.
+const BESIDE: usize = 8;
+
+/// Sum of the squares of all numbers, in f64, chunk by chunk; the order of summation does not depend on the number of threads.
 pub(crate) fn sum_of_squares(tensors: &[Tensor]) -> Result<f64> {
+    fn square<T: Float>(v: &T) -> f64 {
+        v.to_f64() * v.to_f64()
+    }
+    /// The sum of each chunk.
+    fn sums<T: Float>(some: &[T]) -> Vec<f64> {
+        let chunks: Vec<&[T]> = some.chunks(CHUNK).collect();
+        let whole = chunks.iter().all(|chunk| chunk.len() == CHUNK);
+        let Some(beside) = <[&[T]; BESIDE]>::try_from(chunks.as_slice()).ok().filter(|_| whole) else {
+            return chunks.iter().map(|chunk| chunk.iter().map(square).sum()).collect();
+        };
+        let mut sums = [0.; BESIDE];
+        for i in 0..CHUNK {
+            sums.iter_mut().zip(beside).for_each(|(sum, chunk)| *sum += square(&chunk[i]));
+        }
+        sums.into()
+    }
     fn here<T: Float>(t: &Tensor) -> Result<f64> {
-        let of = |chunk: &[T]| chunk.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>();
         read::<T, f64>(t, |v| {
             if v.len() <= 2 * CHUNK {
-                return of(v);
+                return v.iter().map(square).sum();
             }
-            v.par_chunks(CHUNK).map(of).collect::<Vec<_>>().iter().sum()
+            v.par_chunks(BESIDE * CHUNK).flat_map_iter(sums).collect::<Vec<_>>().iter().sum()
         })
     }
     let mut total = 0.;

@@ -46,6 +46,9 @@ impl Default for AnyFamily {
     }
 }
 
+/// States that chains have reached, energies of their starts and then of them, and a gradient.
+pub type Contrast = (Tensor, Vec<f64>, Vec<Tensor>);
+
 /// A density p(x) = exp(-E(x)) / Z over states `[B, ...]`, and what more is known of it than a density says. What is not said here
 /// is not known: `None`.
 pub trait Unnormalised: Density + Send + Sync {
@@ -55,6 +58,12 @@ pub trait Unnormalised: Density + Send + Sync {
     /// E of each of the states `x` `[B, ...]`, and the gradient of the sum of `factors` (one a state) times E in closed form, in the
     /// order of the parameters' names.
     fn energy_gradient(&self, _x: &Tensor, _factors: &[f64]) -> Result<Option<(Vec<f64>, Vec<Tensor>)>> {
+        Ok(None)
+    }
+
+    /// The states after `k` steps of Gibbs sampling from `x` `[B, ...]`, and [`Unnormalised::energy_gradient`] of both, `x` first: the
+    /// same numbers by a shorter way.
+    fn contrast(&self, _x: &Tensor, _k: usize, _factors: &[f64], _z: &mut Noise) -> Result<Option<Contrast>> {
         Ok(None)
     }
 

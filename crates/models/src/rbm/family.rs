@@ -1,7 +1,7 @@
 //! The restricted Boltzmann machine as a family. \[Smolensky86; Hinton12\]
 
 use super::{Rbm, RbmLadder, RbmSpec};
-use crate::family::{Family, States, Unnormalised};
+use crate::family::{Contrast, Family, States, Unnormalised};
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use langevin_dynamics::Ladder;
@@ -63,6 +63,10 @@ impl Unnormalised for Rbm {
 
     fn energy_gradient(&self, x: &Tensor, factors: &[f64]) -> Result<Option<(Vec<f64>, Vec<Tensor>)>> {
         self.free_energy_grad(x, factors).map(Some)
+    }
+
+    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], z: &mut Noise) -> Result<Option<Contrast>> {
+        Rbm::contrast(self, x, k, factors, z).map(Some)
     }
 
     fn unit_means(&self, x: &Tensor) -> Result<Option<Vec<Tensor>>> {

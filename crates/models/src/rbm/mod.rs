@@ -18,7 +18,7 @@ use candle_nn::{Init, VarBuilder};
 use langevin_dynamics::density::unclamped;
 use langevin_dynamics::{Conditionals, Density, Energy};
 use langevin_ops::act::{sigmoid, softplus_sum};
-use langevin_ops::linear::linear;
+use langevin_ops::linear::{linear, linear_of_bits};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{PerSample, scale, to_host};
@@ -181,12 +181,12 @@ impl Rbm {
 
     /// c + v W of rows `[B, V]`: `[B, H]`.
     fn hidden_logits(&self, v: &Tensor) -> Result<Tensor> {
-        linear(v, &self.weight.t()?, Some(&self.hidden_bias))
+        linear_of_bits(v, &self.weight.t()?, Some(&self.hidden_bias))
     }
 
     /// b + W h of `[B, H]`: `[B, V]`.
     fn visible_logits(&self, h: &Tensor) -> Result<Tensor> {
-        linear(h, &self.weight, Some(&self.visible_bias))
+        linear_of_bits(h, &self.weight, Some(&self.visible_bias))
     }
 
     /// P(h = 1 | v) of visible units `[B, ...]`: `[B, H]`.
@@ -217,15 +217,46 @@ impl Rbm {
     /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/db = -v, dF/dc = -p(h|v).
     pub fn free_energy_grad(&self, v: &Tensor, factors: &[f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
         let v = self.rows(&v.detach())?;
+        self.grad(&v, &self.hidden_logits(&v)?, factors)
+    }
+
+    /// [`Rbm::free_energy_grad`] of rows `[B, V]` with their hidden logits.
+    fn grad(&self, v: &Tensor, logits: &Tensor, factors: &[f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
         factors.check(v.dim(0)?, "factors of states")?;
-        let logits = self.hidden_logits(&v)?.detach();
-        let energies = to_host(&self.summed_out(&v, &logits)?.detach())?;
+        let logits = logits.detach();
+        let energies = to_host(&self.summed_out(v, &logits)?.detach())?;
         let down: Vec<f64> = (0..v.dim(0)?).map(|i| -factors.at(i)).collect();
         let p = sigmoid(&logits)?;
         let row = Tensor::new(down.as_slice(), v.device())?.to_dtype(v.dtype())?.unsqueeze(0)?;
         let total = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
-        let weight = linear(&v.t()?, &scale(&p, &down)?.t()?, None)?;
-        Ok((energies, vec![total(&p)?, total(&v)?, weight]))
+        let weight = linear_of_bits(&v.t()?, &scale(&p, &down)?.t()?, None)?;
+        Ok((energies, vec![total(&p)?, total(v)?, weight]))
+    }
+
+    /// The states after `k` steps (at least one) of block Gibbs sampling from `v` `[B, ...]`, and [`Rbm::free_energy_grad`] of both,
+    /// `v` first, whose hidden logits are computed once for both purposes.
+    pub fn contrast(
+        &self,
+        v: &Tensor,
+        k: usize,
+        factors: &[f64],
+        z: &mut Noise,
+    ) -> Result<(Tensor, Vec<f64>, Vec<Tensor>)> {
+        let rows = self.rows(&v.detach())?;
+        let first = self.hidden_logits(&rows)?;
+        let mut walked = self.drawn(&first, z)?;
+        for _ in 1..k {
+            walked = self.drawn(&self.hidden_logits(&walked)?, z)?;
+        }
+        let logits = Tensor::cat(&[&first, &self.hidden_logits(&walked)?], 0)?;
+        let (energies, grads) = self.grad(&Tensor::cat(&[&rows, &walked], 0)?, &logits, factors)?;
+        Ok((walked.reshape(v.shape())?, energies, grads))
+    }
+
+    /// Visible units drawn given hidden ones that are drawn by their logits: `[B, H]` -> `[B, V]`.
+    fn drawn(&self, hidden_logits: &Tensor, z: &mut Noise) -> Result<Tensor> {
+        let h = z.bernoulli(hidden_logits)?;
+        z.bernoulli(&self.visible_logits(&h)?)
     }
 
     /// ln Z, in f64, by a sum over all states of the smaller layer with the other summed out.
@@ -290,9 +321,8 @@ impl Conditionals for Rbm {
     }
 
     fn draw(&self, _block: usize, v: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
-        let h = z.bernoulli(&self.hidden_logits(&self.rows(v)?)?)?;
-        let drawn = z.bernoulli(&self.visible_logits(&h)?)?.reshape(v.shape())?;
-        unclamped(v, drawn, clamped)
+        let drawn = self.drawn(&self.hidden_logits(&self.rows(v)?)?, z)?;
+        unclamped(v, drawn.reshape(v.shape())?, clamped)
     }
 }
 

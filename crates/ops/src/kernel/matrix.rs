@@ -18,6 +18,18 @@ pub(crate) struct Matrix<T> {
     pub col: usize,
 }
 
+impl<T> Matrix<T> {
+    /// The matrix from this element on.
+    ///
+    /// # Safety
+    /// The element lies inside the allocation, or just behind.
+    #[inline(always)]
+    pub(crate) unsafe fn from(self, row: usize, col: usize) -> Self {
+        // SAFETY: as promised by the caller.
+        unsafe { Self { at: self.at.add(row * self.row + col * self.col), ..self } }
+    }
+}
+
 /// Terms of a sum that are taken one by one. With [`PANEL`] blocks of columns they stay in the nearest cache.
 const DEPTH: usize = 256;
 /// Blocks of columns of b that are copied at a time.
@@ -136,7 +148,7 @@ impl<T: Real> Gemm<T> {
 /// # Safety
 /// The rows lie inside their allocation; `to` has place for the copy.
 #[inline(always)]
-unsafe fn pack<T: Real>(b: Matrix<T>, (terms, columns): (usize, usize), to: *mut T) {
+pub(super) unsafe fn pack<T: Real>(b: Matrix<T>, (terms, columns): (usize, usize), to: *mut T) {
     // SAFETY: as promised by the caller; the type is the same where pointers are cast.
     unsafe {
         if b.col == 1 && columns == BLOCK {

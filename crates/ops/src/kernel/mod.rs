@@ -9,6 +9,7 @@
 
 pub(crate) mod act;
 pub(crate) mod basic;
+pub(crate) mod bits;
 pub(crate) mod block;
 pub(crate) mod conv;
 pub(crate) mod direct;

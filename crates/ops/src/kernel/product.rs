@@ -18,7 +18,7 @@ impl<'a, T: Real> Matrices<'a, T> {
     }
 
     /// Matrix `n` of the batch; `n` counts row-major over all dimensions but the last two.
-    fn get(&self, mut n: usize) -> Matrix<T> {
+    pub(crate) fn get(&self, mut n: usize) -> Matrix<T> {
         let rank = self.layout.dims().len();
         let (dims, strides) = (self.layout.dims(), self.layout.stride());
         let mut offset = self.layout.start_offset();

@@ -14,7 +14,9 @@ use candle_core::{Error, Result, Tensor, bail};
 use langevin_data::Batch;
 use langevin_dynamics::density::{Blocks, Capability, Density, Energy};
 use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, StepSizes};
+use langevin_models::family::Contrast;
 use langevin_models::{DensityModel, Rbm, Unnormalised, plain};
+use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{mean_per_sample, to_host};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,12 @@ pub trait EnergyGradient: Trainable + Density {
     /// Errors if it has no energy.
     fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
         by_graph(self.as_energy(), x, factors, at)
+    }
+
+    /// The states after `k` steps of Gibbs sampling from `x` `[B, ...]`, and [`EnergyGradient::energy_gradient`] of both, `x` first:
+    /// the same numbers, if the model knows a shorter way to them.
+    fn contrast(&self, _x: &Tensor, _k: usize, _factors: &[f64], _noise: &mut Noise) -> Result<Option<Contrast>> {
+        Ok(None)
     }
 
     /// The means over the states `x` `[B, ...]` of what centring subtracts, layer by layer.
@@ -58,6 +66,10 @@ fn no_layers() -> Result<Vec<Tensor>> {
 
 /// As its body knows it.
 impl EnergyGradient for DensityModel {
+    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], noise: &mut Noise) -> Result<Option<Contrast>> {
+        self.body().contrast(x, k, factors, noise)
+    }
+
     fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
         match self.body().energy_gradient(x, factors)? {
             Some(closed) => Ok(closed),
@@ -77,6 +89,10 @@ impl EnergyGradient for DensityModel {
 impl EnergyGradient for Rbm {
     fn energy_gradient(&self, x: &Tensor, factors: &[f64], _: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
         self.free_energy_grad(x, factors)
+    }
+
+    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], noise: &mut Noise) -> Result<Option<Contrast>> {
+        Rbm::contrast(self, x, k, factors, noise).map(Some)
     }
 
     fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
@@ -220,6 +236,26 @@ impl Run {
         self.options.kernel.get().needs() == Capability::Conditionals
     }
 
+    /// The states after k steps from `start`, and energies and gradient of `x` and them.
+    fn contrast<M: EnergyGradient>(
+        &self,
+        model: &M,
+        x: &Tensor,
+        start: &Tensor,
+        factors: &[f64],
+        (sizes, at): (&mut StepSizes, &Context),
+    ) -> Result<Contrast> {
+        if self.options.persistent == 0 && matches!(self.options.kernel, AnyKernel::Gibbs(_)) {
+            let shorter = model.contrast(x, self.options.k, factors, &mut at.noise(x.dim(0)?))?;
+            if let Some(contrast) = shorter {
+                return Ok(contrast);
+            }
+        }
+        let walked = self.walked(model, start, sizes, at)?;
+        let (energies, grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, factors, at)?;
+        Ok((walked, energies, grads))
+    }
+
     /// Where the chains of a batch `x` begin: at its samples in turn, if there are none that go on.
     fn start(&self, kept: &Kept, x: &Tensor) -> Result<Tensor> {
         match &kept.chains {
@@ -257,12 +293,11 @@ impl<M: EnergyGradient> Training<M> for Run {
         let (x, samples) = (&batch.x, batch.x.dim(0)?);
         let mut kept = self.next.take().filter(|_| at.part > 0).unwrap_or_else(|| self.kept.clone());
         let start = self.start(&kept, x)?;
-        let walked = self.walked(model, &start, &mut kept.sizes, at)?;
-        let chains = walked.dim(0)?;
+        let chains = start.dim(0)?;
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
         factors.resize(samples + chains, -share / chains as f64);
-        let (energies, mut grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, &factors, at)?;
+        let (walked, energies, mut grads) = self.contrast(model, x, &start, &factors, (&mut kept.sizes, at))?;
         let (data, of_chains) = energies.split_at(samples);
         if self.options.centred {
             kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;
