@@ -412,6 +412,24 @@ same look histogram image -n 8
 same look landscape points --size 64
 same look landscape image --through 0,1,2 --size 32
 
+# densities of a family, where OLD has them
+if "$old" list presets | grep -q '^rbm-digits'; then
+    rbm='train rbm-digits model.hidden=8 train.steps=6 train.batch=10 train.log_every=2 train.checkpoint_every=3 sampler.steps=5'
+    make $rbm --out rbm
+    for name in $(names losses | grep contrastive); do same $rbm --out run loss.name=$name loss.k=2; done
+    same $rbm --out run loss.persistent=10 loss.centred=true data.binarise=sample train.accumulate=2
+    same train --resume rbm train.steps=9
+    for name in $(names chains); do same sample rbm -n 5 --batch 2 --npz out.npz --report=r.json sampler.name=$name; done
+    same sample rbm -n 4 --out grid.png
+    same inpaint rbm --data digits:test -n 2 --mask half
+    same inpaint rbm --input large.png --mask wide -n 3
+    same detect rbm digits:test --fit-samples 40 --held-out-samples 60
+    same eval ood rbm --data digits:test --ood noise:uniform -n 30 --fit-samples 30 --json ood.json
+    same eval ais rbm --data digits:test -n 30 --rungs 20 --particles 10 --json ais.json
+    same look filters rbm
+    same info rbm
+fi
+
 same apply image --input images.safetensors --output out.safetensors --what output,x0,eps,score,energy,logp
 same apply points --input points.safetensors --output out.safetensors --what x0,score,energy,logp
 same apply exported/unet --input images.safetensors --output out.safetensors --what score,energy --energy inner-product

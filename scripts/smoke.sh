@@ -58,6 +58,15 @@ ok impute table --data holes.csv --out filled.csv -n 4 sampler.steps=4
 ! grep -q ',$\|^,' filled.csv
 ok look landscape runs/toy-two-moons --out landscape.png
 png landscape.png
+ok train rbm-digits train.steps=30 model.hidden=16 sampler.steps=20 --out rbm
+png rbm/samples/step-30.png; png rbm/samples/filters-step-30.png
+ok train --resume rbm train.steps=40 | grep -q 'resumed at step 30'
+ok sample rbm -n 4 --out bits.png
+png bits.png
+ok inpaint rbm --data digits:test -n 2 --mask half --out clamped.png
+png clamped.png
+ok eval ais rbm --data digits:test -n 20 --rungs 50 --particles 10 | grep -q 'log Z, exact'
+ok detect rbm digits:test --fit-samples 40 --held-out-samples 60 | grep -q typicality
 ok completions bash > completions.bash; grep -q langevin completions.bash
 ok --licences > licences.txt; grep -q 'Attribution-Share Alike 3.0' licences.txt
 

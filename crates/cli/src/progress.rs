@@ -1,5 +1,6 @@
 //! What is seen of long work on stderr: a bar on a terminal, a line now and then elsewhere.
 
+use crate::speak;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use langevin::watch::{self, Advance};
 use std::collections::VecDeque;
@@ -13,19 +14,6 @@ const FIRST: Duration = Duration::from_secs(5);
 const LEAST: Duration = Duration::from_secs(1);
 /// Between two lines of the same work.
 pub const PAUSE: Duration = Duration::from_secs(10);
-
-/// When the program last said anything.
-static SAID: Mutex<Option<Instant>> = Mutex::new(None);
-
-/// Something is said now, or the program begins: what is silent is silent from here on.
-pub fn said() {
-    *SAID.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-}
-
-/// How long nothing was said.
-fn silence() -> Duration {
-    SAID.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |at| at.elapsed())
-}
 
 /// So many a second in words, or how long each takes where that is the greater number.
 pub fn rate(speed: f64) -> String {
@@ -132,7 +120,7 @@ impl Told {
 
     /// Tells how far the work is, until it is over.
     fn tell(&self) {
-        let (mut pause, mut work) = (FIRST.saturating_sub(silence()).max(LEAST), self.work());
+        let (mut pause, mut work) = (FIRST.saturating_sub(speak::silence()).max(LEAST), self.work());
         loop {
             let waited = self.over.wait_timeout_while(work, pause, |work| !work.over);
             work = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -1,6 +1,6 @@
 //! What the library says of its work, on the terminal; and signals, as the wish to stop.
 
-use crate::{progress, stop};
+use crate::{progress, speak, stop};
 use anyhow::Result;
 use langevin::watch::{Advance, Watch, Work};
 use std::any::Any;
@@ -30,6 +30,6 @@ impl Watch for Terminal {
     }
 
     fn interruptible(&self, save: &(dyn Fn() -> anyhow::Error + Sync), work: &mut dyn FnMut()) {
-        stop::during(|| crate::report(&save()), work);
+        stop::during(|| speak::report(&save()).unwrap_or_else(stop::status), work);
     }
 }
