@@ -153,8 +153,8 @@ impl<T: Real> WithSimd for Panel<'_, T> {
                 // SAFETY: the memory holds the tables, the copy of b and the sums; the caller gives places of b and c.
                 unsafe {
                     match (size, size_of::<T::Vector<S>>()) {
-                        (_, 64) => self.run::<S, 4, 1>(s, memory),
-                        (_, 32) => self.run::<S, 4, 2>(s, memory),
+                        (_, 64) => self.run::<S, 2, 1>(s, memory),
+                        (_, 32) => self.run::<S, 2, 2>(s, memory),
                         (_, 16) => self.run::<S, 2, 4>(s, memory),
                         (8, _) => self.run::<S, 1, 8>(s, memory),
                         _ => self.run::<S, 1, 16>(s, memory),
