@@ -5,9 +5,10 @@ use anyhow::Result;
 use clap::Parser;
 use langevin::config::{Changes, Drawing};
 use langevin::error::{Usage, usage};
+use langevin::keeps::{RUN, STEP};
 use langevin::models::diffusers::{self, Trained};
 use langevin::models::plain;
-use langevin::open::{Opened, RUN, STEP, open};
+use langevin::open::{Opened, open};
 use std::fs;
 use std::path::PathBuf;
 

@@ -4,10 +4,10 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::Parser;
 use langevin::data::{Columns, Facts, list};
-use langevin::density::OpenedDensity;
+use langevin::keeps::{SIGMA_REL, STEP};
 use langevin::models::diffusers::pipeline;
 use langevin::models::{Form, Head};
-use langevin::open::{self, AnyOpened, Opened, SIGMA_REL, STEP};
+use langevin::open::{self, AnyOpened, Opened, OpenedDensity};
 use langevin::output::digits;
 use std::path::Path;
 

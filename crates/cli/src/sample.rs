@@ -8,9 +8,8 @@ use clap::Parser;
 use langevin::compose::Composing;
 use langevin::error::{Usage, usage};
 use langevin::open::{self, AnyOpened, Opened};
-use langevin::output::{self, Files, Outputs};
-use langevin::sample::{BATCH, Keep, Source, Walked, walked};
-use langevin::watch;
+use langevin::sample::{BATCH, Files, Keep, Outputs, Source, Walked, walked};
+use langevin::{output, watch};
 use std::path::PathBuf;
 
 /// Pictures of a path from one seed to another without -n.

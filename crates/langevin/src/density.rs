@@ -2,59 +2,22 @@
 
 use crate::config::{Changes, DensityConfig};
 use crate::error::{Usage, usage};
-use crate::open::{DATA, RUN};
+use crate::open::{OpenedDensity, density_kind};
 use crate::output::{self, Grid, View};
 use crate::sample::{Batch, Drawn, Keep, One, Source, Walked, What, listed};
-use crate::scoring;
 use crate::watch::{Progress, go_on};
 use ::image::RgbImage;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use langevin_data::{Columns, Dataset, Facts, Kind, Options, Scaling};
+use langevin_data::{Columns, Dataset, Kind, Options, Scaling};
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::DensityModel;
 use langevin_models::draw::{AnyChainSampler, Held};
 use langevin_models::family::Ais;
 use langevin_ops::shape::to_host;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A density with what its file says of it.
-pub struct OpenedDensity {
-    /// The density.
-    pub model: DensityModel,
-    /// The run that trained it, if the file says so.
-    pub run: Option<DensityConfig>,
-    /// What it keeps of the data that it learnt, if it does.
-    pub facts: Option<Facts>,
-    /// The file that it came from, for people.
-    pub what: String,
-    /// All else that the file says.
-    pub notes: BTreeMap<String, String>,
-}
-
 impl OpenedDensity {
-    /// Of a weights file.
-    pub(crate) fn of(model: DensityModel, mut notes: BTreeMap<String, String>, what: String) -> Result<Self> {
-        let read = |text: String| -> Result<DensityConfig> {
-            DensityConfig::of(crate::Config::table(&text)?, &[] as &[&str])
-                .with_context(|| format!("{what}: the configuration inside it"))
-        };
-        let run = notes.remove(RUN).map(read).transpose()?;
-        let facts = notes.get(DATA).map(|text| crate::run::parse(text, &what)).transpose()?;
-        Ok(Self { model, run, facts, what, notes })
-    }
-
-    /// What a sample is.
-    pub fn kind(&self) -> Kind {
-        kind(&self.model)
-    }
-
-    /// How the columns of the table that it learnt are called.
-    pub fn columns(&self) -> Option<&Columns> {
-        self.facts.as_ref().and_then(|facts| facts.columns.as_ref())
-    }
-
     /// How samples of it are drawn, with `changes`, `sampler.KEY=value`.
     pub fn sampler(&self, changes: &[String]) -> Result<AnyChainSampler> {
         let own = self.run.as_ref().map(|run| run.sampler.clone()).unwrap_or_default();
@@ -107,14 +70,6 @@ impl OpenedDensity {
 /// Samples at a time, and states whose energy is asked at once.
 const BATCH: usize = 64;
 const STATES: usize = 1000;
-
-/// What a state is, by its shape.
-pub fn kind(model: &DensityModel) -> Kind {
-    match model.spec.shape.as_slice() {
-        [_, _, _] => Kind::Image,
-        _ => Kind::Table,
-    }
-}
 
 /// Samples of a density, and how they are drawn.
 pub struct DensitySamples<'a> {
@@ -197,12 +152,12 @@ pub fn picture(
     path: &Path,
 ) -> Result<PathBuf> {
     let states = drawn(model, sampler, seeds, None, (&mut None, 1))?.states;
-    let grey = if kind(model) == Kind::Image { model.body().smoothed(&states)? } else { None };
+    let grey = if density_kind(model) == Kind::Image { model.body().smoothed(&states)? } else { None };
     let x = shown(model, grey.as_ref().unwrap_or(&states))?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    if kind(model) != Kind::Image {
+    if density_kind(model) != Kind::Image {
         let path = path.with_extension("csv");
         output::save_samples(&path, columns, &x)?;
         return Ok(path);
@@ -220,7 +175,7 @@ const FILTERS: usize = 64;
 
 /// The first `most` filters of a density of images as a picture, each from black, its least number, to white; the middle grey is 0.
 pub fn filters(model: &DensityModel, most: usize) -> Result<Option<RgbImage>> {
-    let (Some(filters), Kind::Image) = (model.body().filters()?, kind(model)) else { return Ok(None) };
+    let (Some(filters), Kind::Image) = (model.body().filters()?, density_kind(model)) else { return Ok(None) };
     let n = Grid::at_most(most.min(filters.dim(0)?), [model.spec.shape[2], model.spec.shape[1]]);
     let filters = filters.narrow(0, 0, n)?.to_device(&Device::Cpu)?;
     let top = filters.abs()?.flatten_from(1)?.max_keepdim(1)?.clamp(1e-12, f64::INFINITY)?;
@@ -253,7 +208,7 @@ impl OpenedDensity {
             return Ok(None);
         }
         let data = self.data(&spec, "data")?;
-        let idx = scoring::choose(&(0..data.len()).collect::<Vec<_>>(), most, 0);
+        let idx = langevin_data::spread(data.len(), most, 0);
         let (mut sums, mut n) = (vec![0.; self.model.spec.numbers()], 0.);
         for some in idx.chunks(STATES) {
             let states = self.states(data.as_ref(), some)?;

@@ -58,6 +58,7 @@ pub mod detect;
 pub mod download;
 pub mod error;
 pub mod inverse;
+pub mod keeps;
 pub mod likelihood;
 pub mod ood;
 pub mod open;

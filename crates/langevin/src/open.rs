@@ -1,30 +1,18 @@
 //! A model by the name that a user types: a run folder, RUN@STEP, a weights file, a folder of diffusers, an id of the
 //! Hugging Face Hub, exact:NAME; a network alone for `apply`.
 
-use crate::config::Config;
-use crate::density::OpenedDensity;
+use crate::config::{Config, DensityConfig};
 use crate::error::{Usage, usage};
-use crate::scoring::Scored;
-use crate::{download, run};
+use crate::keeps::{COLUMNS, DATA, RUN};
+use crate::{download, keeps};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use langevin_data::{Columns, Facts, Kind, Scaling};
+use langevin_data::{Columns, Dataset, Facts, Kind, Scaling};
 use langevin_dynamics::process::AnyProcess;
 use langevin_models::diffusers::{self, Pipeline, Scheduler, pipeline};
-use langevin_models::{Model, ModelSpec, checkpoint, mixture};
+use langevin_models::{DensityModel, Model, ModelSpec, checkpoint, mixture};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Metadata key of a weights file: the resolved configuration of its run, as TOML.
-pub const RUN: &str = "langevin.run";
-/// Metadata key: the step of training that the weights are of.
-pub const STEP: &str = "langevin.step";
-/// Metadata key: what the model's files keep of its data, as JSON of [`Facts`].
-pub const DATA: &str = "langevin.data";
-/// Metadata key: how the columns of a table were scaled, as JSON of [`Columns`]; earlier versions wrote it in place of [`DATA`].
-pub const COLUMNS: &str = "langevin.columns";
-/// Metadata key: the relative width of the average that the weights are, where its profile has one.
-pub const SIGMA_REL: &str = "langevin.sigma_rel";
 
 /// A model with what its file says of it.
 pub struct Opened {
@@ -81,9 +69,67 @@ impl Opened {
         self.notes.get(COLUMNS).map(read).transpose()
     }
 
+    /// In what `data`, read from where the model's data were, differ from what it learnt, in words; `None` if in nothing, or
+    /// nobody knows.
+    pub fn changed(&self, data: &dyn Dataset) -> Result<Option<String>> {
+        let Some(kept) = &self.facts else {
+            let before = self.run.as_ref().and_then(|run| run.data.samples);
+            return Ok(before.filter(|&n| n != data.len()).map(|n| format!("{} samples, not {n}", data.len())));
+        };
+        let now = Facts::of(data)?;
+        // the same contents under classes that the model numbers in another way
+        let now = Facts { classes: kept.classes, class_names: kept.class_names.clone(), ..now };
+        Ok(kept.difference(&now))
+    }
+
     /// How tables are scaled for this model: as the one that it learnt, and not at all if it learnt none.
     pub fn scaling(&self) -> Result<Scaling> {
         Ok(self.columns()?.map_or(Scaling::No, Scaling::Like))
+    }
+}
+
+/// A density with what its file says of it.
+pub struct OpenedDensity {
+    /// The density.
+    pub model: DensityModel,
+    /// The run that trained it, if the file says so.
+    pub run: Option<DensityConfig>,
+    /// What it keeps of the data that it learnt, if it does.
+    pub facts: Option<Facts>,
+    /// The file that it came from, for people.
+    pub what: String,
+    /// All else that the file says.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl OpenedDensity {
+    /// Of a weights file.
+    pub(crate) fn of(model: DensityModel, mut notes: BTreeMap<String, String>, what: String) -> Result<Self> {
+        let read = |text: String| -> Result<DensityConfig> {
+            DensityConfig::of(Config::table(&text)?, &[] as &[&str])
+                .with_context(|| format!("{what}: the configuration inside it"))
+        };
+        let run = notes.remove(RUN).map(read).transpose()?;
+        let facts = notes.get(DATA).map(|text| keeps::facts(text, &what)).transpose()?;
+        Ok(Self { model, run, facts, what, notes })
+    }
+
+    /// What a sample is.
+    pub fn kind(&self) -> Kind {
+        density_kind(&self.model)
+    }
+
+    /// How the columns of the table that it learnt are called.
+    pub fn columns(&self) -> Option<&Columns> {
+        self.facts.as_ref().and_then(|facts| facts.columns.as_ref())
+    }
+}
+
+/// What a state is, by its shape.
+pub fn density_kind(model: &DensityModel) -> Kind {
+    match model.spec.shape.as_slice() {
+        [_, _, _] => Kind::Image,
+        _ => Kind::Table,
     }
 }
 
@@ -108,16 +154,6 @@ pub enum AnyOpened {
     Denoising(Opened),
     /// A density of a family.
     Density(OpenedDensity),
-}
-
-impl AnyOpened {
-    /// The model as what samples can be scored under.
-    pub fn scored(&self) -> &dyn Scored {
-        match self {
-            Self::Denoising(opened) => opened,
-            Self::Density(opened) => opened,
-        }
-    }
 }
 
 /// As [`open`], of a model of either kind.
@@ -187,7 +223,7 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
     let (model, mut notes) = checkpoint::load(&found, dtype, device)?;
     let read = |text: String| Config::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));
     let run = notes.remove(RUN).map(read).transpose()?;
-    let facts = notes.get(DATA).map(|text| run::parse(text, &what)).transpose()?;
+    let facts = notes.get(DATA).map(|text| keeps::facts(text, &what)).transpose()?;
     let class_names = match (&facts, &run) {
         (Some(facts), _) => facts.class_names.clone(),
         (None, Some(run)) => langevin_data::class_names(&run.data.spec),

@@ -1,17 +1,15 @@
 //! Scores of what does not belong: detectors fitted to training data under a model, then asked about other data.
 
 use crate::config::{Changes, idle};
-use crate::density::OpenedDensity;
 use crate::error::{Usage, usage};
-use crate::open::Opened;
+use crate::open::{AnyOpened, Opened, OpenedDensity};
 use crate::watch::Progress;
-use crate::{classes, run, sample as guide};
+use crate::{classes, sample as guide};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use langevin_data::{Dataset, Kind, Options, dequantise, spread};
 use langevin_dynamics::Denoiser;
-use langevin_eval::score::times;
-use langevin_eval::score::{Energy, Typicality};
+use langevin_eval::score::{Energy, Typicality, times};
 use langevin_eval::{AnyDetector, Rule};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -210,6 +208,16 @@ impl Scored for Opened {
     }
 }
 
+impl AnyOpened {
+    /// The model as what samples can be scored under.
+    pub fn scored(&self) -> &dyn Scored {
+        match self {
+            Self::Denoising(opened) => opened,
+            Self::Density(opened) => opened,
+        }
+    }
+}
+
 /// Densities are scored by their energy, of an RBM the free one.
 impl Scored for OpenedDensity {
     fn what(&self) -> &str {
@@ -328,7 +336,7 @@ pub fn open(opened: &Opened, spec: &str, option: &str) -> Result<Box<dyn Dataset
     let data = load(opened, spec, option, false)?;
     tell(spec, data.as_ref());
     if is_learnt(opened, spec)
-        && let Some(what) = run::changed(opened, data.as_ref())?
+        && let Some(what) = opened.changed(data.as_ref())?
     {
         crate::note!(
             "warning: {spec} are not the data that the model learnt any more: they have {what}; give the data that \

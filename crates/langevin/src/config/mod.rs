@@ -3,7 +3,6 @@
 mod changes;
 mod density;
 mod explain;
-pub mod from;
 pub mod idle;
 
 pub use changes::{Changes, apply};
@@ -350,15 +349,6 @@ impl<'de> Deserialize<'de> for Sampler {
 }
 
 impl Config {
-    /// The preset or the file called `name`, or toy:NAME, with these changes, `key=value`. One that starts from another model opens
-    /// it.
-    ///
-    /// Errors, naming the key and what it may be.
-    pub fn named<S: AsRef<str>>(name: &str, changes: &[S]) -> Result<Self> {
-        let changes: Vec<String> = changes.iter().map(|change| change.as_ref().to_string()).collect();
-        Ok(from::configuration(name, &changes, &candle_core::Device::Cpu)?.0)
-    }
-
     /// The configuration in `text`, changed by `overrides` (`key=value`, dotted keys).
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
         Self::of(Self::table(text)?, overrides)

@@ -1,20 +1,18 @@
 //! Pictures, arrays and tables of samples, as files. Every file is made beside its place and put there when it is whole.
 
 pub mod chart;
-mod gif;
+pub mod gif;
 mod grid;
 mod landscape;
 mod npz;
 mod pending;
-mod rows;
-mod samples;
+pub mod rows;
 
 pub use grid::{Grid, above, beside, grid};
 pub use landscape::{Energy, SIDE, View, landscape, shown_log_snr, side, viridis};
 pub use npz::Npz;
 pub use pending::Pending;
 pub use rows::{digits, save_csv, save_samples};
-pub use samples::{Files, Outputs};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
@@ -34,7 +32,7 @@ pub fn pictures(images: &Tensor) -> Result<Vec<RgbImage>> {
 }
 
 /// The same of their grey levels `[N, H, W, C]`.
-fn pictures_of(levels: &Tensor) -> Result<Vec<RgbImage>> {
+pub(crate) fn pictures_of(levels: &Tensor) -> Result<Vec<RgbImage>> {
     let (n, h, w, c) = levels.dims4()?;
     let picture = |i: usize| {
         let pixels: Vec<u8> = levels.get(i)?.flatten_all()?.to_vec1()?;

@@ -1,7 +1,7 @@
 //! Runs of models that denoise.
 
-use super::{AnyRun, Folder, GoOn, Learns, New, PICTURE, Run, density, facts, named_data};
-use crate::config::{Changes, Config, Data, from, idle};
+use super::{AnyRun, Folder, GoOn, Learns, New, PICTURE, Run, density, facts, from, named_data};
+use crate::config::{Changes, Config, Data, idle};
 use crate::open::Opened;
 use crate::sample;
 use anyhow::{Context, Result};

@@ -6,7 +6,8 @@
 use super::Learns;
 use crate::config::{self, idle};
 use crate::error::usage;
-use crate::open::{COLUMNS, DATA, Opened};
+use crate::keeps::{self, COLUMNS, DATA};
+use crate::open::Opened;
 use crate::run::folder::Folder;
 use crate::scoring;
 use crate::watch::Progress;
@@ -186,33 +187,15 @@ fn renumbered<C: Learns>(run: &C, data: Box<dyn Dataset>, kept: &Facts, new: boo
     }
 }
 
-/// In what `data`, read from where the model's data were, differ from what it learnt, in words; `None` if in nothing, or
-/// nobody knows.
-pub fn changed(opened: &Opened, data: &dyn Dataset) -> Result<Option<String>> {
-    let Some(kept) = &opened.facts else {
-        let before = opened.run.as_ref().and_then(|run| run.data.samples);
-        return Ok(before.filter(|&n| n != data.len()).map(|n| format!("{} samples, not {n}", data.len())));
-    };
-    let now = Facts::of(data)?;
-    // the same contents under classes that the model numbers in another way
-    let now = Facts { classes: kept.classes, class_names: kept.class_names.clone(), ..now };
-    Ok(kept.difference(&now))
-}
-
 /// What the run in the folder `dir` keeps of its data; `None` for one that an earlier version began.
 pub fn of_run(dir: &Path) -> Result<Option<Facts>> {
     let file = Folder::data_of(dir);
     if file.is_file() {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(Some(parse(&text, &file.display().to_string())?));
+        return Ok(Some(keeps::facts(&text, &file.display().to_string())?));
     }
     let weights = weights_of(dir);
-    weights.get(DATA).map(|text| parse(text, &dir.display().to_string())).transpose()
-}
-
-/// The facts in `text`; `what` is what an error calls it.
-pub fn parse(text: &str, what: &str) -> Result<Facts> {
-    serde_json::from_str(text).with_context(|| format!("{what}: what it keeps of the data is damaged"))
+    weights.get(DATA).map(|text| keeps::facts(text, &dir.display().to_string())).transpose()
 }
 
 /// How the columns of a table were scaled, as weights of an earlier version say it.

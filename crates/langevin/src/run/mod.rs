@@ -4,19 +4,17 @@ mod denoising;
 mod density;
 mod facts;
 mod folder;
+mod from;
 mod log;
 mod tensorboard;
 
-pub use facts::changed;
 pub use folder::{Folder, Log};
 pub use log::{Beside, Line, Show};
 pub use tensorboard::Events;
 
-pub(crate) use facts::parse;
-
 use crate::config::{Changes, Config, Data, DensityConfig, idle};
 use crate::error::{Stopped, Usage, usage};
-use crate::open;
+use crate::keeps;
 use crate::output;
 use crate::watch::{self, interruptible};
 use anyhow::{Context, Result, bail};
@@ -443,11 +441,11 @@ impl<C: Learns> Run<C> {
         }
         let step = self.trainer.step_number().to_string();
         let mut notes =
-            BTreeMap::from([(open::RUN.to_string(), self.config.to_toml()?), (open::STEP.to_string(), step)]);
+            BTreeMap::from([(keeps::RUN.to_string(), self.config.to_toml()?), (keeps::STEP.to_string(), step)]);
         if let Some(width) = self.trainer.widths()[track] {
-            notes.insert(open::SIGMA_REL.into(), width.to_string());
+            notes.insert(keeps::SIGMA_REL.into(), width.to_string());
         }
-        notes.insert(open::DATA.into(), serde_json::to_string(&self.facts)?);
+        notes.insert(keeps::DATA.into(), serde_json::to_string(&self.facts)?);
         Ok(checkpoint::save(path, self.trainer.model().spec(), &self.trainer.averaged_track(track)?, &notes)?)
     }
 

@@ -5,12 +5,14 @@
 
 mod background;
 mod draw;
+mod files;
 mod guide;
 mod plan;
 pub mod walked;
 
 pub use background::fitting;
 pub use draw::{Batch, Drawn, Job, One, Start, image, listed, scale};
+pub use files::{Files, Outputs};
 pub use guide::{Guide, Guiding, by_seed, cond, denoising, interval, told};
 pub use plan::SamplingPlan;
 pub use walked::Walked;

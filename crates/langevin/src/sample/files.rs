@@ -1,14 +1,16 @@
 //! The files of a drawing: each batch of samples is written when it is drawn, and what was drawn is kept however that ends.
 
-use super::gif::{Gif, sides};
-use super::rows::{Rows, cells, in_units, names};
-use super::{Grid, Npz, View, pictures, save_png, side, to_u8, writable_as, writable_folder};
+use super::{Batch, What};
 use crate::error::{Stopped, Usage, usage};
-use crate::sample::{Batch, What};
+use crate::output::gif::{Gif, sides};
+use crate::output::rows::{Rows, cells, in_units, names};
+use crate::output::{
+    Grid, Npz, View, pictures, pictures_of, save_png, side, to_u8, writable, writable_as, writable_folder,
+};
 use crate::watch::{self, Progress};
+use ::image::RgbImage;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
-use image::RgbImage;
 use langevin_data::{Columns, Kind};
 use std::path::{Path, PathBuf};
 
@@ -133,7 +135,7 @@ impl Files {
         };
         if let Some(path) = args.shown(kind) {
             let csv = path.extension().is_some_and(|e| e == "csv");
-            super::writable(&path)?; // the usual one is not checked before
+            writable(&path)?; // the usual one is not checked before
             match kind {
                 Kind::Image => files.grid = Some((path, Grid::new(n, size, None)?)),
                 Kind::Points if !csv => files.points = Some((path, vec![])),
@@ -151,7 +153,7 @@ impl Files {
             files.gif = Some((path.clone(), Frames::new((path, most), (kind, shape, size), n)?));
         }
         if let Some(path) = &args.npz {
-            super::writable(path)?;
+            writable(path)?;
             files.npz = Some((path.clone(), None));
         }
         args.images.as_deref().map_or(Ok(()), writable_folder)?;
@@ -311,7 +313,7 @@ impl Frames {
     /// Grey levels `[N, H, W, C]` in rows.
     fn grid(&self, levels: &Tensor) -> Result<RgbImage> {
         let mut grid = Grid::new(levels.dim(0)?, self.size, None)?;
-        for (place, picture) in super::pictures_of(levels)?.iter().enumerate() {
+        for (place, picture) in pictures_of(levels)?.iter().enumerate() {
             grid.put(place, picture);
         }
         Ok(grid.finish())

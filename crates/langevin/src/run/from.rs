@@ -3,8 +3,7 @@
 //! The loaded model brings its network, process, prediction and loss: they take the place of the preset's. A file that
 //! names `from` itself, and changes on the command line, come after it and have the last word.
 
-use crate::config::changes::apply;
-use crate::config::{Config, source};
+use crate::config::{Config, apply, source};
 use crate::error::usage;
 use crate::open::{self, Opened};
 use anyhow::{Context, Result};
@@ -20,6 +19,17 @@ const SHARE: u64 = 4;
 const MOST: u64 = 1000;
 /// How often a class is hidden from a model with a null class whose file does not say how it was trained.
 const LABEL_DROPOUT: f64 = 0.1;
+
+impl Config {
+    /// The preset or the file called `name`, or toy:NAME, with these changes, `key=value`. One that starts from another model opens
+    /// it.
+    ///
+    /// Errors, naming the key and what it may be.
+    pub fn named<S: AsRef<str>>(name: &str, changes: &[S]) -> Result<Self> {
+        let changes: Vec<String> = changes.iter().map(|change| change.as_ref().to_string()).collect();
+        Ok(configuration(name, &changes, &Device::Cpu)?.0)
+    }
+}
 
 /// The run of the preset or file `name` with `changes`, and the model that it starts from, if it does.
 pub fn configuration(name: &str, changes: &[String], device: &Device) -> Result<(Config, Option<Opened>)> {
