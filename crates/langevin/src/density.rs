@@ -9,11 +9,12 @@ use crate::watch::{Progress, go_on};
 use ::image::RgbImage;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use langevin_data::{Columns, Dataset, Kind, Options, Scaling};
+use langevin_data::{Binarise, Columns, Dataset, Kind, Options, Scaling};
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::DensityModel;
 use langevin_models::draw::{AnyChainSampler, Held};
-use langevin_models::family::Ais;
+use langevin_models::family::{Ais, States};
+use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::path::{Path, PathBuf};
 
@@ -42,10 +43,24 @@ impl OpenedDensity {
         Ok(data)
     }
 
-    /// The samples `idx` of `data` as states, `[B, ...]`.
+    /// The samples `idx` of `data` as states, `[B, ...]`: images as bits by the way that its run had, so that they are what it learnt.
+    /// Where each pixel is drawn the noise of a sample belongs to its index.
     pub fn states(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Tensor> {
         let (model, x) = (&self.model, data.get(idx)?.x);
-        Ok(model.spec.states_of(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
+        let x = match self.binarise() {
+            Some(how) if data.kind() == Kind::Image => {
+                let mut noise = Noise::seeds(&idx.iter().map(|&i| i as u64 ^ BITS).collect::<Vec<_>>());
+                how.bits(&x, &mut noise)?
+            }
+            _ => model.spec.states_of(&x)?,
+        };
+        Ok(x.to_dtype(model.dtype())?.to_device(model.device())?)
+    }
+
+    /// How its run made bits of images, if it is a density of bits and says so.
+    pub fn binarise(&self) -> Option<Binarise> {
+        let bits = self.model.spec.states() == States::Bits && self.kind() == Kind::Image;
+        self.run.as_ref().filter(|_| bits).map(|run| run.data.binarise.unwrap_or_default())
     }
 
     /// E of each of the states `x` `[B, ...]`, log p but for log Z turned over.
@@ -66,6 +81,9 @@ impl OpenedDensity {
         Ok(DensitySamples { opened: self, sampler: self.sampler(changes)?, seeds, batch: batch.unwrap_or(BATCH) })
     }
 }
+
+/// Keeps the draws of bits apart from other noise of samples ("binarise" in ASCII).
+const BITS: u64 = 0x6269_6e61_7269_7365;
 
 /// Samples at a time, and states whose energy is asked at once.
 const BATCH: usize = 64;

@@ -5,6 +5,7 @@ use crate::stop;
 use anyhow::Result;
 use clap::Parser;
 use langevin::config::idle;
+use langevin::data::Binarise;
 use langevin::error::{Usage, usage};
 use langevin::models::family::Ais;
 use langevin::open::{self, AnyOpened};
@@ -17,11 +18,12 @@ use std::path::PathBuf;
 #[command(after_long_help = "\
 Particles go from independent bits, whose means are those of the training data, to the density, in so many rungs; their \
 weights give Z without bias, so that few rungs make log Z rather too small, and log p too large. Where one layer of an RBM \
-has at most 20 units log Z is enumerated as well, and used for log p. All is computed in f64, and told in nats.
+has at most 20 units log Z is enumerated as well, and used for log p. All is computed in f64, and told in nats. Images become \
+bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level.
 
 Examples:
   langevin eval ais runs/rbm-digits --data digits:test
-  langevin eval ais runs/rbm-digits --data digits:test --rungs 10000 --particles 500 --json ais.json")]
+  langevin eval ais runs/rbm-digits --data digits:test --rungs 20000 --particles 500 --json ais.json")]
 pub struct AisArgs {
     /// A run folder, RUN@STEP, or a weights file, of a density of a family
     pub model: String,
@@ -32,7 +34,7 @@ pub struct AisArgs {
     #[arg(short = 'n', value_name = "N")]
     pub number: Option<usize>,
     /// Densities on the way, the first and the last among them
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 5000)]
     pub rungs: usize,
     /// Particles, each a run of its own; their spread tells the error
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -86,8 +88,13 @@ pub fn run(args: &AisArgs) -> Result<()> {
         line("log Z, exact", exact, None)?;
     }
     line("mean log p", found.mean, Some(found.error))?;
+    let bits = match opened.binarise() {
+        Some(Binarise::Sample) => ", their pixels drawn by grey levels",
+        Some(Binarise::Threshold) => ", lighter than middle grey or not",
+        None => "",
+    };
     crate::say!(
-        "\nof {} samples of {}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}",
+        "\nof {} samples of {}{bits}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}",
         places.len(),
         args.data,
         found.log_z.spread,

@@ -42,15 +42,20 @@ pub fn run(args: &Inpaint, opened: &OpenedDensity, out: &Path) -> Result<()> {
 
 /// The pictures as states `[N, C, H, W]`: one that all samples complete, or several, `each` completed once.
 fn pictures(args: &Inpaint, opened: &OpenedDensity) -> Result<(Tensor, bool)> {
-    let model = &opened.model;
     if let Some(spec) = &args.data {
         let data = opened.data(spec, "data")?;
         let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
-        return Ok((opened.states(data.as_ref(), &idx)?, true));
+        return Ok((states(opened, data.get(&idx)?.x)?, true));
     }
-    let x = image(args.input.as_deref().context("no --input")?, &model.spec.shape)?;
+    let x = image(args.input.as_deref().context("no --input")?, &opened.model.spec.shape)?;
     let x = if args.invert { x.neg()? } else { x };
-    Ok((model.spec.states_of(&x.to_dtype(model.dtype())?.to_device(model.device())?)?, false))
+    Ok((states(opened, x)?, false))
+}
+
+/// Images in [-1, 1] as states: to be looked at, so that pixels are not drawn by their grey levels.
+fn states(opened: &OpenedDensity, x: Tensor) -> Result<Tensor> {
+    let model = &opened.model;
+    Ok(model.spec.states_of(&x.to_dtype(model.dtype())?.to_device(model.device())?)?)
 }
 
 /// The picture: a row for each image, with what is known of it and its samples.
