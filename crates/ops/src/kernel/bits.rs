@@ -90,18 +90,18 @@ fn words<T: Real>((m, k): (usize, usize), a: &Matrices<T>) -> Vec<u64> {
 #[inline(always)]
 fn along<T: Real>(words: &mut [u64], k: usize, at: impl Fn(usize, usize) -> T) {
     for (r, words) in words.chunks_exact_mut(step(k)).enumerate() {
-        let mut all = 0;
-        for q in 0..step(k) - 1 {
+        let (last, mut all) = (step(k) - 1, 0);
+        for (q, to) in words[..last].iter_mut().enumerate() {
             let (mut word, mut other) = (0u64, 0u64);
             for i in 0..WORD.min(k - q * WORD) {
                 let (bit, odd) = sorted(at(r, q * WORD + i));
                 word |= bit << i;
                 other |= odd;
             }
-            words[q] = word;
+            *to = word;
             all |= other;
         }
-        words[step(k) - 1] = all;
+        words[last] = all;
     }
 }
 
