@@ -90,8 +90,8 @@ fn words<T: Real>((m, k): (usize, usize), a: &Matrices<T>) -> Vec<u64> {
 #[inline(always)]
 fn along<T: Real>(words: &mut [u64], k: usize, at: impl Fn(usize, usize) -> T) {
     for (r, words) in words.chunks_exact_mut(step(k)).enumerate() {
-        let Some((all, words)) = words.split_last_mut() else { return };
-        for (q, to) in words.iter_mut().enumerate() {
+        let (last, mut all) = (step(k) - 1, 0);
+        for (q, to) in words[..last].iter_mut().enumerate() {
             let (mut word, mut other) = (0u64, 0u64);
             for i in 0..WORD.min(k - q * WORD) {
                 let (bit, odd) = sorted(at(r, q * WORD + i));
@@ -99,8 +99,9 @@ fn along<T: Real>(words: &mut [u64], k: usize, at: impl Fn(usize, usize) -> T) {
                 other |= odd;
             }
             *to = word;
-            *all |= other;
+            all |= other;
         }
+        words[last] = all;
     }
 }
 
