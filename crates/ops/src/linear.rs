@@ -10,7 +10,7 @@ pub fn linear<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
     T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref(), multiply)?)
 }
 
-/// As [`linear`], on the CPU about three times as fast for those rows of `x` whose numbers are all 0 or 1, such as states of binary
+/// As [`linear`], on the CPU about twice as fast for those rows of `x` whose numbers are all 0 or 1, such as states of binary
 /// units. They are found by looking: any `x` is right, and other rows take as long as there.
 ///
 /// A number of `w` that meets nothing but zeros is not read, even if it is not finite.
