@@ -62,7 +62,11 @@ const WITH_EQUALS: [&str; 2] = ["estimate-ratios", "report"];
 fn reason(e: &(dyn std::error::Error + 'static)) -> String {
     let typed = |option: &str, value: Option<&str>| {
         let key = option.contains('.');
-        let dashes = if key || option.starts_with(char::is_uppercase) { "" } else { "--" };
+        let dashes = match option.len() {
+            _ if key || option.starts_with(char::is_uppercase) => "",
+            1 => "-",
+            _ => "--",
+        };
         let is = if key {
             " = "
         } else if WITH_EQUALS.contains(&option) {

@@ -266,7 +266,7 @@ fn what_cannot_be_composed_is_refused() {
     of("--compose !d").fails(2, &["add up to -1"]);
     of("--compose d|d").fails(2, &["`d` has a score alone"]);
     of("--compose d --temperature 0").fails(2, &["temperature is 0"]);
-    of("--compose d sampler.name=smc").fails(2, &["sampler.name=smc", "leave it out"]);
+    of("--compose d sampler.name=smc").fails(2, &["sampler.name = smc", "leave it out"]);
     of("--compose d sampler.name=consistency").fails(2, &["consistency"]);
     for option in ["--guide d.safetensors", "--guidance-interval 1,2", "--encode", "--strength 0.3", "--guidance 2"] {
         let ran = of(&format!("--compose d {option}"));

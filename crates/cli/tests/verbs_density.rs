@@ -135,7 +135,7 @@ fn tables_of_bits_are_drawn_as_tables() {
     let dir = Dir::new();
     let rows: String = (0..40).map(|i| format!("{0},{0},{1}\n", i % 2, i / 2 % 2)).collect();
     std::fs::write(dir.path("bits.csv"), format!("a,b,c\n{rows}")).unwrap();
-    let small = "model.hidden=4 train.steps=300 train.batch=20 train.sample_every=0 train.lr=0.3 sampler.steps=50";
+    let small = "model.hidden=4 train.steps=2000 train.batch=20 train.sample_every=0 train.lr=0.3 sampler.steps=50";
     dir.run(&format!("train rbm-digits --data bits.csv {small} --out table")).ok();
     dir.run("sample table -n 100 --out drawn.csv").ok();
     let drawn = std::fs::read_to_string(dir.path("drawn.csv")).unwrap();
@@ -175,15 +175,25 @@ fn options_that_mean_nothing_are_refused() {
         ("eval ais rbm --data digits:test --rungs 1", &["rungs"]),
         ("eval ais exact:gaussian-2d --data toy:rings", &["eval bits"]),
         ("look filters exact:gaussian-2d", &["no filters"]),
+        ("eval ais rbm --data digits:test -n 1", &["-n", "at least 2"]),
+        ("eval ais rbm --data digits:test --steps-per-rung 0", &["steps-per-rung"]),
+        ("train rbm-digits sampler.kernel=hmc", &["sampler.kernel", "hmc"]),
+        ("train rbm-digits loss.kernel=mala", &["loss.kernel mala"]),
+        ("train rbm-digits train.recompute=true", &["train.recompute"]),
+        ("sample rbm sampler.kernel=mala", &["sampler.kernel", "mala"]),
+        ("sample rbm sampler.adapt=5", &["sampler.adapt", "gibbs"]),
+        ("sample rbm sampler.name=tempering sampler.rungs=1", &["rungs is 1", "2 to"]),
     ] {
         dir.run(args).fails(2, words);
     }
+    dir.run("train rbm-digits --data toy:two-moons --out moons").fails(1, &["toy:two-moons", "row 1"]);
+    assert!(!dir.path("moons").exists(), "a mistake leaves no folder");
     for args in [
         "eval bits rbm --data digits:test",
         "export rbm folder",
         "look curl rbm",
         "impute rbm --data a.csv --out b.csv",
     ] {
-        dir.run(args).fails(1, &["family rbm", "denoises"]);
+        dir.run(args).fails(2, &["family rbm", "denoises", "eval ais"]);
     }
 }

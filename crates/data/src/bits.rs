@@ -37,7 +37,7 @@ impl Binarise {
 const AT_ONCE: usize = 1 << 12;
 
 /// An error, naming the first that is not, unless all numbers of `data` other than images are 0 and 1.
-pub(crate) fn check(data: &dyn Dataset) -> Result<()> {
+pub fn check_bits(data: &dyn Dataset) -> Result<()> {
     if data.kind() == Kind::Image {
         return Ok(());
     }

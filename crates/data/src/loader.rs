@@ -2,7 +2,7 @@
 //!
 //! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
 
-use crate::{Batch, Binarise, Dataset, Kind, bits};
+use crate::{Batch, Binarise, Dataset, Kind, check_bits};
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_ops::noise::{Noise, generator};
 use rand::RngExt;
@@ -70,7 +70,7 @@ impl Loader {
         if self.options.dequantise {
             bail!("dequantise adds noise to grey levels, and bits have none; set dequantise = false");
         }
-        bits::check(&*self.data)?;
+        check_bits(&*self.data)?;
         Ok(Self { binarise: Some(how), ..self })
     }
 

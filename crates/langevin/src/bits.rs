@@ -1,10 +1,10 @@
 //! The likelihood of data under a model, in up to three ways that must agree: the points that it is taken of, and the table of what
 //! was found.
 
-use crate::error::{Usage, usage};
+use crate::error::{Stopped, Usage, usage};
 use crate::likelihood::{self, Constants, DRAWS, Points, Populations};
 use crate::open::Opened;
-use crate::{classes, sample as guide, scoring};
+use crate::{classes, sample as guide, scoring, watch};
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use langevin_data::{Columns, Dataset, Kind, Loader, LoaderOptions};
@@ -145,6 +145,10 @@ pub struct Found {
 impl<'a> Task<'a> {
     /// The points that are `asked` for, as the model takes them.
     pub fn of(asked: Bits, opened: &'a Opened) -> Result<Self> {
+        if asked.batch == 0 {
+            return usage(Usage::of("batch", "give at least 1").value(0));
+        }
+        asked.check().map_err(|why| Usage::new(why.to_string()))?;
         let model = &opened.model;
         let spec = &model.spec;
         let what = format!("--data {}", asked.data);
@@ -217,12 +221,22 @@ impl<'a> Task<'a> {
         Ok(Self { asked, model, d: spec.shape.iter().product(), points, places, unit, data: of, columns, constant })
     }
 
-    /// What `method` finds.
+    /// What `method` finds: ode, energy or ais.
+    ///
+    /// Errors with [`Stopped`] if it shall stop.
     pub fn measure(&self, method: &str) -> Result<Found> {
+        self.measured(method).map_err(|e| match watch::stops() {
+            true => Stopped(format!("stopped during {method}")).into(),
+            false => e,
+        })
+    }
+
+    fn measured(&self, method: &str) -> Result<Found> {
         let (likelihoods, how, figures) = match method {
             "ode" => self.by_flow()?,
             "energy" => self.by_energy()?,
-            _ => self.by_annealing()?,
+            "ais" => self.by_annealing()?,
+            _ => return usage(Usage::of("method", "use ode, energy or ais").value(method)),
         };
         let lost = likelihoods.log_p.iter().filter(|l| !l.is_finite()).count();
         if lost > 0 {

@@ -1,11 +1,12 @@
 //! Densities of a family, such as a restricted Boltzmann machine: opened, drawn from, completed, and weighed.
 
 use crate::config::{Changes, DensityConfig};
-use crate::error::{Usage, usage};
+use crate::error::{Stopped, Usage, usage};
 use crate::open::{OpenedDensity, density_kind};
 use crate::output::{self, Grid, View};
 use crate::sample::{Batch, Drawn, Keep, One, Source, Walked, What, listed};
-use crate::watch::{Progress, go_on};
+use crate::scoring;
+use crate::watch::{self, Progress, go_on};
 use ::image::RgbImage;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -22,16 +23,20 @@ impl OpenedDensity {
     /// How samples of it are drawn, with `changes`, `sampler.KEY=value`.
     pub fn sampler(&self, changes: &[String]) -> Result<AnyChainSampler> {
         let own = self.run.as_ref().map(|run| run.sampler.clone()).unwrap_or_default();
-        DensityConfig::sampler_with(&own, &Changes::typed(changes)?)
+        let sampler = DensityConfig::sampler_with(&own, &Changes::typed(changes)?)?;
+        DensityConfig::suits(&sampler, &self.model)?;
+        Ok(sampler)
     }
 
-    /// A data set whose samples have the shape of its states; `option` names it.
+    /// A data set whose samples have the shape of its states, its notes told, and that it changed if it is what the density learnt;
+    /// `option` names it.
     pub fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
         let scaling = match self.columns() {
             Some(columns) => Scaling::Like(columns.clone()),
             None => Scaling::Bits,
         };
-        let size = self.run.as_ref().filter(|run| run.data.spec == spec).and_then(|run| run.data.size);
+        let learnt = self.run.as_ref().filter(|run| scoring::whole(&run.data.spec) == scoring::whole(spec));
+        let size = learnt.and_then(|run| run.data.size);
         let options = Options { size, shape: Some(self.model.spec.shape.clone()), scaling, ..Options::default() };
         let reading = Progress::named(&format!("reading {spec}"));
         let data = match langevin_data::open(spec, &options) {
@@ -40,16 +45,33 @@ impl OpenedDensity {
         };
         reading.done();
         data.notes().iter().for_each(|note| crate::note!("{spec}: {note}"));
+        if self.model.spec.states() == States::Bits {
+            langevin_data::check_bits(data.as_ref()).map_err(|why| Usage::of(option, why).value(spec))?;
+        }
+        if learnt.is_some()
+            && let Some(what) = self.changed(data.as_ref())?
+        {
+            crate::note!(
+                "warning: {spec} are not the data that the model learnt any more: they have {what}; give the data that it \
+                 learnt with --{option}"
+            );
+        }
         Ok(data)
     }
 
     /// The samples `idx` of `data` as states, `[B, ...]`: images as bits by the way that its run had, so that they are what it learnt.
     /// Where each pixel is drawn the noise of a sample belongs to its index.
     pub fn states(&self, data: &dyn Dataset, idx: &[usize]) -> Result<Tensor> {
+        self.states_drawn(data, idx, 0)
+    }
+
+    /// The same with draws of another `seed`.
+    fn states_drawn(&self, data: &dyn Dataset, idx: &[usize], seed: u64) -> Result<Tensor> {
+        let key = BITS ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let (model, x) = (&self.model, data.get(idx)?.x);
         let x = match self.binarise() {
             Some(how) if data.kind() == Kind::Image => {
-                let mut noise = Noise::seeds(&idx.iter().map(|&i| i as u64 ^ BITS).collect::<Vec<_>>());
+                let mut noise = Noise::seeds(&idx.iter().map(|&i| i as u64 ^ key).collect::<Vec<_>>());
                 how.bits(&x, &mut noise)?
             }
             _ => model.spec.states_of(&x)?,
@@ -77,6 +99,9 @@ impl OpenedDensity {
     pub fn sample(&self, seeds: Vec<u64>, changes: &[String], batch: Option<usize>) -> Result<DensitySamples<'_>> {
         if batch == Some(0) {
             return usage(Usage::of("batch", "give at least 1").value(0));
+        }
+        if seeds.is_empty() {
+            return usage(Usage::of("seeds", "there are none, and so no samples; give one a sample"));
         }
         Ok(DensitySamples { opened: self, sampler: self.sampler(changes)?, seeds, batch: batch.unwrap_or(BATCH) })
     }
@@ -169,7 +194,13 @@ pub fn picture(
     columns: Option<&Columns>,
     path: &Path,
 ) -> Result<PathBuf> {
-    let states = drawn(model, sampler, seeds, None, (&mut None, 1))?.states;
+    let seeds = match model.spec.shape[..] {
+        [_, height, width] => &seeds[..Grid::at_most(seeds.len(), [width, height])],
+        _ => seeds,
+    };
+    let (mut progress, batches) = (None, seeds.len().div_ceil(BATCH));
+    let parts = seeds.chunks(BATCH).map(|some| Ok(drawn(model, sampler, some, None, (&mut progress, batches))?.states));
+    let states = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?;
     let grey = if density_kind(model) == Kind::Image { model.body().smoothed(&states)? } else { None };
     let x = shown(model, grey.as_ref().unwrap_or(&states))?;
     if let Some(folder) = path.parent() {
@@ -221,11 +252,17 @@ impl OpenedDensity {
     /// which they were, or they are not there.
     pub fn means(&self, most: usize) -> Result<Option<Vec<f64>>> {
         let Some(spec) = self.run.as_ref().map(|run| run.data.spec.clone()) else { return Ok(None) };
-        if langevin_data::path(&spec).is_some_and(|path| !Path::new(path).exists()) {
-            crate::note!("{spec}, which the model learnt, is not there: the ladder begins at its visible biases");
-            return Ok(None);
+        let without = |why: String| {
+            crate::note!("{why}: the ladder begins at what the density says of itself, and not at the means of its data");
+            Ok(None)
+        };
+        let data = match self.data(&spec, "data") {
+            Ok(data) => data,
+            Err(why) => return without(format!("what the model learnt cannot be read ({why:#})")),
+        };
+        if self.changed(data.as_ref())?.is_some() {
+            return without(format!("{spec} is not what the model learnt"));
         }
-        let data = self.data(&spec, "data")?;
         let idx = langevin_data::spread(data.len(), most, 0);
         let (mut sums, mut n) = (vec![0.; self.model.spec.numbers()], 0.);
         for some in idx.chunks(STATES) {
@@ -241,25 +278,40 @@ impl OpenedDensity {
     ///
     /// Errors if the family knows no ladder, or gives no energy.
     pub fn likelihood(&self, ais: &Ais, seed: u64, data: &dyn Dataset, idx: &[usize]) -> Result<Likelihood> {
+        let stopped = |e: candle_core::Error| match watch::stops() {
+            true => Stopped("stopped before log Z was known".into()).into(),
+            false => anyhow::Error::from(e),
+        };
         let means = self.means(USUAL)?;
         let mut progress: Option<Progress> = None;
         let log_z = ais.log_z(&self.model, means.as_deref(), seed, &mut |_, all| {
             progress.get_or_insert_with(|| Progress::new(all as u64, "rungs")).step();
             go_on()
-        })?;
+        });
+        let log_z = log_z.map_err(stopped)?;
         progress.into_iter().for_each(Progress::done);
+        if log_z.spread > APART || log_z.spread.is_nan() {
+            crate::note!(
+                "particles' values of log Z differ by {:.1} nats, so that a few carry it and its error is larger than it says; \
+                 take more --rungs or --particles",
+                log_z.spread
+            );
+        }
         let exact = self.model.body().log_z_exact()?;
         let value = exact.unwrap_or(log_z.value);
         let mut log_p = vec![];
         for some in idx.chunks(STATES) {
-            log_p.extend(self.model.log_p(&self.states(data, some)?, value)?);
-            go_on()?;
+            log_p.extend(self.model.log_p(&self.states_drawn(data, some, seed)?, value)?);
+            go_on().map_err(stopped)?;
         }
         let (mean, of_data) = langevin_ops::stats::mean_and_error(&log_p);
         let error = if exact.is_some() { of_data } else { of_data.hypot(log_z.error) };
         Ok(Likelihood { log_z, exact, mean, error, log_p })
     }
 }
+
+/// From so many nats between particles the error of log Z is not to be relied on.
+const APART: f64 = 2.;
 
 /// Samples of the data whose means the ladder begins with.
 const USUAL: usize = 10_000;

@@ -159,7 +159,7 @@ pub fn mask_in(path: &Path, shape: &[usize]) -> Result<Arc<dyn Operator>> {
     let [c, h, w] = *shape else { return usage(Usage::of("mask", "this model is not one of images")) };
     let mask = match langevin_data::mask(path, h, w) {
         Ok(mask) => mask,
-        Err(why) => return usage(format!("--mask {why}")),
+        Err(why) => return usage(Usage::of("mask", why)),
     };
     mask.notes.iter().for_each(|note| crate::note!("{note}"));
     let known = Tensor::from_iter(mask.hidden.iter().map(|hidden| f64::from(u8::from(!hidden))), &Device::Cpu)?;

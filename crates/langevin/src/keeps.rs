@@ -9,7 +9,7 @@ pub const RUN: &str = "langevin.run";
 pub const STEP: &str = "langevin.step";
 /// Metadata key: what the model's files keep of its data, as JSON of [`Facts`].
 pub const DATA: &str = "langevin.data";
-/// Metadata key: how the columns of a table were scaled, as JSON of [`Columns`]; earlier versions wrote it in place of [`DATA`].
+/// Metadata key: how the columns of a table were scaled, as JSON of [`Columns`](langevin_data::Columns); earlier versions wrote it in place of [`DATA`].
 pub const COLUMNS: &str = "langevin.columns";
 /// Metadata key: the relative width of the average that the weights are, where its profile has one.
 pub const SIGMA_REL: &str = "langevin.sigma_rel";

@@ -69,7 +69,7 @@ pub mod scoring;
 pub mod watch;
 
 pub use config::{Config, DensityConfig};
-pub use open::Opened;
+pub use open::{AnyOpened, Opened, OpenedDensity};
 pub use run::Run;
 
 /// The model called `name`, in f32 on the CPU: a run folder, RUN@STEP, a weights file, a folder of diffusers, OWNER/NAME of the
@@ -78,6 +78,11 @@ pub use run::Run;
 /// Errors, naming what is there, if it means none.
 pub fn open(name: &str) -> anyhow::Result<Opened> {
     open::open(name, &Device::Cpu)
+}
+
+/// As [`open`](fn@open), of a density of a family as well.
+pub fn open_any(name: &str) -> anyhow::Result<AnyOpened> {
+    open::open_any(name, &Device::Cpu)
 }
 
 pub use langevin_data as data;

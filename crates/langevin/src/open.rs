@@ -119,6 +119,13 @@ impl OpenedDensity {
         density_kind(&self.model)
     }
 
+    /// In what `data`, read from where those were that it learnt, differ from them, in words; `None` if in nothing, or nobody knows.
+    pub fn changed(&self, data: &dyn Dataset) -> Result<Option<String>> {
+        let Some(kept) = &self.facts else { return Ok(None) };
+        let now = Facts { classes: kept.classes, class_names: kept.class_names.clone(), ..Facts::of(data)? };
+        Ok(kept.difference(&now))
+    }
+
     /// How the columns of the table that it learnt are called.
     pub fn columns(&self) -> Option<&Columns> {
         self.facts.as_ref().and_then(|facts| facts.columns.as_ref())
@@ -165,7 +172,7 @@ pub fn open_any(name: &str, device: &Device) -> Result<AnyOpened> {
 pub fn open_any_as(name: &str, chosen: Option<&str>, device: &Device) -> Result<AnyOpened> {
     if exact(name)?.is_none() {
         let found = find(name)?;
-        if checkpoint::texts(&found).and_then(|texts| checkpoint::family(texts.get(checkpoint::KEY)?)).is_some() {
+        if family(&found).is_some() {
             let what = found.display().to_string();
             if let Some(chosen) = chosen {
                 let why = format!("{what} is a density and has no scheduler; leave it out");
@@ -176,6 +183,11 @@ pub fn open_any_as(name: &str, chosen: Option<&str>, device: &Device) -> Result<
         }
     }
     open_as(name, chosen, DType::F32, device).map(AnyOpened::Denoising)
+}
+
+/// The family of the density in the weights file at `path`, if it holds one.
+fn family(path: &Path) -> Option<String> {
+    checkpoint::family(checkpoint::texts(path)?.get(checkpoint::KEY)?)
 }
 
 /// The model called `name`, its weights converted to `dtype`; one of diffusers with another scheduler than its own if one is
@@ -219,6 +231,12 @@ pub fn open_as(name: &str, chosen: Option<&str>, dtype: DType, device: &Device) 
             Usage::of("scheduler", format!("{what} is a model of ours; choose with sampler.name and sampler.grid"))
                 .value(chosen),
         );
+    }
+    if let Some(family) = family(&found) {
+        return usage(format!(
+            "{what} is a density of the family {family}, and this needs a model that denoises; for such a density there are \
+             sample, inpaint, detect, eval ood, eval ais and look filters"
+        ));
     }
     let (model, mut notes) = checkpoint::load(&found, dtype, device)?;
     let read = |text: String| Config::parse(&text, &[]).with_context(|| format!("{what}: the configuration inside it"));

@@ -51,7 +51,9 @@ impl Scoring {
     /// What the scores are fitted to. Errors if numbers make no sense, or nothing says which data that are.
     fn spec(&self, model: &dyn Scored) -> Result<String> {
         if self.batch == 0 || self.fit_samples.is_some_and(|n| n < 2) {
-            return usage("--batch 0 or --fit-samples below 2: give at least 1 and 2");
+            let (option, least) = if self.batch == 0 { ("batch", 1) } else { ("fit-samples", 2) };
+            let value = if self.batch == 0 { 0 } else { self.fit_samples.unwrap_or(0) };
+            return usage(Usage::of(option, format!("give at least {least}")).value(value));
         }
         if let Some(level) = self.levels.iter().find(|level| !(level.is_finite() && **level > 0.)) {
             return usage(Usage::of("levels", "give finite numbers above 0").value(level));
@@ -288,7 +290,7 @@ pub fn learnt(model: &dyn Scored, spec: &str, apart: bool) -> Option<&'static st
 }
 
 /// `spec` in the one way to write it: with the path that leads there without `..` and links.
-fn whole(spec: &str) -> String {
+pub(crate) fn whole(spec: &str) -> String {
     let path = langevin_data::path(spec);
     match path.and_then(|path| Some((path, std::fs::canonicalize(path).ok()?))) {
         Some((path, whole)) => format!("{}{}", &spec[..spec.len() - path.len()], whole.display()),

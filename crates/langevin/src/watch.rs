@@ -77,7 +77,7 @@ pub fn with<R>(watch: Rc<dyn Watch>, f: impl FnOnce() -> R) -> R {
     struct Last;
     impl Drop for Last {
         fn drop(&mut self) {
-            WATCHES.with_borrow_mut(|all| drop(all.pop()));
+            drop(WATCHES.with_borrow_mut(Vec::pop)); // which may make a note itself
         }
     }
     WATCHES.with_borrow_mut(|all| all.push(watch));

@@ -179,6 +179,9 @@ fn a_run_on_data_of_ones_own_goes_on_as_if_it_had_not_stopped() -> anyhow::Resul
     let watch = Rc::new(Stops { after: 7, asked: Cell::new(0) });
     let stopped = watch::with(watch, || Run::on(config(10), data(), &cut, &CPU)?.train(&mut ()));
     assert!(stopped.err().is_some_and(|e| e.is::<Stopped>() && e.to_string().contains("of 10")));
+    let other = Config { ema: langevin::train::AnyEma::named("constant").unwrap(), ..config(10) };
+    let e = Run::on(other, data(), &cut, &CPU).err().unwrap();
+    assert!(usage(&e).option.as_deref().is_some_and(|key| key.starts_with("ema.")), "{e:#}");
     let mut run = Run::on(config(10), data(), &cut, &CPU)?;
     assert!((1..10).contains(&run.step_number()), "{}", run.step_number());
     let again = run.train(&mut ())?.unwrap();
@@ -192,6 +195,21 @@ fn a_run_on_data_of_ones_own_goes_on_as_if_it_had_not_stopped() -> anyhow::Resul
     assert!(Run::on(config(10), data(), &cut, &CPU)?.train(&mut ())?.is_none(), "it is finished");
     let e = Run::on(config(10), Arc::new(Two(62)), &cut, &CPU).err().unwrap();
     assert!(e.to_string().contains("other data"), "{e}");
+    Ok(())
+}
+
+/// A wish to stop that comes while samples are drawn saves the state, too.
+#[test]
+fn a_run_that_is_stopped_inside_a_picture_goes_on_from_there() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().join("run");
+    let mut config = config(10);
+    (config.train.sample_every, config.train.checkpoint_every, config.sampler.steps) = (4, 100, 50);
+    let watch = Rc::new(Stops { after: 20, asked: Cell::new(0) }); // four steps, and some of those to the picture
+    let stopped = watch::with(watch, || Run::on(config.clone(), Arc::new(Two(64)), &out, &CPU)?.train(&mut ()));
+    let e = stopped.err().unwrap();
+    assert!(e.is::<Stopped>() && e.to_string().contains("at step 4 of 10"), "{e}");
+    assert_eq!(Run::on(config, Arc::new(Two(64)), &out, &CPU)?.step_number(), 4);
     Ok(())
 }
 

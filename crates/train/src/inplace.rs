@@ -180,3 +180,26 @@ pub(crate) fn sum_of_squares(tensors: &[Tensor]) -> Result<f64> {
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Chunks beside each other have the bits that they have one after the other.
+    #[test]
+    fn sums_of_squares_are_those_of_chunks_in_order() -> Result<()> {
+        let sizes = [1, CHUNK, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, BESIDE * CHUNK - 1, BESIDE * CHUNK];
+        for n in sizes.into_iter().chain([BESIDE * CHUNK + 1, 2 * BESIDE * CHUNK + 5]) {
+            let v: Vec<f32> = (0..n).map(|i| ((i as f32) * 0.7).sin() * 3.).collect();
+            let square = |v: &f32| f64::from(*v) * f64::from(*v);
+            let plain: f64 = match n <= 2 * CHUNK {
+                true => v.iter().map(square).sum(),
+                false => v.chunks(CHUNK).map(|chunk| chunk.iter().map(square).sum::<f64>()).sum(),
+            };
+            let found = sum_of_squares(&[Tensor::from_vec(v, n, &Device::Cpu)?])?;
+            assert_eq!(found.to_bits(), plain.to_bits(), "{n} numbers");
+        }
+        Ok(())
+    }
+}

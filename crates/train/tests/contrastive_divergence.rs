@@ -138,6 +138,91 @@ fn centred_gradients_do_not_know_which_bit_is_which() -> Result<()> {
     near(&(&plain[0] + plain[2].sum(0)?)?, &other[0])
 }
 
+/// The same of updates whose loss has a weight decay: machines whose bits are turned over stay each other's mirror.
+#[test]
+fn nor_do_centred_updates_with_a_weight_decay() -> Result<()> {
+    let x = draws(&machine(1.)?, 40, 5)?;
+    let loss = ContrastiveDivergence { persistent: 40, centred: true, weight_decay: 0.1, ..Default::default() };
+    let options = TrainOptions { steps: 1, batch: 40, warmup: 0, clip: 0., ..TrainOptions::default() };
+    let grads = |rbm: &Rbm, x: &Tensor| -> Result<Vec<Tensor>> {
+        // chains of k steps would draw other bits of the mirror: their states are given in their place
+        let vars: Vec<Var> = rbm.vars().iter().map(|(_, var)| var.clone()).collect();
+        let mut run = Objective::<Mirrored>::start(&loss, &Mirrored(rbm.clone()))?;
+        let part = run.part(&Mirrored(rbm.clone()), &Batch::new(x.clone(), None), &Context::new(&options, 0, 0, 40, &vars))?;
+        Ok(part.grads)
+    };
+    let rbm = machine(1.)?;
+    let of =
+        |name: &str| rbm.vars().iter().find(|(own, _)| own == name).map(|(_, var)| var.as_detached_tensor()).unwrap();
+    let (w, b, c) = (of("weight"), of("visible_bias"), of("hidden_bias"));
+    let turned = Rbm::of(&[4], &w.neg()?, &b.neg()?, &(c + w.sum(0)?)?)?;
+    let (plain, other) = (grads(&rbm, &x)?, grads(&turned, &x.affine(-1., 1.)?)?);
+    let near = |a: &Tensor, b: &Tensor| -> Result<()> {
+        assert!(to_host(&(a - b)?)?.iter().all(|off| off.abs() < 1e-12), "{a} {b}");
+        Ok(())
+    };
+    near(&plain[2], &other[2].neg()?)?;
+    near(&plain[1], &other[1].neg()?)?;
+    near(&(&plain[0] + plain[2].sum(0)?)?, &other[0])
+}
+
+/// A machine whose chains stay where they are.
+struct Mirrored(Rbm);
+
+impl Trainable for Mirrored {
+    type Spec = RbmSpec;
+
+    fn spec(&self) -> &RbmSpec {
+        self.0.spec()
+    }
+
+    fn vars(&self) -> &[(String, Var)] {
+        self.0.vars()
+    }
+
+    fn dtype(&self) -> DType {
+        self.0.dtype()
+    }
+
+    fn device(&self) -> &Device {
+        self.0.device()
+    }
+}
+
+impl Conditionals for Mirrored {
+    fn blocks(&self) -> usize {
+        1
+    }
+
+    fn draw(&self, _: usize, x: &Tensor, _: Option<&Tensor>, _: &mut Noise) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+}
+
+impl Density for Mirrored {
+    fn as_energy(&self) -> Option<&dyn Energy> {
+        Some(&self.0)
+    }
+
+    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
+        Some(self)
+    }
+}
+
+impl EnergyGradient for Mirrored {
+    fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
+        self.0.energy_gradient(x, factors, at)
+    }
+
+    fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+        EnergyGradient::unit_means(&self.0, x)
+    }
+
+    fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.0.centred(grads, offsets)
+    }
+}
+
 fn trainer(loss: &ContrastiveDivergence, dtype: DType, steps: u64) -> Result<Trainer<Rbm>> {
     let rbm = Rbm::new(RbmSpec { shape: vec![4], hidden: 6 }, 1, dtype, CPU)?;
     let options = TrainOptions {

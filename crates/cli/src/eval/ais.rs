@@ -1,7 +1,6 @@
 //! `langevin eval ais`: log Z of a density by annealed importance sampling, and how well it knows data.
 
 use crate::machine::Machine;
-use crate::stop;
 use anyhow::Result;
 use clap::Parser;
 use langevin::config::idle;
@@ -77,7 +76,6 @@ pub fn run(args: &AisArgs) -> Result<()> {
     }
     let all: Vec<usize> = (0..data.len()).collect();
     let places = args.number.map_or(all.clone(), |n| scoring::choose(&all, n, args.seed));
-    let _hold = stop::hold();
     let found = opened.likelihood(&ais, args.seed, data.as_ref(), &places)?;
     let line = |what: &str, value: f64, error: Option<f64>| {
         let error = error.map(|error| format!("+- {error:.4}")).unwrap_or_default();

@@ -4,6 +4,7 @@ use super::inpaint::{Inpaint, tasks};
 use crate::stop;
 use anyhow::{Context, Result};
 use langevin::Tensor;
+use langevin::config::idle;
 use langevin::data::Kind;
 use langevin::density::{drawn, shown};
 use langevin::dynamics::inverse::Operator;
@@ -11,7 +12,8 @@ use langevin::error::{Usage, usage};
 use langevin::models::draw::{AnyChainSampler, Held};
 use langevin::open::OpenedDensity;
 use langevin::output::{self, Grid};
-use langevin::sample::{Drawn, One, image};
+use langevin::sample::{Drawn, One, fitting, image};
+use langevin::scoring::Scored;
 use langevin::watch::Progress;
 use std::ops::Range;
 use std::path::Path;
@@ -43,12 +45,14 @@ pub fn run(args: &Inpaint, opened: &OpenedDensity, out: &Path) -> Result<()> {
 /// The pictures as states `[N, C, H, W]`: one that all samples complete, or several, `each` completed once.
 fn pictures(args: &Inpaint, opened: &OpenedDensity) -> Result<(Tensor, bool)> {
     if let Some(spec) = &args.data {
+        idle::ambiguous("data", spec)?;
         let data = opened.data(spec, "data")?;
         let idx: Vec<usize> = (0..args.number.min(data.len())).collect();
         return Ok((states(opened, data.get(&idx)?.x)?, true));
     }
-    let x = image(args.input.as_deref().context("no --input")?, &opened.model.spec.shape)?;
-    let x = if args.invert { x.neg()? } else { x };
+    let path = args.input.as_deref().context("no --input")?;
+    let x = image(path, &opened.model.spec.shape)?;
+    let x = fitting(Scored::learnt(opened).0, ("input", path), x, args.invert)?;
     Ok((states(opened, x)?, false))
 }
 

@@ -169,7 +169,7 @@ fn rows_of_methods(
 ) -> Result<()> {
     let spec = &given.model.spec;
     let path = args.input.as_deref().context("no --input")?;
-    let input = |shape: &[usize]| fitting(opened, ("input", path), image(path, shape)?, args.invert);
+    let input = |shape: &[usize]| fitting(opened.learnt(), ("input", path), image(path, shape)?, args.invert);
     let mut dims = vec![1];
     dims.extend_from_slice(&spec.shape);
     let (first, seen) = if args.measured {

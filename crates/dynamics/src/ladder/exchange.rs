@@ -92,13 +92,19 @@ pub struct Exchange<'a> {
     chains: Vec<Chains>,
     visits: Vec<Visit>,
     sweeps: usize,
+    every: usize,
 }
 
 impl<'a> Exchange<'a> {
     /// No chains yet. Those of a new rung first adapt their step sizes in `adapt` steps, from the sizes of the rung before; with
     /// 0 each begins with those of `kernel`.
     pub fn new(kernel: &'a dyn Kernel, adapt: usize) -> Self {
-        Self { kernel, adapt, first: 0, chains: vec![], visits: vec![], sweeps: 0 }
+        Self { kernel, adapt, first: 0, chains: vec![], visits: vec![], sweeps: 0, every: 1 }
+    }
+
+    /// The course of the chains is noted every `n`th sweep.
+    pub fn noted_every(self, n: usize) -> Self {
+        Self { every: n.max(1), ..self }
     }
 
     /// The chains `x` `[B, ...]` as those of the next rung of the ladder, beside those of at most `most` - 1 rungs before it.
@@ -133,7 +139,7 @@ impl<'a> Exchange<'a> {
         let swept = sweep(self.kernel, ladder, self.first, &mut self.chains, turn, z)?;
         self.sweeps += 1;
         for ((visit, chains), swept) in self.visits[self.first..].iter_mut().zip(&self.chains).zip(swept) {
-            visit.add(&chains.at, &swept)?;
+            visit.add(Some(&chains.at).filter(|_| self.sweeps.is_multiple_of(self.every)), &swept)?;
         }
         Ok(())
     }

@@ -97,13 +97,13 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// What a sweep of replica exchange did here, which left the chains `at`.
-    pub(crate) fn add(&mut self, at: &Evaluated, swept: &Swept) -> Result<()> {
+    /// What a sweep of replica exchange did here, which left the chains `at`, if that is to be noted.
+    pub(crate) fn add(&mut self, at: Option<&Evaluated>, swept: &Swept) -> Result<()> {
         self.stats += swept.moved;
         if let Some(swaps) = swept.swapped {
             *self.swaps.get_or_insert_default() += swaps;
         }
-        self.trace.record(at)
+        at.map_or(Ok(()), |at| self.trace.record(at))
     }
 
     /// Other chains that took the same way, beside these.

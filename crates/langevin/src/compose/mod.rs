@@ -80,6 +80,12 @@ impl Composing {
     /// The models opened, and all that is asked checked.
     pub fn prepared(&self, device: &Device) -> Result<Composition> {
         let particles = ratios::particles(self.estimate_ratios.flatten())?;
+        if self.seeds.is_empty() {
+            return usage(Usage::of("seeds", "there are none, and so no samples; give one a sample"));
+        }
+        if self.batch == Some(0) {
+            return usage(Usage::of("batch", "give at least 1").value(0));
+        }
         let mut composition = self.composed(device)?;
         composition.particles = particles;
         if let (Some(n), true) = (self.estimate_ratios.flatten(), composition.plan.is_empty()) {
@@ -250,7 +256,7 @@ fn commutes(expression: &Expression) -> bool {
     }
 }
 
-/// Says on stderr what is drawn only nearly.
+/// Notes what is drawn only nearly.
 fn note_of(composition: &Composition, sampler: &AnySampler, has_energy: bool) {
     let name = sampler.name();
     if !sampler.get().reports() {

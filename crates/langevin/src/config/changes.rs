@@ -10,6 +10,9 @@ use toml::{Table, Value};
 /// Options of `[sampler]` that every sampler has: they stay where another sampler is named.
 pub const COMMON: [&str; 3] = ["steps", "grid", "clip"];
 
+/// What names the family of a density: its options stand beside it.
+const FAMILY: [&str; 2] = ["model", "family"];
+
 /// One value at one key, or an empty table: all that is there is replaced.
 #[derive(Clone, Debug)]
 struct Change {
@@ -93,7 +96,7 @@ impl Changes {
             }
         }
         all.sort_by_key(Change::rank); // which keeps the order of changes of one key
-        let density = is_density(table) || all.iter().any(|change| change.path == ["model", "family"]);
+        let density = is_density(table) || all.iter().any(|change| change.path == FAMILY);
         all.iter().try_for_each(|change| change.make(table, density))
     }
 
@@ -139,7 +142,7 @@ impl Change {
     }
 
     fn names(&self) -> bool {
-        self.path.last().is_some_and(|last| last == "name")
+        self.path.last().is_some_and(|last| last == "name") || self.path == FAMILY
     }
 
     /// What comes first: sections and names, outer before inner; then options.
@@ -166,8 +169,9 @@ impl Change {
                 _ => return usage(format!("`{}`: {part} is not a section", self.text)),
             };
         }
+        let own = if self.path == FAMILY { "family" } else { "name" };
         let implied = (*parents == ["loss"] && !density).then(|| Value::from(implied_loss(at)));
-        if self.names() && (self.short || at.get("name").or(implied.as_ref()) != Some(&self.value)) {
+        if self.names() && (self.short || at.get(own).or(implied.as_ref()) != Some(&self.value)) {
             at.retain(|key, _| *parents == ["sampler"] && !density && COMMON.contains(&key));
         }
         at.insert(last.clone(), self.value.clone());

@@ -4,7 +4,9 @@ use super::{Data, fill, read};
 use crate::error::{Usage, usage};
 use anyhow::{Context, Result};
 use langevin_data::Facts;
-use langevin_models::DensitySpec;
+use candle_core::{DType, Device};
+use langevin_dynamics::Density;
+use langevin_models::{DensityModel, DensitySpec};
 use langevin_models::draw::AnyChainSampler;
 use langevin_models::family::AnyFamily;
 use langevin_train::{AnyDensityObjective, AnyEma, AnyOptimiser, Objective, TrainOptions};
@@ -76,6 +78,18 @@ pub fn is_density(table: &Table) -> bool {
 }
 
 impl DensityConfig {
+    /// The preset or the file called `name`, with these changes, `key=value`.
+    ///
+    /// Errors, naming the key and what it may be.
+    pub fn named<S: AsRef<str>>(name: &str, changes: &[S]) -> Result<Self> {
+        let (label, text) = super::source(name)?;
+        let table = super::Config::table(&text)?;
+        if !is_density(&table) {
+            return usage(format!("{label} is of a model that denoises; such a one is a Config"));
+        }
+        Self::of(table, changes).with_context(|| format!("configuration {label}"))
+    }
+
     /// The configuration in `table`, changed by `changes`, `key=value` each.
     pub fn of<S: AsRef<str>>(mut table: Table, changes: &[S]) -> Result<Self> {
         if let Ok(whole) = read::<Self>(table.clone()) {
@@ -101,9 +115,28 @@ impl DensityConfig {
                 return usage(Usage::of(&format!("{section}.{key}"), why));
             }
         }
+        let first_order = self.train.second_order == TrainOptions::default().second_order;
+        for (idle, key) in [(!first_order, "second_order"), (self.train.recompute, "recompute")] {
+            if idle {
+                let why = "it is for networks whose gradients are taken by autodiff; leave it out";
+                return usage(Usage::of(&format!("train.{key}"), why));
+            }
+        }
         self.sampler.get().check().map_err(wrong)?;
         let spec = DensitySpec::new([1], self.model.0.clone()); // what does not depend on the data
-        spec.validate().and_then(|()| self.loss.check(&spec, &self.train)).map_err(wrong)
+        spec.validate().and_then(|()| self.loss.check(&spec, &self.train)).map_err(wrong)?;
+        let model = DensityModel::new(spec, 0, DType::F32, &Device::Cpu).map_err(wrong)?;
+        Self::suits(&self.sampler, &model)?;
+        self.loss.start(&model).map(drop).map_err(wrong)
+    }
+
+    /// Errors if what moves the chains of `sampler` needs more than is known of `model`.
+    pub fn suits(sampler: &AnyChainSampler, model: &DensityModel) -> Result<()> {
+        let (kernel, density): (_, &dyn Density) = (sampler.get().kernel(), model);
+        match density.check(kernel.get().needs()) {
+            Ok(()) => Ok(()),
+            Err(why) => usage(Usage::of("sampler.kernel", why).value(kernel.name())),
+        }
     }
 
     /// As TOML, every key present.

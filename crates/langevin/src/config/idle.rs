@@ -24,14 +24,7 @@ fn refuse(typed: &Changes, idle: &[Idle]) -> Result<()> {
 /// Errors if a change that was `typed` means nothing for a new run. What a file says and these data have no use for is left
 /// out, with a word.
 pub fn of_run(run: &mut Config, typed: &Changes) -> Result<()> {
-    if let Some(size) = run.data.size.filter(|_| !langevin_data::takes_size(&run.data.spec)) {
-        let why = format!("{} is not a folder of images, and its samples have the size that they have", run.data.spec);
-        if typed.first(|key| key == "data.size").is_some() {
-            return usage(Usage::of("data.size", format!("{why}; leave it out")).value(size));
-        }
-        crate::note!("data.size = {size} of the configuration is left out: {why}");
-        run.data.size = None;
-    }
+    of_size(&mut run.data, typed)?;
     let plain = run.model.head == Head::Denoiser;
     let table = match &run.process {
         AnyProcess::Table(table) => Some(table.options()),
@@ -73,6 +66,18 @@ pub fn of_run(run: &mut Config, typed: &Changes) -> Result<()> {
     of_sampler(&run.sampler.sampler, typed)
 }
 
+/// A size of images that the data have no use for: an error if it was `typed`, and else left out with a word.
+pub fn of_size(data: &mut Data, typed: &Changes) -> Result<()> {
+    let Some(size) = data.size.filter(|_| !langevin_data::takes_size(&data.spec)) else { return Ok(()) };
+    let why = format!("{} is not a folder of images, and its samples have the size that they have", data.spec);
+    if typed.first(|key| key == "data.size").is_some() {
+        return usage(Usage::of("data.size", format!("{why}; leave it out")).value(size));
+    }
+    crate::note!("data.size = {size} of the configuration is left out: {why}");
+    data.size = None;
+    Ok(())
+}
+
 /// The same for a sampler.
 pub fn of_sampler(sampler: &AnySampler, typed: &Changes) -> Result<()> {
     let (own_step, adapts) = match sampler {
@@ -106,6 +111,10 @@ pub fn of_data(of: &Data, data: &dyn Dataset) -> Result<()> {
         if on && data.kind() != Kind::Image {
             return usage(format!("data.{key} = true: it is for images, and {} has none; leave it out", of.spec));
         }
+    }
+    if of.binarise.is_some() && data.kind() != Kind::Image {
+        let why = format!("it makes bits of images, and the rows of {} hold bits already; leave it out", of.spec);
+        return usage(Usage::of("data.binarise", why));
     }
     Ok(())
 }

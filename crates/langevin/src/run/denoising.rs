@@ -97,8 +97,8 @@ impl New {
         let (mut config, from) = self.denoising(device)?;
         let (data, facts) = facts::begin(&mut config, from.as_ref())?;
         let (config, trainer) = prepared(config, from, &facts, device)?;
-        let folder = Folder::create(self.out.as_deref(), &self.name(), &config.to_toml()?)?;
-        Run::start(config, (data.into(), facts), folder, trainer).map(AnyRun::Denoising)
+        let run = Run::begin(config, (data.into(), facts), self.out.as_deref(), &self.name(), trainer)?;
+        Ok(AnyRun::Denoising(run))
     }
 }
 
@@ -142,6 +142,11 @@ impl Run {
     /// Errors if the folder holds a run of another configuration, or on other data.
     pub fn on(mut config: Config, data: Arc<dyn Dataset>, out: &Path, device: &Device) -> Result<Self> {
         let facts = facts::learnt(&mut config, data.as_ref())?;
+        if let Ok(path) = Folder::config_of(out) {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let kept = Config::parse(&text, &[]).with_context(|| path.display().to_string())?;
+            config.train.distil = config.train.distil.or(kept.train.distil); // which was found when it began
+        }
         let from = config.model.from.as_ref().map(|from| from::opened(from, device)).transpose()?;
         let (config, trainer) = prepared(config, from, &facts, device)?;
         Self::in_folder(config, (data, facts), out, trainer)
@@ -152,8 +157,7 @@ impl Run {
         let from = config.model.from.as_ref().map(|from| from::opened(from, device)).transpose()?;
         let (data, facts) = facts::begin(&mut config, from.as_ref())?;
         let (config, trainer) = prepared(config, from, &facts, device)?;
-        let folder = Folder::create(out, "run", &config.to_toml()?)?;
-        Self::start(config, (data.into(), facts), folder, trainer)
+        Self::begin(config, (data.into(), facts), out, "run", trainer)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Folder, GoOn, Learns, New, PICTURE, Run, facts, named_data};
 use crate::config::{Changes, Data, DensityConfig, idle, is_density, source};
 use crate::density;
-use crate::error::{Usage, usage};
+use crate::error::usage;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use langevin_data::{Columns, Dataset, Facts, Loader, LoaderOptions, Scaling};
@@ -75,8 +75,8 @@ pub(super) fn asked(new: &New) -> Result<Option<DensityConfig>> {
     let (label, text) = source(&new.preset)?;
     let labelled = || format!("configuration {label}");
     let file = crate::Config::table(&text).with_context(labelled)?;
-    let typed = Changes::parse(&new.changes)?;
     if !is_density(&file) {
+        let typed = Changes::parse(&new.changes)?;
         return match typed.first(|key| key == "model.family") {
             Some(change) => usage(format!(
                 "`{change}`: {label} is of a model that denoises, whose other keys a family has not; begin with the preset \
@@ -85,16 +85,13 @@ pub(super) fn asked(new: &New) -> Result<Option<DensityConfig>> {
             None => Ok(None),
         };
     }
+    let typed = Changes::typed(&new.changes)?;
     let mut config = DensityConfig::of(file, &new.all_changes()?).with_context(labelled)?;
     if typed.first(|key| key == "data.spec").is_some() {
         idle::ambiguous("data.spec", &config.data.spec)?;
     }
     named_data(&mut config.data, new.data.as_deref())?;
-    if let Some(size) = config.data.size.filter(|_| !langevin_data::takes_size(&config.data.spec)) {
-        let why =
-            format!("{} is not a folder of images, and its samples have the size that they have", config.data.spec);
-        return usage(Usage::of("data.size", format!("{why}; leave it out")).value(size));
-    }
+    idle::of_size(&mut config.data, &typed)?;
     Ok(Some(config))
 }
 
@@ -102,8 +99,7 @@ pub(super) fn asked(new: &New) -> Result<Option<DensityConfig>> {
 pub(super) fn begin(mut config: DensityConfig, new: &New, device: &Device) -> Result<Run<DensityConfig>> {
     let (data, facts) = facts::begin(&mut config, None)?;
     let trainer = prepared(&config, &facts, device)?;
-    let folder = Folder::create(new.out.as_deref(), &new.name(), &config.to_toml()?)?;
-    Run::start(config, (data.into(), facts), folder, trainer)
+    Run::begin(config, (data.into(), facts), new.out.as_deref(), &new.name(), trainer)
 }
 
 /// What the run in a folder computes, if it is one of a density.

@@ -103,7 +103,7 @@ impl Folder {
     fn remove_stale(&self) {
         atomic::remove_stale(&self.path, &["config.toml.", "data.json.", "log.jsonl.", "model.safetensors."]);
         for folder in [SNAPSHOTS, SAMPLES] {
-            atomic::remove_stale(&self.path.join(folder), &["step-"]);
+            atomic::remove_stale(&self.path.join(folder), &["step-", "filters-step-"]);
         }
     }
 

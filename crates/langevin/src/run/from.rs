@@ -26,6 +26,10 @@ impl Config {
     ///
     /// Errors, naming the key and what it may be.
     pub fn named<S: AsRef<str>>(name: &str, changes: &[S]) -> Result<Self> {
+        let (label, text) = source(name)?;
+        if is_density(&Self::table(&text)?) {
+            return usage(format!("{label} is of a density of a family; such a one is a DensityConfig"));
+        }
         let changes: Vec<String> = changes.iter().map(|change| change.as_ref().to_string()).collect();
         Ok(configuration(name, &changes, &Device::Cpu)?.0)
     }

@@ -22,10 +22,11 @@ use langevin_data::{Batch, Columns, Dataset, Facts, Loader, Prefetch, Scaling};
 use langevin_models::checkpoint;
 use langevin_train::{Point, TrainOptions, Trainable, Trainer, Values, last_checkpoint};
 use log::Since;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use toml::{Table, Value};
 
 /// Samples in the pictures of a run.
 const PICTURE: usize = 64;
@@ -152,6 +153,22 @@ impl AnyRun {
             Self::Density(run) => run.train(show),
         }
     }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Denoising(run) => run.path(),
+            Self::Density(run) => run.path(),
+        }
+    }
+
+    /// The steps that are made.
+    pub fn step_number(&self) -> u64 {
+        match self {
+            Self::Denoising(run) => run.step_number(),
+            Self::Density(run) => run.step_number(),
+        }
+    }
 }
 
 impl New {
@@ -267,16 +284,32 @@ impl<C: Learns> Run<C> {
         out: &Path,
         trainer: Trainer<C::Model>,
     ) -> Result<Self> {
-        let folder = match Folder::config_of(out) {
-            Err(_) => Folder::create(Some(out), "run", &config.to_toml()?)?,
-            Ok(_) => {
-                let folder = Folder::open(out)?;
-                if let Some(what) = facts::of_run(out)?.and_then(|kept| kept.difference(&facts)) {
-                    bail!("{}: its run began with other data: these have {what}; give another folder", out.display());
-                }
-                folder
-            }
-        };
+        if Folder::config_of(out).is_err() {
+            return Self::begin(config, (data, facts), Some(out), "run", trainer);
+        }
+        let folder = Folder::open(out)?;
+        if let Some(what) = facts::of_run(out)?.and_then(|kept| kept.difference(&facts)) {
+            bail!("{}: its run began with other data: these have {what}; give another folder", out.display());
+        }
+        let kept: C = folder.config()?;
+        if let Some(key) = other_key(&table(&kept)?, &table(&config)?, "") {
+            let out = out.display();
+            let why = format!("{out} holds a run of another configuration, which differs in it; give another folder");
+            return usage(Usage::of(&key, why));
+        }
+        Self::start(config, (data, facts), folder, trainer)
+    }
+
+    /// In a new folder, which a mistake does not leave.
+    fn begin(
+        config: C,
+        (data, facts): (Arc<dyn Dataset>, Facts),
+        out: Option<&Path>,
+        name: &str,
+        trainer: Trainer<C::Model>,
+    ) -> Result<Self> {
+        config.loader(data.clone()).with_context(|| config.data().spec.clone())?;
+        let folder = Folder::create(out, name, &config.to_toml()?)?;
         Self::start(config, (data, facts), folder, trainer)
     }
 
@@ -368,7 +401,10 @@ impl<C: Learns> Run<C> {
 
     /// Does what leaves the state as it is between two steps: a wish to stop saves that and ends the run, wherever `work` is.
     fn between_steps<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
-        interruptible(&|| self.stopped(), work)?
+        match interruptible(&|| self.stopped(), work)? {
+            Err(_) if watch::stops() => Err(self.stopped()), // work that looks for it itself
+            done => done,
+        }
     }
 
     /// Whether the picture of this step is due, and a signal ended it.
@@ -386,7 +422,7 @@ impl<C: Learns> Run<C> {
         Ok(batch?)
     }
 
-    /// Prints how far the score is from that of the model which the run starts from, while it learns that: all that is
+    /// Tells how far the score is from that of the model which the run starts from, while it learns that: all that is
     /// measured beside a loss so far.
     fn errors(&self, loader: &Loader, records: &mut Records) -> Result<()> {
         let measure = || -> Result<_> {
@@ -479,6 +515,24 @@ impl Records {
         }
         self.events.flush()
     }
+}
+
+/// The options of a run.
+fn table<C: Learns>(config: &C) -> Result<Table> {
+    Config::table(&config.to_toml()?)
+}
+
+/// The first key in which two configurations differ, but for those that may change.
+fn other_key(a: &Table, b: &Table, before: &str) -> Option<String> {
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    keys.into_iter().find_map(|key| {
+        let whole = format!("{before}{key}");
+        match (a.get(key), b.get(key)) {
+            _ if may_change(&whole) => None,
+            (Some(Value::Table(a)), Some(Value::Table(b))) => other_key(a, b, &format!("{whole}.")),
+            (a, b) => (a != b).then_some(whole),
+        }
+    })
 }
 
 /// Errors if a finished run is asked for what more steps alone could take: it would be written down, and not be so.

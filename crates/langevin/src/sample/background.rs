@@ -1,6 +1,5 @@
 //! Whether an image has the background of the data of a model: dark ink on white paper is far from white digits on black.
 
-use crate::open::Opened;
 use anyhow::Result;
 use candle_core::Tensor;
 use langevin_data::Options;
@@ -16,11 +15,11 @@ const SEED: u64 = 5;
 const ALIKE: f64 = 0.5;
 const FAR: f64 = 1.;
 
-/// The image `x` `[1, C, H, W]` in [-1, 1] of the file that `option` names, its brightness turned over if `invert`. Says on
-/// stderr if it is light where the data are dark, or dark where they are light, and would not be without `invert` or with it.
-pub fn fitting(opened: &Opened, (option, path): (&str, &Path), x: Tensor, invert: bool) -> Result<Tensor> {
+/// The image `x` `[1, C, H, W]` in [-1, 1] of the file that `option` names, its brightness turned over if `invert`. Notes if it is
+/// light where the data `learnt` are dark, or dark where they are light, and would not be without `invert` or with it.
+pub fn fitting(learnt: Option<String>, (option, path): (&str, &Path), x: Tensor, invert: bool) -> Result<Tensor> {
     let x = if invert { x.neg()? } else { x };
-    let Some((spec, data)) = of_data(opened) else { return Ok(x) };
+    let Some((spec, data)) = learnt.and_then(|spec| of_data(spec, &x.dims()[1..])) else { return Ok(x) };
     let own = median(of(&x)?);
     if (own - data).abs() > FAR && (-own - data).abs() < FAR {
         let [own, theirs] = [own, data].map(|level| if level < 0. { "dark" } else { "light" });
@@ -38,9 +37,8 @@ pub fn fitting(opened: &Opened, (option, path): (&str, &Path), x: Tensor, invert
 }
 
 /// The background of the data that a model learnt, and their name; none if they are not there, or have no one background.
-fn of_data(opened: &Opened) -> Option<(String, f64)> {
-    let spec = opened.learnt()?;
-    let shape = Some(opened.model.spec.shape.clone());
+fn of_data(spec: String, shape: &[usize]) -> Option<(String, f64)> {
+    let shape = Some(shape.to_vec());
     let options = Options { shape, on_demand: true, ..Options::default() };
     let data = langevin_data::open(&spec, &options).ok()?;
     let x = data.get(&langevin_data::spread(data.len(), SOME, SEED)).ok()?.x;

@@ -52,7 +52,7 @@ impl Start {
             return usage(Usage::of("strength", "give a number above 0, at most 1").value(strength));
         }
         let x0 = image(path, &model.spec.shape)?;
-        let x0 = fitting(opened, ("from", path), x0, invert)?.to_device(model.device())?;
+        let x0 = fitting(opened.learnt(), ("from", path), x0, invert)?.to_device(model.device())?;
         Ok(Self::Image { x0, strength, encode })
     }
 
@@ -84,10 +84,8 @@ impl Start {
         let Self::Image { strength, .. } = self else { return Ok(way) };
         let left = edit::cut(&way.times(), *strength)?.len();
         if left < 2 {
-            return usage(format!(
-                "--strength {strength} of {} steps is no step; give more of either",
-                way.steps.len()
-            ));
+            let why = format!("of {} steps that is none; give more of either", way.steps.len());
+            return usage(Usage::of("strength", why).value(strength));
         }
         let steps = way.steps[way.steps.len() + 1 - left..].to_vec();
         Ok(SamplingPlan { steps, ..way })
@@ -288,7 +286,7 @@ impl Job<'_> {
             let mut path = vec![];
             let (x, report) = self.one(places, |at| {
                 progress.step();
-                let every = keep.frames.map(|most| at.steps.div_ceil(most).max(1));
+                let every = keep.frames.map(|most| at.steps.div_ceil(most.max(1)).max(1));
                 if every.is_some_and(|every| at.step == at.steps || at.step % every == 0) {
                     path.push((at.t, self.scaled(at.t, at.x)?));
                 }

@@ -97,12 +97,14 @@ pub trait Source {
     /// All samples at once.
     fn samples(&mut self) -> Result<Samples> {
         let mut parts = vec![];
-        let (drawn, notes) = watch::noted(|| {
+        let (drawn, notes) = watch::noted(|| -> Result<Drawn> {
             self.ready()?;
-            self.draw(Keep::default(), &mut |batch| {
+            let drawn = self.draw(Keep::default(), &mut |batch| {
                 parts.push(batch.x);
                 Ok(())
-            })
+            })?;
+            drawn.report.iter().for_each(walked::warn);
+            Ok(drawn)
         });
         let mut drawn = drawn?;
         let report = drawn.report.take();
@@ -257,6 +259,9 @@ impl Sampling<'_> {
     pub fn prepared(&self) -> Result<Prepared<'_>> {
         let (opened, seeds) = (self.opened, &self.seeds);
         let model = &opened.model;
+        if seeds.is_empty() {
+            return usage(Usage::of("seeds", "there are none, and so no samples; give one a sample"));
+        }
         if self.batch == Some(0) {
             return usage(Usage::of("batch", "give at least 1").value(0));
         }

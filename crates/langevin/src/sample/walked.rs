@@ -36,29 +36,53 @@ impl Walked {
 /// Acceptance below this part is no sampling.
 const STUCK: f64 = 0.05;
 
-/// Notes at which levels chains hardly moved, report or none.
+/// Notes at which levels or rungs chains hardly moved, report or none.
 pub fn warn(walked: &Walked) {
-    let Walked::Levels(report) = walked else { return };
-    let stuck: Vec<&AtLevel> = report.levels.iter().filter(|level| level.visit.stats.acceptance() < STUCK).collect();
-    if let (Some(first), Some(last)) = (stuck.first(), stuck.last()) {
+    match walked {
+        Walked::Levels(report) => {
+            let visits = report.levels.iter().map(|level| &level.visit).collect::<Vec<_>>();
+            let places = |first: usize, last: usize| {
+                let [first, last] = [first, last].map(|i| report.levels[i].noise);
+                format!("{} noise levels, sigma {first:.4} to {last:.4}", visits.len())
+            };
+            let more = "take a smaller step of the kernel, or more sampler.steps (--report shows each level)";
+            stuck(&visits, places, more);
+            let more = "take more sampler.steps (of a model with a score alone, swaps are refused too where its line \
+                        integral is not known well enough)";
+            apart(&visits, "noise levels", more);
+        }
+        Walked::Rungs(rungs) => {
+            let visits = rungs.iter().map(|(_, visit)| visit).collect::<Vec<_>>();
+            let places = |first: usize, last: usize| {
+                format!("{} rungs, {} to {}", visits.len(), rungs[first].0, rungs[last].0)
+            };
+            stuck(&visits, places, "take a smaller step of the kernel, or more steps (--report shows each rung)");
+            apart(&visits, "rungs", "take more sampler.rungs");
+        }
+    }
+}
+
+/// Notes where proposals were hardly accepted: of all `places`, between the first and the last of those.
+fn stuck(visits: &[&Visit], places: impl Fn(usize, usize) -> String, more: &str) {
+    let stuck: Vec<usize> = (0..visits.len()).filter(|&i| visits[i].stats.acceptance() < STUCK).collect();
+    if let (Some(&first), Some(&last)) = (stuck.first(), stuck.last()) {
         crate::note!(
-            "MCMC accepted less than {:.0}% of its proposals at {} of {} noise levels, sigma {:.4} to {:.4}: what \
-             is drawn hardly moved there; take a smaller step of the kernel, or more sampler.steps (--report shows \
-             each level)",
+            "MCMC accepted less than {:.0}% of its proposals at {} of {}: what is drawn hardly moved there; {more}",
             100. * STUCK,
             stuck.len(),
-            report.levels.len(),
-            first.noise,
-            last.noise
+            places(first, last)
         );
     }
-    let swaps: Vec<f64> = report.levels.iter().filter_map(|level| level.visit.swaps.map(|s| s.acceptance())).collect();
+}
+
+/// Notes where replicas hardly swapped.
+fn apart(visits: &[&Visit], places: &str, more: &str) {
+    let swaps: Vec<f64> = visits.iter().filter_map(|visit| visit.swaps.map(|swaps| swaps.acceptance())).collect();
     let few = swaps.iter().filter(|rate| **rate < STUCK).count();
     if few > 0 {
         crate::note!(
-            "replica exchange swapped less than {:.0}% at {few} of {} noise levels: neighbours are too far apart \
-             for samples of so many numbers, take more sampler.steps (of a model with a score alone, swaps are \
-             refused too where its line integral is not known well enough)",
+            "replica exchange swapped less than {:.0}% at {few} of {} {places}: neighbours are too far apart for samples of \
+             so many numbers, {more}",
             100. * STUCK,
             swaps.len()
         );

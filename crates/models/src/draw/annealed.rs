@@ -1,7 +1,7 @@
 //! Annealed MCMC along the ladder of a density: some steps at each rung in turn. What is drawn is near the density, the nearer the
 //! more rungs and steps there are.
 
-use super::{ChainSampler, Drawn, Held, Watch, begin, count};
+use super::{NOTED, ChainSampler, Drawn, Held, Watch, begin, count, adapts};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Ladder;
@@ -37,9 +37,14 @@ impl Named for Annealed {
 }
 
 impl ChainSampler for Annealed {
+    fn kernel(&self) -> &AnyKernel {
+        &self.kernel
+    }
+
     fn check(&self) -> Result<()> {
-        count("rungs", self.rungs.saturating_sub(1), 9_999_999)?;
-        count("steps_per_rung", self.steps_per_rung, 100_000_000)?;
+        count("rungs", self.rungs, 2..=10_000_000)?;
+        count("steps_per_rung", self.steps_per_rung, 1..=100_000_000)?;
+        adapts(&self.kernel, self.adapt)?;
         self.kernel.get().check()
     }
 
@@ -48,10 +53,12 @@ impl ChainSampler for Annealed {
         let (mut x, conditioned) = begin(model, ladder.as_ref(), n, held, z)?;
         let ladder: &dyn Ladder = conditioned.as_ref().map_or(ladder.as_ref(), |given| given);
         let mut run = ladder::Annealed::new(self.kernel.get(), self.adapt, self.steps_per_rung);
-        let mut visits = vec![];
+        let (mut visits, every) = (vec![], self.rungs.div_ceil(NOTED));
         for rung in 0..self.rungs {
             let (at, visit) = run.rung(ladder, rung, &x, z)?;
-            visits.push((ladder.name(rung), visit));
+            if rung.is_multiple_of(every) || rung + 1 == self.rungs {
+                visits.push((ladder.name(rung), visit));
+            }
             x = if rung + 1 < self.rungs { ladder.carry(rung, &at.x)? } else { at.x };
             watch(rung + 1, self.rungs)?;
         }

@@ -1,6 +1,6 @@
 //! Chains of the density itself, from where it says that they begin.
 
-use super::{ChainSampler, Drawn, Held, Watch, count};
+use super::{NOTED, ChainSampler, Drawn, Held, Watch, count, adapts};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Density;
@@ -34,12 +34,14 @@ impl Named for Mcmc {
     const ABOUT: &'static str = "chains of the density itself, one a sample";
 }
 
-/// So many times on their way it is noted where the chains are.
-const NOTED: usize = 200;
-
 impl ChainSampler for Mcmc {
+    fn kernel(&self) -> &AnyKernel {
+        &self.kernel
+    }
+
     fn check(&self) -> Result<()> {
-        count("steps", self.steps, 100_000_000)?;
+        count("steps", self.steps, 1..=100_000_000)?;
+        adapts(&self.kernel, self.adapt)?;
         self.kernel.get().check()
     }
 

@@ -11,13 +11,16 @@ pub use annealed::Annealed;
 pub use mcmc::Mcmc;
 pub use tempering::Tempering;
 
-use crate::family::DensityModel;
+use crate::family::{DensityModel, States};
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_dynamics::Ladder;
 use langevin_dynamics::density::unclamped;
 use langevin_dynamics::ladder::{Conditioned, Visit};
+use langevin_dynamics::mcmc::AnyKernel;
 use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
 use langevin_ops::registry;
+use std::ops::RangeInclusive;
 
 /// States of which a part is held.
 #[derive(Clone, Debug)]
@@ -51,6 +54,9 @@ impl Held {
     }
 }
 
+/// So many times on their way it is noted where chains are.
+const NOTED: usize = 200;
+
 /// What was drawn.
 #[derive(Clone, Debug)]
 pub struct Drawn {
@@ -65,6 +71,9 @@ pub type Watch<'a> = &'a mut dyn FnMut(usize, usize) -> Result<()>;
 
 /// A way to draw: options alone.
 pub trait ChainSampler: Send + Sync + std::fmt::Debug {
+    /// What moves its chains.
+    fn kernel(&self) -> &AnyKernel;
+
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()>;
 
@@ -95,17 +104,36 @@ impl AnyChainSampler {
         if seeds.is_empty() {
             bail!("no seeds, and so no samples; give one a sample");
         }
+        for (name, var) in model.vars() {
+            if !to_host(var)?.iter().all(|w| w.is_finite()) {
+                bail!("the weight `{name}` is not finite, and no sample would mean anything; train anew");
+            }
+        }
+        if let Some(held) = held.filter(|_| model.spec.states() == States::Bits) {
+            let known = held.put(&held.states.zeros_like()?)?;
+            if let Some(bad) = to_host(&known)?.iter().find(|v| **v != 0. && **v != 1.) {
+                bail!("a number that is held is {bad}; states of a {} are 0 or 1", model.spec.family.name());
+            }
+        }
         let drawn = self.get().draw(model, seeds.len(), held, &mut Noise::seeds(seeds), watch)?;
         Ok(Drawn { states: drawn.states.to_dtype(model.dtype())?, ..drawn })
     }
 }
 
-/// Errors, naming the option, unless `value` is from 1 to `most`.
-fn count(name: &str, value: usize, most: usize) -> Result<()> {
-    if value == 0 || value > most {
-        bail!("sampler.{name} is {value}; give 1 to {most}");
+/// Errors, naming the option, unless `value` is `among` those that it may be.
+fn count(name: &str, value: usize, among: RangeInclusive<usize>) -> Result<()> {
+    if !among.contains(&value) {
+        bail!("sampler.{name} is {value}; give {} to {}", among.start(), among.end());
     }
     Ok(())
+}
+
+/// Errors if there are steps in which `kernel` is to find its step sizes, and it has none.
+fn adapts(kernel: &AnyKernel, steps: usize) -> Result<()> {
+    if steps > 0 && !kernel.get().adapts() {
+        bail!("sampler.adapt is {steps}, and the kernel {} finds no step sizes; leave it out", kernel.name());
+    }
+    count("adapt", steps, 0..=100_000_000)
 }
 
 /// Draws of the first rung of `ladder` for the `n` streams of `z` with what is held in their place, in f64, and the ladder given that.

@@ -1,7 +1,7 @@
 //! Replica exchange along the ladder of a density: chains at every rung, which swap places with their neighbours.
 //! \[Swendsen & Wang 1986; Geyer 1991\]
 
-use super::{ChainSampler, Drawn, Held, Watch, begin, count};
+use super::{NOTED, ChainSampler, Drawn, Held, Watch, begin, count, adapts};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Ladder;
@@ -38,8 +38,13 @@ impl Named for Tempering {
 }
 
 impl ChainSampler for Tempering {
+    fn kernel(&self) -> &AnyKernel {
+        &self.kernel
+    }
+
     fn check(&self) -> Result<()> {
-        count("rungs", self.rungs.saturating_sub(1), 99_999).and(count("sweeps", self.sweeps, 100_000_000))?;
+        count("rungs", self.rungs, 2..=100_000).and(count("sweeps", self.sweeps, 1..=100_000_000))?;
+        adapts(&self.kernel, self.adapt)?;
         self.kernel.get().check()
     }
 
@@ -47,7 +52,8 @@ impl ChainSampler for Tempering {
         let ladder = model.ladder(None, self.rungs)?;
         let (mut x, conditioned) = begin(model, ladder.as_ref(), n, held, z)?;
         let ladder: &dyn Ladder = conditioned.as_ref().map_or(ladder.as_ref(), |given| given);
-        let (mut exchange, all) = (Exchange::new(self.kernel.get(), self.adapt), self.rungs + self.sweeps);
+        let every = (self.rungs + self.sweeps).div_ceil(NOTED);
+        let (mut exchange, all) = (Exchange::new(self.kernel.get(), self.adapt).noted_every(every), self.rungs + self.sweeps);
         for done in 0..all {
             if done < self.rungs {
                 exchange.join(ladder, &x, self.rungs, z)?;

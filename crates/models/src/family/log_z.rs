@@ -41,6 +41,9 @@ impl Ais {
         if self.particles < 2 || self.particles > 1 << 24 {
             bail!("particles is {}; give at least 2, whose spread tells the error, and at most 2^24", self.particles);
         }
+        if self.steps_per_rung == 0 || self.steps_per_rung > 1_000_000 {
+            bail!("steps-per-rung is {}; give 1 to 1000000", self.steps_per_rung);
+        }
         self.kernel.get().check()
     }
 

@@ -51,8 +51,8 @@ impl Family for RbmConfig {
     }
 }
 
-/// A layer of at most so many units is enumerated in seconds.
-const SOON: usize = 20;
+/// So many products are a few seconds.
+const SOON: f64 = 4e9;
 
 impl Unnormalised for Rbm {
     /// What the visible units are where no hidden one is on.
@@ -85,7 +85,8 @@ impl Unnormalised for Rbm {
         Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
     }
 
-    /// From independent bits, see [`RbmLadder`]. Without means they are those of [`Unnormalised::begin`].
+    /// From independent bits, see [`RbmLadder`], which keeps means away from 0 and 1. Without means they are those of
+    /// [`Unnormalised::begin`].
     fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {
         let own = || to_host(&sigmoid(&self.visible_bias.detach())?);
         let means = means.map_or_else(own, |means| Ok(means.to_vec()))?;
@@ -93,7 +94,8 @@ impl Unnormalised for Rbm {
     }
 
     fn log_z_exact(&self) -> Result<Option<f64>> {
-        let few = self.spec.visible().min(self.spec.hidden) <= SOON;
+        let (visible, hidden) = (self.spec.visible(), self.spec.hidden);
+        let few = 2f64.powi(visible.min(hidden) as i32) * (visible as f64) * (hidden as f64) <= SOON;
         few.then(|| Rbm::log_z_exact(self)).transpose()
     }
 

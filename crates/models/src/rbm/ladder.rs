@@ -32,11 +32,12 @@ impl RbmLadder {
             bail!("the ladder of an RBM has powers that rise from 0 to 1, not {betas:?}");
         }
         let visible = rbm.spec().visible();
-        if means.len() != visible || means.iter().any(|mean| !(0. ..=1.).contains(mean)) {
-            bail!(
-                "the ladder of an RBM of {visible} visible units needs their means, from 0 to 1; got {}",
-                means.len()
-            );
+        if means.len() != visible {
+            let n = means.len();
+            bail!("the ladder of an RBM of {visible} visible units needs a mean of each, and there are {n}");
+        }
+        if let Some((i, mean)) = means.iter().enumerate().find(|(_, mean)| !(0. ..=1.).contains(*mean)) {
+            bail!("the ladder of an RBM needs means from 0 to 1, and that of visible unit {i} is {mean}");
         }
         let logit = |mean: &f64| {
             let mean = mean.clamp(EDGE, 1. - EDGE);

@@ -76,6 +76,9 @@ const EXACT: usize = 25;
 /// States that are enumerated at once.
 const AT_ONCE: usize = 1 << 11;
 
+/// And numbers that these make of the larger layer, at most.
+const NUMBERS: usize = 1 << 21;
+
 impl Rbm {
     /// A machine with small normal weights, a function of `seed` alone, and no biases.
     ///
@@ -274,8 +277,9 @@ impl Rbm {
         let wide = self.to_dtype(DType::F64)?;
         let wide = if hidden < visible { wide.turned()? } else { wide };
         let (states, mut log_z) = (1 << n, f64::NEG_INFINITY);
-        for from in (0..states).step_by(AT_ONCE) {
-            let v = binary(from, AT_ONCE.min(states - from), n, self.device())?;
+        let some = (NUMBERS / visible.max(hidden)).clamp(1, AT_ONCE);
+        for from in (0..states).step_by(some) {
+            let v = binary(from, some.min(states - from), n, self.device())?;
             let energy = wide.summed_out(&v, &wide.hidden_logits(&v)?)?;
             let logs: Vec<f64> = to_host(&energy.detach())?.iter().map(|energy| -energy).collect();
             log_z = log_sum_exp(&[log_z, log_sum_exp(&logs)]);

@@ -13,7 +13,7 @@ use crate::trainable::Trainable;
 use candle_core::{Error, Result, Tensor, bail};
 use langevin_data::Batch;
 use langevin_dynamics::density::{Blocks, Capability, Density, Energy};
-use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, StepSizes};
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, Stats, StepSizes};
 use langevin_models::family::Contrast;
 use langevin_models::{DensityModel, Rbm, Unnormalised, plain};
 use langevin_ops::noise::Noise;
@@ -114,7 +114,7 @@ pub struct ContrastiveDivergence {
     pub persistent: usize,
     /// What moves them.
     pub kernel: AnyKernel,
-    /// Half of this times the squares of the weights, but not of the biases, is added to the loss.
+    /// Half of this times the squares of the weights, but not of the biases, is added to the loss, whose gradient is then centred.
     pub weight_decay: f64,
     /// Centred gradients: those of units less their means over the data so far, which does not depend on what is called 0
     /// and 1. \[Montavon12; Melchior16\]
@@ -199,14 +199,14 @@ struct Run {
 }
 
 impl Run {
-    /// The states of `model` after k steps from `start` `[N, ...]`.
+    /// The states of `model` after k steps from `start` `[N, ...]`, and what these did.
     fn walked<M: EnergyGradient>(
         &self,
         model: &M,
         start: &Tensor,
         sizes: &mut StepSizes,
         at: &Context,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Stats)> {
         let (kernel, mut noise) = (self.options.kernel.get(), at.noise(start.dim(0)?));
         let blocks = model.as_conditionals().filter(|_| self.draws_blocks()).map(Blocks);
         let density: &dyn Density = match &blocks {
@@ -215,11 +215,12 @@ impl Run {
         };
         let mut chains = Chains::new(density, start)?;
         chains.sizes = std::mem::take(sizes);
+        let mut stats = Stats::default();
         for _ in 0..self.options.k {
-            kernel.step(density, &mut chains, &mut noise)?;
+            stats += kernel.step(density, &mut chains, &mut noise)?;
         }
         *sizes = chains.sizes;
-        Ok(chains.at.x)
+        Ok((chains.at.x, stats))
     }
 
     /// The mean squared difference between some samples of `x` and what one step draws of each, where whole states are drawn.
@@ -236,7 +237,8 @@ impl Run {
         self.options.kernel.get().needs() == Capability::Conditionals
     }
 
-    /// The states after k steps from `start`, and energies and gradient of `x` and them.
+    /// The states after k steps from `start`, and energies and gradient of `x` and them; and the share of proposals that were
+    /// accepted, for a kernel that proposes.
     fn contrast<M: EnergyGradient>(
         &self,
         model: &M,
@@ -244,16 +246,18 @@ impl Run {
         start: &Tensor,
         factors: &[f64],
         (sizes, at): (&mut StepSizes, &Context),
-    ) -> Result<Contrast> {
+    ) -> Result<(Contrast, Option<Series>)> {
         if self.options.persistent == 0 && matches!(self.options.kernel, AnyKernel::Gibbs(_)) {
             let shorter = model.contrast(x, self.options.k, factors, &mut at.noise(x.dim(0)?))?;
             if let Some(contrast) = shorter {
-                return Ok(contrast);
+                return Ok((contrast, None));
             }
         }
-        let walked = self.walked(model, start, sizes, at)?;
+        let (walked, stats) = self.walked(model, start, sizes, at)?;
         let (energies, grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, factors, at)?;
-        Ok((walked, energies, grads))
+        let proposes = self.options.kernel.get().exact() && !self.draws_blocks();
+        let accepted = proposes.then(|| Series::mean("acceptance", stats.acceptance()));
+        Ok(((walked, energies, grads), accepted))
     }
 
     /// Where the chains of a batch `x` begin: at its samples in turn, if there are none that go on.
@@ -297,19 +301,21 @@ impl<M: EnergyGradient> Training<M> for Run {
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
         factors.resize(samples + chains, -share / chains as f64);
-        let (walked, energies, mut grads) = self.contrast(model, x, &start, &factors, (&mut kept.sizes, at))?;
+        let (contrast, accepted) = self.contrast(model, x, &start, &factors, (&mut kept.sizes, at))?;
+        let (walked, energies, mut grads) = contrast;
         let (data, of_chains) = energies.split_at(samples);
-        if self.options.centred {
-            kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;
-            grads = model.centred(grads, &kept.offsets)?;
-        }
         if self.options.weight_decay > 0. {
             for (g, (_, var)) in grads.iter_mut().zip(model.vars()).filter(|(_, (_, var))| var.rank() > 1) {
                 *g = (&*g + (var.as_detached_tensor() * (self.options.weight_decay * share))?)?;
             }
         }
+        if self.options.centred {
+            kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;
+            grads = model.centred(grads, &kept.offsets)?;
+        }
         let level = mean(of_chains);
         let mut series = vec![Series::mean("energy_data", mean(data)), Series::mean("energy_chains", level)];
+        series.extend(accepted);
         if self.options.persistent == 0 {
             series.push(reconstruction_error(x, &walked)?);
         } else {

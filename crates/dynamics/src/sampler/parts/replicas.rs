@@ -73,7 +73,7 @@ impl<'a> Replicas<'a> {
             let swept = sweep(self.kernel, &levels, 0, &mut runs, turn, z)?;
             self.sweeps += 1;
             if let (Some(chains), Some(swept)) = (runs.last(), swept.last()) {
-                visit.add(&chains.at, swept)?;
+                visit.add(Some(&chains.at), swept)?;
             }
         }
         let mut moved = runs.into_iter().enumerate();
