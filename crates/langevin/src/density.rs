@@ -253,7 +253,9 @@ impl OpenedDensity {
     pub fn means(&self, most: usize) -> Result<Option<Vec<f64>>> {
         let Some(spec) = self.run.as_ref().map(|run| run.data.spec.clone()) else { return Ok(None) };
         let without = |why: String| {
-            crate::note!("{why}: the ladder begins at what the density says of itself, and not at the means of its data");
+            crate::note!(
+                "{why}: the ladder begins at what the density says of itself, and not at the means of its data"
+            );
             Ok(None)
         };
         let data = match self.data(&spec, "data") {

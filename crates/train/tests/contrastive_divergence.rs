@@ -148,7 +148,8 @@ fn nor_do_centred_updates_with_a_weight_decay() -> Result<()> {
         // chains of k steps would draw other bits of the mirror: their states are given in their place
         let vars: Vec<Var> = rbm.vars().iter().map(|(_, var)| var.clone()).collect();
         let mut run = Objective::<Mirrored>::start(&loss, &Mirrored(rbm.clone()))?;
-        let part = run.part(&Mirrored(rbm.clone()), &Batch::new(x.clone(), None), &Context::new(&options, 0, 0, 40, &vars))?;
+        let part =
+            run.part(&Mirrored(rbm.clone()), &Batch::new(x.clone(), None), &Context::new(&options, 0, 0, 40, &vars))?;
         Ok(part.grads)
     };
     let rbm = machine(1.)?;

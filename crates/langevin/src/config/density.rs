@@ -3,12 +3,12 @@
 use super::{Data, fill, read};
 use crate::error::{Usage, usage};
 use anyhow::{Context, Result};
-use langevin_data::Facts;
 use candle_core::{DType, Device};
+use langevin_data::Facts;
 use langevin_dynamics::Density;
-use langevin_models::{DensityModel, DensitySpec};
 use langevin_models::draw::AnyChainSampler;
 use langevin_models::family::AnyFamily;
+use langevin_models::{DensityModel, DensitySpec};
 use langevin_train::{AnyDensityObjective, AnyEma, AnyOptimiser, Objective, TrainOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Table;

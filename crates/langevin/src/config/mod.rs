@@ -378,7 +378,8 @@ impl Config {
     fn check(&self) -> Result<()> {
         self.train.check().map_err(|why| Usage::new(why.to_string()))?;
         if self.data.binarise.is_some() {
-            let why = "it makes bits, and models that denoise take greys; leave it out, or begin with the preset rbm-digits";
+            let why =
+                "it makes bits, and models that denoise take greys; leave it out, or begin with the preset rbm-digits";
             return usage(Usage::of("data.binarise", why));
         }
         if self.train.label_dropout > 0. && !self.model.conditional {

@@ -3,7 +3,7 @@
 //! The loaded model brings its network, process, prediction and loss: they take the place of the preset's. A file that
 //! names `from` itself, and changes on the command line, come after it and have the last word.
 
-use crate::config::{Config, apply, source};
+use crate::config::{Config, apply, is_density, source};
 use crate::error::usage;
 use crate::open::{self, Opened};
 use anyhow::{Context, Result};

@@ -53,9 +53,8 @@ pub fn warn(walked: &Walked) {
         }
         Walked::Rungs(rungs) => {
             let visits = rungs.iter().map(|(_, visit)| visit).collect::<Vec<_>>();
-            let places = |first: usize, last: usize| {
-                format!("{} rungs, {} to {}", visits.len(), rungs[first].0, rungs[last].0)
-            };
+            let places =
+                |first: usize, last: usize| format!("{} rungs, {} to {}", visits.len(), rungs[first].0, rungs[last].0);
             stuck(&visits, places, "take a smaller step of the kernel, or more steps (--report shows each rung)");
             apart(&visits, "rungs", "take more sampler.rungs");
         }

@@ -1,7 +1,7 @@
 //! Annealed MCMC along the ladder of a density: some steps at each rung in turn. What is drawn is near the density, the nearer the
 //! more rungs and steps there are.
 
-use super::{NOTED, ChainSampler, Drawn, Held, Watch, begin, count, adapts};
+use super::{ChainSampler, Drawn, Held, NOTED, Watch, adapts, begin, count};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Ladder;

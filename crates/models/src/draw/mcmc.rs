@@ -1,6 +1,6 @@
 //! Chains of the density itself, from where it says that they begin.
 
-use super::{NOTED, ChainSampler, Drawn, Held, Watch, count, adapts};
+use super::{ChainSampler, Drawn, Held, NOTED, Watch, adapts, count};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Density;

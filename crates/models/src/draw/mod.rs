@@ -18,8 +18,8 @@ use langevin_dynamics::density::unclamped;
 use langevin_dynamics::ladder::{Conditioned, Visit};
 use langevin_dynamics::mcmc::AnyKernel;
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
 use langevin_ops::registry;
+use langevin_ops::shape::to_host;
 use std::ops::RangeInclusive;
 
 /// States of which a part is held.

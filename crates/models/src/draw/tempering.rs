@@ -1,7 +1,7 @@
 //! Replica exchange along the ladder of a density: chains at every rung, which swap places with their neighbours.
 //! \[Swendsen & Wang 1986; Geyer 1991\]
 
-use super::{NOTED, ChainSampler, Drawn, Held, Watch, begin, count, adapts};
+use super::{ChainSampler, Drawn, Held, NOTED, Watch, adapts, begin, count};
 use crate::family::DensityModel;
 use candle_core::Result;
 use langevin_dynamics::Ladder;
@@ -53,7 +53,8 @@ impl ChainSampler for Tempering {
         let (mut x, conditioned) = begin(model, ladder.as_ref(), n, held, z)?;
         let ladder: &dyn Ladder = conditioned.as_ref().map_or(ladder.as_ref(), |given| given);
         let every = (self.rungs + self.sweeps).div_ceil(NOTED);
-        let (mut exchange, all) = (Exchange::new(self.kernel.get(), self.adapt).noted_every(every), self.rungs + self.sweeps);
+        let (mut exchange, all) =
+            (Exchange::new(self.kernel.get(), self.adapt).noted_every(every), self.rungs + self.sweeps);
         for done in 0..all {
             if done < self.rungs {
                 exchange.join(ladder, &x, self.rungs, z)?;
