@@ -47,7 +47,9 @@ impl Part {
             );
         }
         let label = class.map(|class| classes::number(&opened, &class)).transpose();
-        let label = label.map_err(|why| Usage::of("let", why).value(text))?;
+        let label = label.map_err(|e| {
+            Usage::of("let", e.downcast::<Usage>().map_or_else(|e| e.to_string(), |e| e.why)).value(text)
+        })?;
         Ok(Self { name: name.into(), opened, label, log_z: None })
     }
 

@@ -112,10 +112,6 @@ pub fn of_data(of: &Data, data: &dyn Dataset) -> Result<()> {
             return usage(format!("data.{key} = true: it is for images, and {} has none; leave it out", of.spec));
         }
     }
-    if of.binarise.is_some() && data.kind() != Kind::Image {
-        let why = format!("it makes bits of images, and the rows of {} hold bits already; leave it out", of.spec);
-        return usage(Usage::of("data.binarise", why));
-    }
     Ok(())
 }
 

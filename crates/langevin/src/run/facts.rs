@@ -53,6 +53,10 @@ pub fn begin<C: Learns>(run: &mut C, from: Option<&Opened>) -> Result<Data> {
 /// The facts of `data` that a new run keeps. Errors if an option of the data means nothing for them.
 pub fn learnt<C: Learns>(run: &mut C, data: &dyn Dataset) -> Result<Facts> {
     idle::of_data(run.data(), data)?;
+    if data.kind() != Kind::Image && run.data_mut().binarise.take().is_some() {
+        langevin_data::check_bits(data).map_err(|why| anyhow::anyhow!("{}: {why}", run.data().spec))?;
+        crate::note!("data.binarise is left out: the rows of {} are bits already", run.data().spec);
+    }
     let mut facts = Facts::of(data)?;
     if run.sigma_data().is_some_and(|given| given.is_none()) {
         facts.sigma_data = Some(deviation(&run.data().spec, data)?);

@@ -49,7 +49,6 @@ impl ChainSampler for Mcmc {
         let (kernel, mut x) = (self.kernel.get(), model.body().begin(n, z)?);
         let mut given = None;
         if let Some(held) = held {
-            held.check(&x)?;
             x = held.put(&x)?;
             given = Some(Given::new(Box::new(model as &dyn Density), held.mask_like(&x)?)?);
         }

@@ -42,12 +42,11 @@ impl Held {
         self.mask.to_dtype(x.dtype())?.to_device(x.device())
     }
 
-    /// Errors unless it is of samples like `x`.
-    fn check(&self, x: &Tensor) -> Result<()> {
-        let fits = |t: &Tensor| t.dims()[1..] == x.dims()[1..] && (t.dims()[0] == 1 || t.dims()[0] == x.dims()[0]);
+    /// Errors unless it is of `n` samples of this shape.
+    fn check(&self, n: usize, shape: &[usize]) -> Result<()> {
         for (t, what) in [(&self.states, "states"), (&self.mask, "mask")] {
-            if t.rank() != x.rank() || !fits(t) {
-                bail!("held {what} of shape {:?} for samples {:?}; give [1 or N, ...]", t.dims(), x.dims());
+            if !matches!(t.dims(), [some, each @ ..] if each == shape && [1, n].contains(some)) {
+                bail!("held {what} of shape {:?} for {n} samples of {shape:?}; give [1 or N, ...]", t.dims());
             }
         }
         Ok(())
@@ -77,7 +76,8 @@ pub trait ChainSampler: Send + Sync + std::fmt::Debug {
     /// Errors, naming the option, if one is out of its range.
     fn check(&self) -> Result<()>;
 
-    /// A sample of `model` for each of the `n` streams of `z`, given what is `held`.
+    /// A sample of `model` for each of the `n` streams of `z`, given what is `held`, of a shape that [`AnyChainSampler::draw`] has
+    /// checked.
     ///
     /// Errors if the density has not what the way needs.
     fn draw(&self, model: &DensityModel, n: usize, held: Option<&Held>, z: &mut Noise, watch: Watch) -> Result<Drawn>;
@@ -109,6 +109,7 @@ impl AnyChainSampler {
                 bail!("the weight `{name}` is not finite, and no sample would mean anything; train anew");
             }
         }
+        held.map_or(Ok(()), |held| held.check(seeds.len(), &model.spec.shape))?;
         if let Some(held) = held.filter(|_| model.spec.states() == States::Bits) {
             let known = held.put(&held.states.zeros_like()?)?;
             if let Some(bad) = to_host(&known)?.iter().find(|v| **v != 0. && **v != 1.) {
@@ -147,6 +148,5 @@ fn begin<'a>(
     let shape = [&[n], model.spec.shape.as_slice()].concat();
     let x = ladder.start(&Tensor::zeros(shape, DType::F64, model.device())?, ladder.precision(0), z)?;
     let Some(held) = held else { return Ok((x, None)) };
-    held.check(&x)?;
     Ok((held.put(&x)?, Some(Conditioned::new(ladder, held.mask_like(&x)?)?)))
 }

@@ -120,7 +120,7 @@ impl Ladder for RbmLadder {
     }
 
     fn name(&self, rung: usize) -> String {
-        format!("beta = {}", self.betas[rung])
+        format!("beta = {:.4}", self.betas[rung])
     }
 
     /// Draws of the base, in f64.
