@@ -6,7 +6,10 @@ use candle_core::{Result, bail};
 
 /// x w^T + bias: `x` `[..., I]`, `w` `[O, I]`, `bias` `[O]` -> `[..., O]`.
 pub fn linear<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
-    let multiply = |x: &Value, w: &Value| product(x, w, [false, true], 1.);
+    let multiply = |x: &Value, w: &Value, bias: Option<&Value>| {
+        let y = product(x, w, [false, true], 1.)?;
+        bias.map_or(Ok(y.clone()), |bias| y.add(&bias.broadcast(y.shape().clone())?))
+    };
     T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref(), multiply)?)
 }
 
@@ -15,15 +18,16 @@ pub fn linear<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
 ///
 /// A number of `w` that meets nothing but zeros is not read, even if it is not finite.
 pub fn linear_of_bits<T: Operand>(x: &T, w: &T, bias: Option<&T>) -> Result<T> {
-    let multiply = |x: &Value, w: &Value| product_of_bits(x, w, [false, true]);
+    let multiply = |x: &Value, w: &Value, bias: Option<&Value>| product_of_bits(x, w, [false, true], bias);
     T::from_value(map(&x.value(), &w.value(), bias.map(T::value).as_ref(), multiply)?)
 }
 
+/// Gives `multiply` all but the last dimension of x as one, and the bias as a row.
 fn map(
     x: &Value,
     w: &Value,
     bias: Option<&Value>,
-    multiply: impl Fn(&Value, &Value) -> Result<Value>,
+    multiply: impl Fn(&Value, &Value, Option<&Value>) -> Result<Value>,
 ) -> Result<Value> {
     let &[outputs, inputs] = w.dims() else { bail!("linear: expected a weight [O, I], got {:?}", w.dims()) };
     let mut dims = x.dims().to_vec();
@@ -31,12 +35,11 @@ fn map(
         Some(last) if *last == inputs => *last = outputs,
         _ => bail!("linear: a weight [{outputs}, {inputs}] on an input of shape {:?}", x.dims()),
     }
-    let rows = x.shape().elem_count() / inputs.max(1);
-    let y = multiply(&x.reshape((rows, inputs))?, w)?;
-    let y = match bias.map(|b| (b, b.dims())) {
-        Some((b, [o])) if *o == outputs => y.add(&b.reshape((1, outputs))?.broadcast((rows, outputs))?)?,
+    let bias = match bias.map(|b| (b, b.dims())) {
+        Some((b, [o])) if *o == outputs => Some(b.reshape((1, outputs))?),
         Some((_, other)) => bail!("linear: a bias of shape {other:?} for {outputs} outputs"),
-        None => y,
+        None => None,
     };
-    y.reshape(dims)
+    let rows = x.shape().elem_count() / inputs.max(1);
+    multiply(&x.reshape((rows, inputs))?, w, bias.as_ref())?.reshape(dims)
 }

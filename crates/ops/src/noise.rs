@@ -8,13 +8,14 @@ mod torch;
 
 use crate::act::sigmoid;
 use crate::kernel::act::logistic;
-use crate::kernel::{Real, read, wide};
+use crate::kernel::{Real, read, wide, written};
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use torch::Torch;
 
 /// The one source of randomness of samplers, kernels and losses.
@@ -166,21 +167,22 @@ const FEW: usize = 1 << 12;
 
 /// Of each stream a row: 1 where u < sigmoid(x), else 0.
 fn bits<T: Real>(streams: &mut [ChaCha8Rng], x: &[T]) -> Vec<T> {
-    let (mut out, each) = (vec![T::zero(); x.len()], x.len() / streams.len().max(1));
-    if each > 0 && x.len() < FEW {
-        let rows = out.chunks_mut(each).zip(x.chunks(each)).zip(streams);
-        rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
-    } else if each > 0 {
-        let rows = out.par_chunks_mut(each).zip(x.par_chunks(each)).zip(streams);
-        rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
-    }
-    out
+    let each = x.len() / streams.len().max(1);
+    let fill = |out: &mut [MaybeUninit<T>]| {
+        if x.len() < FEW {
+            let rows = out.chunks_mut(each).zip(x.chunks(each)).zip(streams);
+            rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
+        } else {
+            let rows = out.par_chunks_mut(each).zip(x.par_chunks(each)).zip(streams);
+            rows.for_each(|((row, x), rng)| bit_row(rng, x, row));
+        }
+    };
+    // SAFETY: the rows cover the output, and each is written.
+    #[allow(unsafe_code)]
+    if each > 0 { unsafe { written(x.len(), fill) } } else { vec![] }
 }
 
-fn bit_row<T: Real>(rng: &mut ChaCha8Rng, x: &[T], out: &mut [T]) {
-    // u is below 1 in f32 too
-    let (dropped, scale) = if T::DTYPE == DType::F32 { (8, 2f64.powi(-24)) } else { (0, 2f64.powi(-32)) };
-    let scale = T::from_f64(scale);
+fn bit_row<T: Real>(rng: &mut ChaCha8Rng, x: &[T], out: &mut [MaybeUninit<T>]) {
     let mut words = [0u32; 512];
     for (x, out) in x.chunks(words.len()).zip(out.chunks_mut(words.len())) {
         let words = &mut words[..x.len()];
@@ -189,8 +191,7 @@ fn bit_row<T: Real>(rng: &mut ChaCha8Rng, x: &[T], out: &mut [T]) {
             #[inline(always)]
             || {
                 for ((out, &x), &word) in out.iter_mut().zip(x).zip(&*words) {
-                    let u = T::from_f64(f64::from(word >> dropped)) * scale;
-                    *out = if u < logistic(x).0 { T::one() } else { T::zero() };
+                    *out = MaybeUninit::new(if T::unit(word) < logistic(x).0 { T::one() } else { T::zero() });
                 }
             },
         );

@@ -39,22 +39,26 @@ fn on_threads<R: Send>(n: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
 }
 
-/// x w^T term by term.
-fn summed(x: &Tensor, w: &Tensor) -> Result<Vec<f64>> {
+/// x w^T + bias term by term.
+fn summed(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Vec<f64>> {
     let ((rows, inputs), outputs) = (x.dims2()?, w.dim(0)?);
     let (x, w) = (to_host(x)?, to_host(w)?);
-    let sum = |r: usize, o: usize| (0..inputs).map(|i| x[r * inputs + i] * w[o * inputs + i]).sum();
+    let bias = bias.map_or(Ok(vec![0.; outputs]), to_host)?;
+    let sum = |r: usize, o: usize| bias[o] + (0..inputs).map(|i| x[r * inputs + i] * w[o * inputs + i]).sum::<f64>();
     Ok((0..rows * outputs).map(|at| sum(at / outputs, at % outputs)).collect())
 }
 
 /// Words and groups that are full or not, rows that are few and many, panels of columns that are full or not.
-const SIZES: [(usize, usize, usize); 16] = [
+const SIZES: [(usize, usize, usize); 19] = [
     (1, 1, 1),
-    (1, 64, 16),
+    (1, 60, 16),
     (2, 5, 3),
-    (3, 63, 17),
-    (4, 64, 8),
-    (5, 65, 9),
+    (3, 59, 17),
+    (4, 60, 8),
+    (5, 61, 9),
+    (6, 120, 64),
+    (7, 119, 65),
+    (9, 121, 200),
     (7, 3, 31),
     (9, 127, 16),
     (31, 128, 15),
@@ -72,12 +76,15 @@ fn sums_of_whole_numbers_are_exact_in_any_layout() -> Result<()> {
     for dtype in [DType::F32, DType::F64] {
         for (rows, inputs, outputs) in SIZES {
             let (x, w) = (coins((rows, inputs), dtype)?, whole((outputs, inputs), dtype)?);
-            let expected = summed(&x, &w)?;
-            for x in [x.clone(), turned(&x)?, apart(&x)?] {
-                for w in [w.clone(), turned(&w)?, apart(&w)?] {
-                    let y = linear_of_bits(&x, &w, None)?;
-                    assert_eq!((y.dims(), y.dtype()), (&[rows, outputs][..], dtype));
-                    assert_eq!(to_host(&y)?, expected, "{dtype:?} {rows} x {inputs} x {outputs}");
+            let bias = whole((1, outputs), dtype)?.squeeze(0)?;
+            for bias in [None, Some(&bias)] {
+                let expected = summed(&x, &w, bias)?;
+                for x in [x.clone(), turned(&x)?, apart(&x)?] {
+                    for w in [w.clone(), turned(&w)?, apart(&w)?] {
+                        let y = linear_of_bits(&x, &w, bias)?;
+                        assert_eq!((y.dims(), y.dtype()), (&[rows, outputs][..], dtype));
+                        assert_eq!(to_host(&y)?, expected, "{dtype:?} {rows} x {inputs} x {outputs}");
+                    }
                 }
             }
         }
@@ -88,7 +95,7 @@ fn sums_of_whole_numbers_are_exact_in_any_layout() -> Result<()> {
 #[test]
 fn sums_are_rounded_no_worse_than_those_of_the_ordinary_product() -> Result<()> {
     let (x, w) = (coins((100, 784), DType::F32)?, normal((500, 784), DType::F32)?);
-    let expected = summed(&x, &w)?;
+    let expected = summed(&x, &w, None)?;
     let off = |y: Tensor| -> Result<f64> {
         let squares = to_host(&y)?.iter().zip(&expected).map(|(y, e)| (y - e).powi(2)).sum::<f64>();
         Ok((squares / expected.len() as f64).sqrt())
@@ -128,7 +135,7 @@ fn rows_have_the_same_bits_in_any_batch_and_on_any_threads() -> Result<()> {
 fn other_numbers_have_the_ordinary_product() -> Result<()> {
     let w = normal((20, 65), DType::F64)?;
     for odd in [0.5, -1., 2., 1e-300, 1. + f64::EPSILON, f64::INFINITY, f64::NAN] {
-        for place in [0, 63, 64] {
+        for place in [0, 59, 60, 64] {
             let at = Tensor::from_iter((0..65).map(|i| if i == place { odd } else { 1. }), CPU)?.unsqueeze(0)?;
             let (own, ordinary) = (linear_of_bits(&at, &w, None)?, linear(&at, &w, None)?);
             assert_eq!(bits(&own)?, bits(&ordinary)?, "{odd} at {place}");
@@ -142,8 +149,9 @@ fn other_numbers_have_the_ordinary_product() -> Result<()> {
 #[test]
 fn composed_of_other_operations_it_is_the_same() -> Result<()> {
     let (x, w) = (coins((9, 70), DType::F64)?, whole((11, 70), DType::F64)?);
-    let composed = check::by_composition(|| linear_of_bits(&x, &w, None))?;
-    assert_eq!(to_host(&composed)?, to_host(&linear_of_bits(&x, &w, None)?)?);
+    let bias = whole((1, 11), DType::F64)?.squeeze(0)?;
+    let composed = check::by_composition(|| linear_of_bits(&x, &w, Some(&bias)))?;
+    assert_eq!(to_host(&composed)?, to_host(&linear_of_bits(&x, &w, Some(&bias))?)?);
     Ok(())
 }
 
@@ -157,6 +165,9 @@ fn it_is_differentiated_as_any_product() -> Result<()> {
     let (_, by_w) = grad::gradient(&w, |w| half(linear_of_bits(&x, w, None)?))?;
     assert_eq!(to_host(&by_x)?, to_host(&y.matmul(&w)?)?);
     assert_eq!(to_host(&by_w)?, to_host(&y.t()?.matmul(&x)?)?);
+    let bias = whole((1, 11), DType::F64)?.squeeze(0)?;
+    let (_, by_bias) = grad::gradient(&bias, |bias| half(linear_of_bits(&x, &w, Some(bias))?))?;
+    assert_eq!(to_host(&by_bias)?, to_host(&y.broadcast_add(&bias)?.sum(0)?)?);
     let twice = grad::hvp(&w, &w, |w| half(linear_of_bits(&x, w, None)?))?;
     assert_eq!(to_host(&twice)?, to_host(&by_w)?); // a quadratic form's Hessian times w is its gradient
     Ok(())
@@ -165,8 +176,11 @@ fn it_is_differentiated_as_any_product() -> Result<()> {
 #[test]
 fn nothing_times_something_is_nothing() -> Result<()> {
     for (rows, inputs, outputs) in [(0, 5, 3), (4, 5, 0)] {
-        let y = linear_of_bits(&coins((rows, inputs), DType::F32)?, &normal((outputs, inputs), DType::F32)?, None)?;
-        assert_eq!(y.dims(), [rows, outputs]);
+        let bias = normal((1, outputs), DType::F32)?.squeeze(0)?;
+        for bias in [None, Some(&bias)] {
+            let y = linear_of_bits(&coins((rows, inputs), DType::F32)?, &normal((outputs, inputs), DType::F32)?, bias)?;
+            assert_eq!(y.dims(), [rows, outputs]);
+        }
     }
     Ok(())
 }

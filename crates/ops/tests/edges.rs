@@ -402,3 +402,12 @@ fn gradients_of_an_empty_batch() {
         assert!(to_host(&g[0]).unwrap().iter().all(|v| *v == 0.));
     }
 }
+
+#[test]
+fn the_sigmoid_of_infinite_numbers_is_its_limit() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let x = Tensor::new(&[f64::INFINITY, f64::NEG_INFINITY, 0.], &Device::Cpu)?.to_dtype(dtype)?;
+        assert_eq!(to_host(&act::sigmoid(&x)?)?, [1., 0., 0.5], "{dtype:?}");
+    }
+    Ok(())
+}

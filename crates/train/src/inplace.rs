@@ -144,18 +144,26 @@ pub(crate) fn sum_of_squares(tensors: &[Tensor]) -> Result<f64> {
     fn square<T: Float>(v: &T) -> f64 {
         v.to_f64() * v.to_f64()
     }
-    /// The sum of each chunk.
-    fn sums<T: Float>(some: &[T]) -> Vec<f64> {
+    /// The sums of at most [`BESIDE`] chunks, of which the last may be shorter.
+    fn sums<T: Float>(some: &[T]) -> impl Iterator<Item = f64> {
         let chunks: Vec<&[T]> = some.chunks(CHUNK).collect();
-        let whole = chunks.iter().all(|chunk| chunk.len() == CHUNK);
-        let Some(beside) = <[&[T]; BESIDE]>::try_from(chunks.as_slice()).ok().filter(|_| whole) else {
-            return chunks.iter().map(|chunk| chunk.iter().map(square).sum()).collect();
-        };
+        let (count, short) = (chunks.len(), chunks.last().map_or(0, |last| last.len()));
+        // where there is no chunk, or no more of it, another is added up in its place
+        let mut beside: [&[T]; BESIDE] = std::array::from_fn(|j| chunks.get(j).map_or(chunks[0], |chunk| chunk));
         let mut sums = [0.; BESIDE];
-        for i in 0..CHUNK {
-            sums.iter_mut().zip(beside).for_each(|(sum, chunk)| *sum += square(&chunk[i]));
+        let add = |sums: &mut [f64; BESIDE], beside: [&[T]; BESIDE]| {
+            for i in 0..beside[0].len() {
+                sums.iter_mut().zip(beside).for_each(|(sum, chunk)| *sum += square(&chunk[i]));
+            }
+        };
+        add(&mut sums, beside.map(|chunk| &chunk[..short]));
+        let last = sums[count - 1];
+        beside[count - 1] = chunks[0];
+        if count > 1 {
+            add(&mut sums, beside.map(|chunk| &chunk[short..]));
         }
-        sums.into()
+        sums[count - 1] = last;
+        sums.into_iter().take(count)
     }
     fn here<T: Float>(t: &Tensor) -> Result<f64> {
         read::<T, f64>(t, |v| {

@@ -43,6 +43,12 @@ fn sigmoid(k: usize) -> [f64; 5] {
 /// The k-th derivative of `curve` at every x, times g where given. `k` is at most [`ORDERS`].
 pub(crate) fn derivative<T: Real>(curve: Curve, k: usize, x: &[T], g: Option<&[T]>) -> Vec<T> {
     match (curve, k) {
+        (Curve::Sigmoid, 0) => map(
+            x,
+            g,
+            #[inline(always)]
+            |x| logistic(x).0,
+        ),
         (Curve::Sigmoid, _) => by_logistic([0.; 5], sigmoid(k), x, g),
         (Curve::Silu, 0) => by_logistic(sigmoid(0), [0.; 5], x, g),
         (Curve::Silu, _) => by_logistic(sigmoid(k), sigmoid(k - 1).map(|c| c * k as f64), x, g), // (x s)^(k)
@@ -81,7 +87,7 @@ pub(crate) fn softplus_sums<T: Real>(n: usize, x: &[T]) -> Vec<T> {
     })
 }
 
-const LANES: usize = 8;
+const LANES: usize = 16;
 const FACTORS: usize = 512;
 
 fn sine(k: usize, x: f64) -> f64 {

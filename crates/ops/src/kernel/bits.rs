@@ -1,53 +1,66 @@
-//! Products of a matrix of bits with one of numbers: additions alone, four terms at a time, from tables of sums.
+//! Products of a matrix of bits with one of numbers: additions alone, five terms at a time, from tables of sums.
 //!
-//! c(r, j) = sum over k of a(r, k) b(k, j), with a(r, k) = 0 or 1. Any four rows of b have 16 sums; with all of them in a table,
-//! a row of c adds one where it would multiply four times. \[Arlazarov70, "the four Russians"\] The sums of four terms are added
-//! in the order of k, whatever the number of rows: rows that are samples have the same bits in any batch. Rows of a that
+//! c(r, j) = bias(j) + sum over k of a(r, k) b(k, j), with a(r, k) = 0 or 1. Any five rows of b have 32 sums; with all of them in
+//! a table, a row of c adds one where it would multiply five times. \[Arlazarov70, "the four Russians"\] The sums of five terms are
+//! added in the order of k, whatever the number of rows: rows that are samples have the same bits in any batch. Rows of a that
 //! hold other numbers are computed by the ordinary product.
 
-use super::block::BLOCK;
+use super::block::{BLOCK, soon};
 use super::matrix::{Matrix, pack};
 use super::product::{Matrices, product as ordinary};
 use super::{Real, Shared, each, scratch, wide, written};
 use pulp::{Arch, Simd, WithSimd};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Rows of b that have a table, and the sums in it.
-const GROUP: usize = 4;
+const GROUP: usize = 5;
 const SUMS: usize = 1 << GROUP;
 
-/// Terms whose bits are one word, the groups and lines of tables that they make, and the bytes of a line, which is one of the
-/// cache: all stay in the nearest.
-const WORD: usize = u64::BITS as usize;
-const WHOLE: usize = WORD / GROUP;
-const TABLES: usize = WHOLE * SUMS;
+/// Terms whose bits are one word, and the groups of it: as many as have their tables in the nearest cache, with lines of the
+/// cache for what they add up to. Bytes of a line.
+const WHOLE: usize = 12;
+const WORD: usize = WHOLE * GROUP;
 const LINE: usize = 64;
 
-/// Rows of c that one job computes from its tables, at most.
+/// Rows of c that one job computes from its tables, at most, and blocks of their columns: the more, the more of a row is written
+/// at once. Jobs of a thread that blocks are left for.
 const ROWS: usize = 1024;
+const MOST: usize = 4;
+const SHARE: usize = 4;
 /// Rows of a whose bits one job packs.
 const PACKED: usize = 32;
 /// Fewer rows than these are not worth tables.
 const FEW: usize = 4;
 
-/// a b for `m` x `k` times `k` x `n`: fast in those rows of `a` that hold nothing but 0 and 1.
-pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: &Matrices<T>, b: &Matrices<T>) -> Vec<T> {
-    let words = words((m, k), a);
-    let others = words.iter().skip(step(k) - 1).step_by(step(k)).filter(|&&other| other != 0).count();
+/// a b + bias for `m` x `k` times `k` x `n`: fast in those rows of `a` that hold nothing but 0 and 1.
+pub(crate) fn product<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: &Matrices<T>,
+    b: &Matrices<T>,
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    let bits = Bits::of((m, k), a);
+    let others = bits.others.iter().filter(|&&other| other).count();
     let fill = |c: *mut T| {
-        let (panels, parts, c) = (n.div_ceil(BLOCK), m.div_ceil(ROWS), Shared(c));
-        each(panels * parts, m * n * k / GROUP, |job| {
-            let (column, part) = (job / parts * BLOCK, job % parts);
-            let (row, end) = (part * m / parts, (part + 1) * m / parts);
-            let words = &words[row * step(k)..end * step(k)];
+        let (parts, c) = (m.div_ceil(ROWS), Shared(c));
+        let wide = BLOCK * (n.div_ceil(BLOCK) * parts / (SHARE * rayon::current_num_threads())).clamp(1, MOST);
+        each(n.div_ceil(wide) * parts, m * n * k / GROUP, |job| {
+            let (column, part) = (job / parts * wide, job % parts);
+            let rows = part * m / parts..(part + 1) * m / parts;
+            let columns = wide.min(n - column);
+            let bias = bias.map(|bias| &bias[column..column + columns]);
             // SAFETY: each job writes its own numbers of c.
-            let (b, c) = unsafe { (b.get(0).from(0, column), c.at(row * n + column)) };
-            Arch::new().dispatch(Panel { words, terms: k, columns: BLOCK.min(n - column), b, c, c_row: n });
+            let (b, c) = unsafe { (b.get(0).from(0, column), c.at(rows.start * n + column)) };
+            Arch::new().dispatch(Panel { bits: &bits, rows, terms: k, columns, b, bias, c, c_row: n });
         });
     };
-    if others > 0 || m == 0 {
+    if others > 0 || m == 0 || k == 0 {
         let mut c = ordinary(1, (m, n, k), a, b, T::one());
-        if others < m {
+        if let Some(bias) = bias {
+            c.chunks_exact_mut(n.max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(c, &bias)| *c += bias));
+        }
+        if others < m && k > 0 {
             fill(c.as_mut_ptr());
         }
         return c;
@@ -56,72 +69,81 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: &Matrices<T>
     unsafe { written(m * n, |c: &mut [MaybeUninit<T>]| fill(c.as_mut_ptr().cast())) }
 }
 
-/// Words of a row of `k` bits: one more, which is 0 if they are all.
-fn step(k: usize) -> usize {
-    k.div_ceil(WORD) + 1
+/// Which numbers of a matrix are 1.
+struct Bits {
+    /// `[word][row]`: the first bits of all rows, then those that follow.
+    words: Vec<u64>,
+    /// Whether a row holds other numbers than 0 and 1.
+    others: Vec<bool>,
 }
 
-/// The bits of each row of `a`, of [`step`] words.
-fn words<T: Real>((m, k): (usize, usize), a: &Matrices<T>) -> Vec<u64> {
-    let mut words = vec![0u64; m * step(k)];
-    let to = Shared(words.as_mut_ptr());
-    each(m.div_ceil(PACKED), m * k, |job| {
-        let (row, a) = (job * PACKED, a.get(0));
-        let rows = PACKED.min(m - row);
-        // SAFETY: each job writes the words of its own rows.
-        unsafe {
-            let (a, words) = (a.from(row, 0), std::slice::from_raw_parts_mut(to.at(row * step(k)), rows * step(k)));
-            // the numbers are their own, lest they be read anew after each word
-            let Matrix { at, row, col } = a;
-            wide(
-                #[inline(always)]
-                || match (row, col) {
-                    (_, 1) => along(words, k, move |r, i| *at.add(r * row + i)),
-                    (1, _) => across(words, k, move |r, i| *at.add(r + i * col)),
-                    _ => along(words, k, move |r, i| *at.add(r * row + i * col)),
-                },
-            );
-        }
-    });
-    words
+impl Bits {
+    fn of<T: Real>((m, k): (usize, usize), a: &Matrices<T>) -> Self {
+        let (mut words, mut others) = (vec![0u64; m * k.div_ceil(WORD)], vec![false; m]);
+        let (to, odd) = (Shared(words.as_mut_ptr()), Shared(others.as_mut_ptr()));
+        each(m.div_ceil(PACKED), m * k, |job| {
+            let (row, a) = (job * PACKED, a.get(0));
+            let rows = PACKED.min(m - row);
+            let mut other = [0u64; PACKED];
+            // SAFETY: each job reads its rows and writes what is theirs.
+            unsafe {
+                // the numbers are their own, lest they be read anew after each word
+                let Matrix { at, row: step, col } = a.from(row, 0);
+                for q in 0..k.div_ceil(WORD) {
+                    let words = std::slice::from_raw_parts_mut(to.at(q * m + row), rows);
+                    let (first, terms) = (q * WORD, WORD.min(k - q * WORD));
+                    wide(
+                        #[inline(always)]
+                        || match (step, col) {
+                            (_, 1) => along(words, &mut other, terms, move |r, i| *at.add(r * step + first + i)),
+                            (1, _) => across(words, &mut other, terms, move |r, i| *at.add(r + (first + i) * col)),
+                            _ => along(words, &mut other, terms, move |r, i| *at.add(r * step + (first + i) * col)),
+                        },
+                    );
+                }
+                (0..rows).for_each(|r| *odd.at(row + r) = other[r] != 0);
+            }
+        });
+        Self { words, others }
+    }
 }
 
 /// Packs row by row, the faster way where rows lie in memory one after the other.
 #[inline(always)]
-fn along<T: Real>(words: &mut [u64], k: usize, at: impl Fn(usize, usize) -> T) {
-    for (r, words) in words.chunks_exact_mut(step(k)).enumerate() {
-        let (last, mut all) = (step(k) - 1, 0);
-        for (q, to) in words[..last].iter_mut().enumerate() {
-            let (mut word, mut other) = (0u64, 0u64);
-            for i in 0..WORD.min(k - q * WORD) {
-                let (bit, odd) = sorted(at(r, q * WORD + i));
-                word |= bit << i;
-                other |= odd;
-            }
-            *to = word;
-            all |= other;
+fn along<T: Real>(words: &mut [u64], other: &mut [u64; PACKED], terms: usize, at: impl Fn(usize, usize) -> T) {
+    const BYTE: usize = u8::BITS as usize;
+    const ALL: usize = WORD.next_multiple_of(BYTE);
+    for (r, (to, other)) in words.iter_mut().zip(other).enumerate() {
+        let mut numbers = [T::zero(); ALL];
+        numbers.iter_mut().take(terms).enumerate().for_each(|(i, to)| *to = at(r, i));
+        let (mut ones, mut others) = ([0u8; ALL], 0u8);
+        for (one, number) in ones.iter_mut().zip(numbers) {
+            let (bit, odd) = sorted(number);
+            *one = bit as u8;
+            others |= odd as u8;
         }
-        words[last] = all;
+        *to = 0;
+        for (i, bytes) in ones.as_chunks::<BYTE>().0.iter().enumerate() {
+            // the product has the lowest bit of byte i at place 56 + i, and nothing is carried into its last byte
+            let byte = u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> (u64::BITS as usize - BYTE);
+            *to |= byte << (i * BYTE);
+        }
+        *other |= u64::from(others);
     }
 }
 
 /// Packs all rows at once, term by term, the faster way where columns lie in memory one after the other.
 #[inline(always)]
-fn across<T: Real>(words: &mut [u64], k: usize, at: impl Fn(usize, usize) -> T) {
-    let rows = words.len() / step(k);
-    let mut other = [0u64; PACKED];
-    for q in 0..step(k) - 1 {
-        let mut word = [0u64; PACKED];
-        for i in 0..WORD.min(k - q * WORD) {
-            for r in 0..rows.min(PACKED) {
-                let (bit, odd) = sorted(at(r, q * WORD + i));
-                word[r] |= bit << i;
-                other[r] |= odd;
-            }
+fn across<T: Real>(words: &mut [u64], other: &mut [u64; PACKED], terms: usize, at: impl Fn(usize, usize) -> T) {
+    let mut word = [0u64; PACKED];
+    for i in 0..terms {
+        for r in 0..words.len().min(PACKED) {
+            let (bit, odd) = sorted(at(r, i));
+            word[r] |= bit << i;
+            other[r] |= odd;
         }
-        (0..rows).for_each(|r| words[r * step(k) + q] = word[r]);
     }
-    (0..rows).for_each(|r| words[(r + 1) * step(k) - 1] = other[r]);
+    words.iter_mut().zip(word).for_each(|(to, word)| *to = word);
 }
 
 /// Whether a number is 1, and whether it is neither 0 nor 1.
@@ -130,12 +152,14 @@ fn sorted<T: Real>(v: T) -> (u64, u64) {
     (u64::from(v == T::one()), u64::from(v != T::one() && v != T::zero()))
 }
 
-/// At most [`BLOCK`] columns of some rows of c.
+/// Some columns of some rows of c.
 struct Panel<'a, T> {
-    words: &'a [u64],
+    bits: &'a Bits,
+    rows: Range<usize>,
     terms: usize,
     columns: usize,
     b: Matrix<T>,
+    bias: Option<&'a [T]>,
     c: *mut T,
     c_row: usize,
 }
@@ -145,16 +169,16 @@ impl<T: Real> WithSimd for Panel<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let size = size_of::<T>();
+        let lanes = LINE / size_of::<T>();
         scratch(
-            TABLES * LINE / size + (WORD + self.words.len() / step(self.terms)) * BLOCK,
+            WHOLE * SUMS * lanes + WORD * BLOCK + (1 + self.rows.len()) * self.columns.next_multiple_of(BLOCK),
             #[inline(always)]
             |memory: &mut [MaybeUninit<T>]| {
                 let memory = memory.as_mut_ptr().cast::<T>();
-                // SAFETY: the memory holds the tables, the copy of b and the sums; the caller gives places of b and c.
+                // SAFETY: the memory holds the tables, the copy of b, the bias and the sums; the caller gives places of b and c.
                 unsafe {
-                    match (size, size_of::<T::Vector<S>>()) {
-                        (_, 64) => self.run::<S, 2, 1>(s, memory),
+                    match (size_of::<T>(), size_of::<T::Vector<S>>()) {
+                        (_, 64) => self.run::<S, 4, 1>(s, memory),
                         (_, 32) => self.run::<S, 2, 2>(s, memory),
                         (_, 16) => self.run::<S, 2, 4>(s, memory),
                         (8, _) => self.run::<S, 1, 8>(s, memory),
@@ -170,62 +194,75 @@ impl<T: Real> Panel<'_, T> {
     /// With `R` rows at a time, and a line of the cache in `V` vectors.
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize, const V: usize>(&self, s: S, memory: *mut T) {
-        let Self { words, terms, columns, b, .. } = *self;
-        let (rows, lanes) = (words.len() / step(terms), LINE / size_of::<T>());
+        let (rows, lanes, m) = (self.rows.len(), LINE / size_of::<T>(), self.bits.others.len());
         // SAFETY: the parts of the memory do not overlap; the rest is promised by the caller.
         unsafe {
-            let (tables, copy) = (memory, memory.add(TABLES * lanes));
-            let sums = copy.add(WORD * BLOCK);
-            sums.write_bytes(0, rows * BLOCK);
-            for (q, first) in (0..terms).step_by(WORD).enumerate() {
-                let terms = WORD.min(terms - first);
+            let (tables, copy) = (memory, memory.add(WHOLE * SUMS * lanes));
+            let start = copy.add(WORD * BLOCK);
+            let sums = start.add(self.columns.next_multiple_of(BLOCK));
+            start.write_bytes(0, self.columns.next_multiple_of(BLOCK));
+            if let Some(bias) = self.bias {
+                start.copy_from_nonoverlapping(bias.as_ptr(), bias.len());
+            }
+            let firsts = (0..self.terms).step_by(WORD).enumerate();
+            for (column, (q, first)) in
+                (0..self.columns).step_by(BLOCK).flat_map(|j| firsts.clone().map(move |q| (j, q)))
+            {
+                let (columns, terms) = (BLOCK.min(self.columns - column), WORD.min(self.terms - first));
                 let groups = terms.div_ceil(GROUP);
-                let from = b.from(first, 0);
-                let from = if b.col == 1 && columns == BLOCK && terms == groups * GROUP {
+                let from = self.b.from(first, column);
+                let from = if from.col == 1 && columns == BLOCK && terms == groups * GROUP {
                     from
                 } else {
                     pack(from, (terms, columns), copy);
                     copy.add(terms * BLOCK).write_bytes(0, (groups * GROUP - terms) * BLOCK);
                     Matrix { at: copy.cast_const(), row: BLOCK, col: 1 }
                 };
-                for line in 0..BLOCK / lanes {
-                    let (from, sums) = (from.from(0, line * lanes), sums.add(line * rows * lanes));
-                    let word = |r: usize| words[r * step(self.terms) + q];
+                if self.b.col == 1 && rows >= FEW {
+                    // the next rows of b come while sums are looked up: the CPU does not follow steps as long as theirs
+                    let next = first + WORD..self.terms.min(first + 2 * WORD);
+                    next.for_each(|k| soon(self.b.at.wrapping_add(k * self.b.row + column), columns));
+                }
+                let words = &self.bits.words[q * m + self.rows.start..][..rows];
+                for j in (0..columns).step_by(lanes) {
+                    let from = from.from(0, j);
+                    // where rows of sums are, and where they were: at first they are the bias
+                    let to = |r: usize| sums.add((column + j) * rows + r * lanes);
+                    let was = |r: usize| if q == 0 { start.add(column + j) } else { to(r) };
                     if rows < FEW {
-                        (0..rows).for_each(|r| direct::<T, S, V>(s, word(r), groups, from, sums.add(r * lanes)));
+                        (0..rows).for_each(|r| direct::<T, S, V>(s, words[r], groups, from, (was(r), to(r))));
                         continue;
                     }
                     tabulate::<T, S, V>(s, groups, from, tables);
                     let whole = rows - rows % R;
-                    for r in (0..whole).step_by(R) {
-                        look_up::<T, S, R, V>(
-                            s,
-                            std::array::from_fn(|i| word(r + i)),
-                            groups,
-                            tables,
-                            sums.add(r * lanes),
-                        );
+                    let mut r = 0;
+                    while r < whole {
+                        let some = std::array::from_fn(|i| words[r + i]);
+                        let places = std::array::from_fn(|i| (was(r + i).cast_const(), to(r + i)));
+                        look_up::<T, S, R, V>(s, some, groups, tables, places);
+                        r += R;
                     }
-                    for r in whole..rows {
-                        look_up::<T, S, 1, V>(s, [word(r)], groups, tables, sums.add(r * lanes));
+                    while r < rows {
+                        look_up::<T, S, 1, V>(s, [words[r]], groups, tables, [(was(r).cast_const(), to(r))]);
+                        r += 1;
                     }
                 }
             }
-            self.write(sums, rows);
+            self.write(sums);
         }
     }
 
     /// Gives the sums, `[line][row][lane]`, to the rows of c that are theirs.
     #[inline(always)]
-    unsafe fn write(&self, sums: *const T, rows: usize) {
-        let (lanes, step) = (LINE / size_of::<T>(), step(self.terms));
-        for r in (0..rows).filter(|r| self.words[(r + 1) * step - 1] == 0) {
-            for line in 0..self.columns.div_ceil(lanes) {
+    unsafe fn write(&self, sums: *const T) {
+        let (lanes, rows) = (LINE / size_of::<T>(), self.rows.len());
+        for r in (0..rows).filter(|r| !self.bits.others[self.rows.start + r]) {
+            for j in (0..self.columns).step_by(lanes) {
                 // SAFETY: as promised by the caller.
                 unsafe {
-                    let (to, from) = (self.c.add(r * self.c_row + line * lanes), sums.add((line * rows + r) * lanes));
-                    match self.columns - line * lanes {
-                        left if left < lanes => (0..left).for_each(|j| to.add(j).write(*from.add(j))),
+                    let (to, from) = (self.c.add(r * self.c_row + j), sums.add(j * rows + r * lanes));
+                    match self.columns - j {
+                        left if left < lanes => (0..left).for_each(|i| to.add(i).write(*from.add(i))),
                         _ => to.copy_from_nonoverlapping(from, lanes),
                     }
                 }
@@ -237,24 +274,30 @@ impl<T: Real> Panel<'_, T> {
 /// The table of each group of rows of `b`: sum i has the rows whose bits are set in i.
 #[inline(always)]
 unsafe fn tabulate<T: Real, S: Simd, const V: usize>(s: S, groups: usize, b: Matrix<T>, tables: *mut T) {
+    const HALF: usize = SUMS / 2;
     for v in 0..V {
         for g in 0..groups {
-            let mut sums = [T::zero().splat(s); SUMS];
+            // those without the last row: as many as the CPU has registers for
+            let mut sums = [T::zero().splat(s); HALF];
             // SAFETY: as promised by the caller.
             unsafe {
-                for t in 0..GROUP {
-                    let row = vector::<T, S>(b.from(g * GROUP + t, 0).at, v).read_unaligned();
+                let row = |t: usize| vector::<T, S>(b.from(g * GROUP + t, 0).at, v).read_unaligned();
+                for t in 0..GROUP - 1 {
+                    let row = row(t);
                     (0..1 << t).for_each(|i| sums[(1 << t) + i] = T::plus(s, sums[i], row));
                 }
-                for (i, sum) in sums.iter().enumerate() {
-                    vector::<T, S>(tables, (g * SUMS + i) * V + v).cast_mut().write(*sum);
+                let last = row(GROUP - 1);
+                for (i, sum) in sums.into_iter().enumerate() {
+                    let to = |i: usize| vector::<T, S>(tables, (g * SUMS + i) * V + v).cast_mut();
+                    to(i).write(sum);
+                    to(HALF + i).write(T::plus(s, sum, last));
                 }
             }
         }
     }
 }
 
-/// Adds to each of `R` lines of `sums` what the tables hold for the bits of its word.
+/// Each of `R` lines of sums, and what the tables hold for the bits of its word: from the first of its places to the other.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the same index in several arrays
 unsafe fn look_up<T: Real, S: Simd, const R: usize, const V: usize>(
@@ -262,20 +305,20 @@ unsafe fn look_up<T: Real, S: Simd, const R: usize, const V: usize>(
     words: [u64; R],
     groups: usize,
     tables: *const T,
-    sums: *mut T,
+    places: [(*const T, *mut T); R],
 ) {
     let mut own = [[T::zero().splat(s); V]; R];
     // SAFETY: as promised by the caller.
     unsafe {
         for r in 0..R {
-            (0..V).for_each(|v| own[r][v] = vector::<T, S>(sums, r * V + v).read());
+            (0..V).for_each(|v| own[r][v] = vector::<T, S>(places[r].0, v).read());
         }
         match groups {
             WHOLE => add_up::<T, S, R, V>(s, words, WHOLE, tables, &mut own),
             _ => add_up::<T, S, R, V>(s, words, groups, tables, &mut own),
         }
         for r in 0..R {
-            (0..V).for_each(|v| vector::<T, S>(sums, r * V + v).cast_mut().write(own[r][v]));
+            (0..V).for_each(|v| vector::<T, S>(places[r].1, v).cast_mut().write(own[r][v]));
         }
     }
 }
@@ -305,20 +348,27 @@ unsafe fn add_up<T: Real, S: Simd, const R: usize, const V: usize>(
 
 /// As [`look_up`] of one row, adding rows of `b` in the order in which [`tabulate`] does.
 #[inline(always)]
-unsafe fn direct<T: Real, S: Simd, const V: usize>(s: S, word: u64, groups: usize, b: Matrix<T>, sums: *mut T) {
+unsafe fn direct<T: Real, S: Simd, const V: usize>(
+    s: S,
+    word: u64,
+    groups: usize,
+    b: Matrix<T>,
+    (was, to): (*const T, *mut T),
+) {
     let nothing = [T::zero(); LINE / 4];
-    for g in 0..groups {
-        for v in 0..V {
-            // SAFETY: as promised by the caller.
-            unsafe {
+    for v in 0..V {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let mut own = vector::<T, S>(was, v).read();
+            for g in 0..groups {
                 let mut sum = T::zero().splat(s);
                 for i in g * GROUP..(g + 1) * GROUP {
                     let row = if word >> i & 1 == 1 { b.from(i, 0).at } else { nothing.as_ptr() };
                     sum = T::plus(s, sum, vector::<T, S>(row, v).read_unaligned());
                 }
-                let to = vector::<T, S>(sums, v).cast_mut();
-                to.write(T::plus(s, to.read(), sum));
+                own = T::plus(s, own, sum);
             }
+            vector::<T, S>(to, v).cast_mut().write(own);
         }
     }
 }

@@ -15,6 +15,17 @@ pub(crate) fn blocks(n: usize) -> usize {
     n.div_ceil(BLOCK)
 }
 
+/// Has `n` numbers brought nearer, where the CPU knows how to be asked: they may lie anywhere.
+#[inline(always)]
+pub(crate) fn soon<T>(_at: *const T, _n: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for byte in (0..=_n * size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: it reads nothing, and every CPU of this kind has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(_at.wrapping_byte_add(byte).cast()) };
+    }
+}
+
 /// `to[j][i] = from[i][j]` for i < rows <= 16, j < columns <= 16, the rows `step` apart; with `fill`, 0 for the rows
 /// up to 16.
 ///

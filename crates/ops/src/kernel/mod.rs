@@ -36,6 +36,8 @@ pub(crate) trait Real: WithDType + Default + Neg<Output = Self> {
     type Vector<S: Simd>: Copy;
     fn exp(self) -> Self;
     fn abs(self) -> Self;
+    /// The number in [0, 1) that a word of random bits stands for.
+    fn unit(word: u32) -> Self;
     fn splat<S: Simd>(self, simd: S) -> Self::Vector<S>;
     /// a b + c, rounded once.
     fn fused<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
@@ -84,6 +86,11 @@ impl Real for f32 {
     fn abs(self) -> f32 {
         self.abs()
     }
+    /// Of 24 bits, all that are exact: it is below 1.
+    #[inline(always)]
+    fn unit(word: u32) -> f32 {
+        (word >> 8).cast_signed() as f32 * 2f32.powi(-24)
+    }
 }
 
 impl Real for f64 {
@@ -95,6 +102,10 @@ impl Real for f64 {
     #[inline(always)]
     fn abs(self) -> f64 {
         self.abs()
+    }
+    #[inline(always)]
+    fn unit(word: u32) -> f64 {
+        f64::from(word) * 2f64.powi(-32)
     }
 }
 

@@ -32,8 +32,11 @@ impl<'a, T: Real> Matrices<'a, T> {
     }
 }
 
-/// Rows of a product that one job computes, at most. Not the bits, only the time depends on it.
+/// Rows of a product that one job computes, at most, the columns at least, and jobs that each thread should have. Not the bits,
+/// only the time depends on them.
 const ROWS: usize = 128;
+const COLUMNS: usize = 64;
+const SHARE: usize = 2;
 
 /// c = scale a b for `batch` matrices: `m` x `k` times `k` x `n`.
 pub(crate) fn product<T: Real>(
@@ -48,19 +51,23 @@ pub(crate) fn product<T: Real>(
         return vec![T::zero(); size];
     }
     let parts = m.div_ceil(ROWS);
+    let wide = n.div_ceil((SHARE * rayon::current_num_threads()).div_ceil(batch * parts)).next_multiple_of(COLUMNS);
+    let across = n.div_ceil(wide);
     let fill = |c: &mut [MaybeUninit<T>]| {
         let c = Shared(c.as_mut_ptr().cast::<T>());
-        each(batch * parts, size * k, |job| {
-            let (i, part) = (job / parts, job % parts);
+        each(batch * parts * across, size * k, |job| {
+            let (i, part, column) = (job / (parts * across), job / across % parts, job % across * wide);
             let (row, end) = (part * m / parts, (part + 1) * m / parts);
-            let (a, b) = (a.get(i), b.get(i));
-            // SAFETY: the layouts say where the matrices lie; each job writes its own rows, all of them.
+            let columns = wide.min(n - column);
+            // SAFETY: the layouts say where the matrices lie; each job writes its own rows and columns, all of them.
             unsafe {
-                let a = Matrix { at: a.at.add(row * a.row), ..a };
-                let c = c.at((i * m + row) * n);
-                gemm((end - row, n, k), (c, n), false, a, b);
+                let (a, b) = (a.get(i).from(row, 0), b.get(i).from(0, column));
+                let c = c.at((i * m + row) * n + column);
+                gemm((end - row, columns, k), (c, n), false, a, b);
                 if scale != T::one() {
-                    std::slice::from_raw_parts_mut(c, (end - row) * n).iter_mut().for_each(|v| *v *= scale);
+                    for r in 0..end - row {
+                        std::slice::from_raw_parts_mut(c.add(r * n), columns).iter_mut().for_each(|v| *v *= scale);
+                    }
                 }
             }
         });
