@@ -14,6 +14,7 @@ use langevin_train::{
     Context, ContrastiveDivergence, EnergyGradient, Objective, Series, TrainOptions, Trainable, Trainer, Values,
 };
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const CPU: &Device = &Device::Cpu;
 
@@ -147,9 +148,9 @@ fn nor_do_centred_updates_with_a_weight_decay() -> Result<()> {
     let grads = |rbm: &Rbm, x: &Tensor| -> Result<Vec<Tensor>> {
         // chains of k steps would draw other bits of the mirror: their states are given in their place
         let vars: Vec<Var> = rbm.vars().iter().map(|(_, var)| var.clone()).collect();
-        let mut run = Objective::<Mirrored>::start(&loss, &Mirrored(rbm.clone()))?;
-        let part =
-            run.part(&Mirrored(rbm.clone()), &Batch::new(x.clone(), None), &Context::new(&options, 0, 0, 40, &vars))?;
+        let mirrored = Mirrored::of(rbm);
+        let mut run = Objective::<Mirrored>::start(&loss, &mirrored)?;
+        let part = run.part(&mirrored, &Batch::new(x.clone(), None), &Context::new(&options, 0, 0, 40, &vars))?;
         Ok(part.grads)
     };
     let rbm = machine(1.)?;
@@ -167,8 +168,14 @@ fn nor_do_centred_updates_with_a_weight_decay() -> Result<()> {
     near(&(&plain[0] + plain[2].sum(0)?)?, &other[0])
 }
 
-/// A machine whose chains stay where they are.
-struct Mirrored(Rbm);
+/// A machine whose chains stay where they are, and the number of their steps.
+struct Mirrored(Rbm, AtomicUsize);
+
+impl Mirrored {
+    fn of(rbm: &Rbm) -> Self {
+        Self(rbm.clone(), AtomicUsize::new(0))
+    }
+}
 
 impl Trainable for Mirrored {
     type Spec = RbmSpec;
@@ -196,6 +203,7 @@ impl Conditionals for Mirrored {
     }
 
     fn draw(&self, _: usize, x: &Tensor, _: Option<&Tensor>, _: &mut Noise) -> Result<Tensor> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         Ok(x.clone())
     }
 }
@@ -276,6 +284,25 @@ fn training_raises_the_exact_log_likelihood() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_steps_of_the_chains_grow_over_the_run() -> Result<()> {
+    let (x, options) = (draws(&machine(1.)?, 6, 5)?, TrainOptions { steps: 10, batch: 6, ..TrainOptions::default() });
+    let steps = |k: usize, k_first: Option<usize>| -> Result<Vec<usize>> {
+        let (loss, model) = (ContrastiveDivergence { k, k_first, ..Default::default() }, Mirrored::of(&machine(1.)?));
+        let mut run = Objective::<Mirrored>::start(&loss, &model)?;
+        let before = |step: u64| -> Result<usize> {
+            run.part(&model, &Batch::new(x.clone(), None), &Context::new(&options, step, 0, 6, &[]))?;
+            Ok(model.1.swap(0, Ordering::Relaxed))
+        };
+        (0..12).map(before).collect()
+    };
+    assert_eq!(steps(5, Some(1))?, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5]);
+    assert_eq!(steps(4, Some(3))?, [3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4]);
+    assert_eq!(steps(2, Some(2))?, [2; 12]);
+    assert_eq!(steps(3, None)?, [3; 12]);
+    Ok(())
+}
+
 fn state(trainer: &Trainer<Rbm>, dir: &Path) -> Result<Vec<u8>> {
     trainer.save_state(dir)?;
     Ok(std::fs::read(dir.join(format!("step-{}.safetensors", trainer.step_number())))?)
@@ -329,6 +356,8 @@ fn weights_decay_and_biases_do_not() -> Result<()> {
 fn options_that_make_no_sense_are_refused_by_name() -> Result<()> {
     for (json, name) in [
         (r#"{"k": 0}"#, "loss.k"),
+        (r#"{"k": 3, "k_first": 4}"#, "loss.k_first"),
+        (r#"{"k": 3, "k_first": 0}"#, "loss.k_first"),
         (r#"{"weight_decay": -1}"#, "loss.weight_decay"),
         (r#"{"kernel": {"name": "hmc"}}"#, "loss.kernel hmc"),
         (r#"{"persistent": 2000000}"#, "loss.persistent"),

@@ -34,6 +34,8 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("cifar10", include_str!("../../presets/cifar10.toml")),
     ("toy", include_str!("../../presets/toy.toml")),
     ("rbm-digits", include_str!("../../presets/rbm-digits.toml")),
+    ("rbm-mnist", include_str!("../../presets/rbm-mnist.toml")),
+    ("rbm-mnist-pcd", include_str!("../../presets/rbm-mnist-pcd.toml")),
 ];
 
 /// Everything that decides what a run computes.

@@ -110,6 +110,10 @@ impl EnergyGradient for Rbm {
 pub struct ContrastiveDivergence {
     /// Steps of the chains before each update.
     pub k: usize,
+    /// Steps before the first update, from where they grow evenly over the run to `k`; absent: `k` all along. The first updates,
+    /// from which a model that knows nothing learns as much by few steps, are then sooner done. \[Salakhutdinov08\]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k_first: Option<usize>,
     /// Chains that go on from update to update (PCD); 0: each batch begins its own at its data (CD).
     pub persistent: usize,
     /// What moves them.
@@ -123,7 +127,7 @@ pub struct ContrastiveDivergence {
 
 impl Default for ContrastiveDivergence {
     fn default() -> Self {
-        Self { k: 1, persistent: 0, kernel: Gibbs {}.into(), weight_decay: 0., centred: false }
+        Self { k: 1, k_first: None, persistent: 0, kernel: Gibbs {}.into(), weight_decay: 0., centred: false }
     }
 }
 
@@ -155,6 +159,9 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
     fn check(&self, _: &M::Spec, _: &TrainOptions) -> Result<()> {
         if self.k == 0 || self.k > 1_000_000 {
             bail!("loss.k is {}; give 1 to 1000000 steps of the chains", self.k);
+        }
+        if let Some(first) = self.k_first.filter(|first| !(1..=self.k).contains(first)) {
+            bail!("loss.k_first is {first} and loss.k is {}; the steps grow from at least 1 to loss.k", self.k);
         }
         if self.persistent > 1 << 20 {
             bail!("loss.persistent is {}; give at most 2^20 chains, or 0 for none that persist", self.persistent);
@@ -216,7 +223,7 @@ impl Run {
         let mut chains = Chains::new(density, start)?;
         chains.sizes = std::mem::take(sizes);
         let mut stats = Stats::default();
-        for _ in 0..self.options.k {
+        for _ in 0..self.steps(at) {
             stats += kernel.step(density, &mut chains, &mut noise)?;
         }
         *sizes = chains.sizes;
@@ -231,6 +238,14 @@ impl Run {
         let mut chains = Chains::new(&blocks, &x)?;
         self.options.kernel.get().step(&blocks, &mut chains, &mut at.noise_for(RECONSTRUCTION, few))?;
         Ok(Some(reconstruction_error(&x, &chains.at.x)?))
+    }
+
+    /// Steps of the chains before the update under way.
+    fn steps(&self, at: &Context) -> usize {
+        let ContrastiveDivergence { k, k_first, .. } = self.options;
+        let first = k_first.unwrap_or(k) as u64;
+        let grown = (k as u64 + 1 - first) as u128 * u128::from(at.step) / u128::from(at.options.steps.max(1));
+        k.min(first as usize + grown as usize)
     }
 
     fn draws_blocks(&self) -> bool {
@@ -248,7 +263,7 @@ impl Run {
         (sizes, at): (&mut StepSizes, &Context),
     ) -> Result<(Contrast, Option<Series>)> {
         if self.options.persistent == 0 && matches!(self.options.kernel, AnyKernel::Gibbs(_)) {
-            let shorter = model.contrast(x, self.options.k, factors, &mut at.noise(x.dim(0)?))?;
+            let shorter = model.contrast(x, self.steps(at), factors, &mut at.noise(x.dim(0)?))?;
             if let Some(contrast) = shorter {
                 return Ok((contrast, None));
             }
