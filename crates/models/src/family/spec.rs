@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub enum States {
     /// 0 or 1.
     Bits,
+    /// Real numbers: those of the data, images in [-1, 1] and columns of tables by their means and deviations.
+    Real,
 }
 
 /// All that is needed to rebuild a density from its weights. It is written as one table: the `family`, the `shape`, and the options
@@ -55,7 +57,7 @@ impl DensitySpec {
     }
 
     /// Data `x` `[B, ...]` as states: of images in [-1, 1] the bits that say whether a pixel is lighter than middle grey. Rows of
-    /// bits are states already.
+    /// bits are states already, and so is all where states are real numbers.
     ///
     /// Errors, naming the first, if a row holds another number.
     pub fn states_of(&self, x: &Tensor) -> Result<Tensor> {
@@ -64,6 +66,7 @@ impl DensitySpec {
             other => bail!("data of shape {other:?} for states of shape {:?}", self.shape),
         }
         match self.states() {
+            States::Real => Ok(x.clone()),
             States::Bits if self.images() => x.gt(0.)?.to_dtype(x.dtype()),
             States::Bits => {
                 if let Some((i, bad)) = to_host(x)?.iter().enumerate().find(|(_, x)| **x != 0. && **x != 1.) {
@@ -80,7 +83,7 @@ impl DensitySpec {
     pub fn shown(&self, states: &Tensor) -> Result<Tensor> {
         match self.states() {
             States::Bits if self.images() => states.affine(2., -1.),
-            States::Bits => Ok(states.clone()),
+            States::Bits | States::Real => Ok(states.clone()),
         }
     }
 
