@@ -34,6 +34,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("cifar10", include_str!("../../presets/cifar10.toml")),
     ("toy", include_str!("../../presets/toy.toml")),
     ("rbm-digits", include_str!("../../presets/rbm-digits.toml")),
+    ("rbm-gaussian", include_str!("../../presets/rbm-gaussian.toml")),
 ];
 
 /// Everything that decides what a run computes.

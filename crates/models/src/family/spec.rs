@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use langevin_ops::shape::to_host;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
+use std::fmt::{Display, Formatter};
 
 /// What the numbers of a state are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,16 @@ pub enum States {
     Bits,
     /// Real numbers: those of the data, images in [-1, 1] and columns of tables by their means and deviations.
     Real,
+}
+
+/// In words: "bits".
+impl Display for States {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bits => "bits",
+            Self::Real => "real numbers",
+        })
+    }
 }
 
 /// All that is needed to rebuild a density from its weights. It is written as one table: the `family`, the `shape`, and the options
