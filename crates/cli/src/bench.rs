@@ -274,7 +274,7 @@ impl Epochs {
         let parts =
             (0..samples / part).map(|k| Noise::of_step(0, k as u64, part).bernoulli(&even)?.to_dtype(DType::U8));
         let bits = Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        let rbm = Rbm::new(RbmSpec { shape: vec![visible], hidden: 500 }, 0, dtype, device)?;
+        let rbm = Rbm::new(RbmSpec::new([visible], 500), 0, dtype, device)?;
         let options =
             TrainOptions { batch, lr: 0.05, warmup: 0, decay: Decay::Constant, clip: 0., ..Default::default() };
         let loss = ContrastiveDivergence::default();

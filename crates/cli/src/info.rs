@@ -42,7 +42,7 @@ fn density(opened: &OpenedDensity) -> Result<()> {
     let shape: Vec<_> = spec.shape.iter().map(usize::to_string).collect();
     let mut all = vec![
         line("file", &opened.what),
-        line("samples", format!("{} of bits", shape.join(" x "))),
+        line("samples", format!("{} of {}", shape.join(" x "), spec.states())),
         line("family", format!("{}, {} parameters", spec.family.name(), thousands(opened.model.parameters()))),
     ];
     all.extend(trained(opened.notes.get(STEP), run.map(|run| run.train.steps)));

@@ -148,6 +148,83 @@ fn tables_of_bits_are_drawn_as_tables() {
     assert!(!dir.path("other").exists(), "a mistake leaves no folder");
 }
 
+/// Two groups of rows, in units of their own: `a` near 100 or 400, `b` near 0.1 or 0.5 with it.
+fn grouped(rows: usize) -> String {
+    let wave = |i: usize, by: f64| (i as f64 * by).sin();
+    let row = |i: usize| match i % 2 {
+        0 => format!("{},{}", 100. + 20. * wave(i, 1.3), 0.1 + 0.02 * wave(i, 2.1)),
+        _ => format!("{},{}", 400. + 20. * wave(i, 1.3), 0.5 + 0.02 * wave(i, 2.1)),
+    };
+    format!("a,b\n{}\n", (0..rows).map(row).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn tables_of_real_numbers_keep_their_units() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("rows.csv"), grouped(200)).unwrap();
+    let small = "model.hidden=3 train.steps=3000 train.lr=0.05 train.batch=50 train.sample_every=0 sampler.steps=50";
+    dir.run(&format!("train rbm-gaussian --data rows.csv {small} --out table")).ok();
+    let info = dir.run("info table");
+    for words in ["2 of real numbers", "visible = \"gaussian\"", "a, b"] {
+        assert!(info.ok().contains(words), "{words} in {}", info.stdout);
+    }
+    dir.run("sample table -n 4000 --out drawn.csv").ok();
+    let drawn = std::fs::read_to_string(dir.path("drawn.csv")).unwrap();
+    let (head, rows) = drawn.split_once('\n').unwrap();
+    assert_eq!(head, "a,b");
+    let rows: Vec<[f64; 2]> = rows
+        .lines()
+        .map(|row| {
+            let mut cells = row.split(',').map(|cell| cell.parse().unwrap());
+            [cells.next().unwrap(), cells.next().unwrap()]
+        })
+        .collect();
+    let mean = |i: usize| rows.iter().map(|row| row[i]).sum::<f64>() / 4000.;
+    assert!((mean(0) - 250.).abs() < 60. && (mean(1) - 0.3).abs() < 0.08, "{} {}", mean(0), mean(1));
+    // both columns rise together, as far as a variance of 1 each lets them: independent ones do so in 2000 rows
+    let like = rows.iter().filter(|row| (row[0] > 250.) == (row[1] > 0.3)).count();
+    assert!(like > 2250, "{like}");
+    let ran = dir.run("eval ais table --data rows.csv --rungs 300 --particles 100 --json a.json");
+    assert!(ran.ok().contains("log Z, exact"), "{}", ran.stdout);
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("a.json")).unwrap()).unwrap();
+    let number = |path: &str| found.pointer(path).and_then(serde_json::Value::as_f64).unwrap();
+    let (value, error, exact) = (number("/found/log_z/value"), number("/found/log_z/error"), number("/found/exact"));
+    assert!((value - exact).abs() < 4. * error.max(1e-3), "{value} +- {error} for {exact}");
+    std::fs::write(dir.path("off.csv"), "a,b\n900,0.1\n-700,0.9\n").unwrap();
+    let ran = dir.run("eval ood table --data rows.csv --ood off.csv --fit-samples 100 --json o.json");
+    assert!(ran.ok().contains("energy"), "{}", ran.stdout);
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("o.json")).unwrap()).unwrap();
+    let line = found["table"].as_array().unwrap().iter().find(|line| line["score"] == "energy").unwrap();
+    assert_eq!(line["auroc"]["value"].as_f64(), Some(1.), "{line}");
+    // there is a score, by which other kernels move
+    for kernel in ["mala sampler.adapt=20", "langevin", "hmc sampler.adapt=20"] {
+        dir.run(&format!("sample table -n 3 sampler.kernel={kernel} sampler.steps=30 --out k.csv")).ok();
+    }
+    std::fs::write(dir.path("gap.csv"), "a,b\n100,\n").unwrap();
+    dir.run("impute table --data gap.csv --out g.csv").fails(2, &["family rbm", "denoises"]);
+    dir.run("inpaint table --data rows.csv --mask half").fails(2, &["not one of images"]);
+    dir.run("eval ais table --data digits:test").fails(2, &["--data digits:test"]);
+}
+
+#[test]
+fn pictures_of_greys_are_completed() {
+    let dir = Dir::new();
+    let small =
+        "model.hidden=12 train.steps=30 train.batch=20 train.sample_every=0 loss.persistent=10 sampler.steps=20";
+    dir.run(&format!("train rbm-gaussian {small} --out greys --threads 2")).ok();
+    assert!(dir.path("greys/samples/filters-step-30.png").is_file());
+    dir.run("inpaint greys --data digits:test -n 1 --mask half --out half.png").ok();
+    let (width, _, all) = pixels(&dir.path("half.png"));
+    let at = |column: u32, x: u32, y: u32| all[((4 + 3 * y) * width + 4 + column * 88 + 3 * x) as usize];
+    let every = || (0..28).flat_map(|y| (0..28).map(move |x| (x, y)));
+    assert!(every().any(|(x, y)| ![0, 255].contains(&at(0, x, y))), "grey levels stay");
+    for (x, y) in every() {
+        let [picture, seen, drawn] = [0, 1, 2].map(|column| at(column, x, y));
+        assert!(if x < 14 { seen == picture && drawn == picture } else { seen == 128 });
+    }
+    assert!(every().any(|(x, y)| at(2, x, y) != at(0, x, y)));
+}
+
 #[test]
 fn options_that_mean_nothing_are_refused() {
     let dir = Dir::new();
@@ -158,6 +235,9 @@ fn options_that_mean_nothing_are_refused() {
         ("train rbm-digits model.net.width=3", &["net"]),
         ("train rbm-digits data.dequantise=true", &["data.dequantise"]),
         ("train digits data.binarise=sample", &["data.binarise"]),
+        ("train rbm-digits model.visible=gaussian", &["data.binarise", "rbm-gaussian"]),
+        ("train rbm-gaussian data.binarise=threshold", &["data.binarise", "real numbers"]),
+        ("train rbm-gaussian model.visible=poisson", &["visible", "poisson", "gaussian"]),
         ("train rbm-digits loss.name=denoising", &["denoising", "contrastive-divergence"]),
         ("train rbm-digits model.family=dbm", &["dbm", "rbm"]),
         ("sample rbm --class 3", &["--class"]),

@@ -31,9 +31,10 @@ impl OpenedDensity {
     /// A data set whose samples have the shape of its states, its notes told, and that it changed if it is what the density learnt;
     /// `option` names it.
     pub fn data(&self, spec: &str, option: &str) -> Result<Box<dyn Dataset>> {
-        let scaling = match self.columns() {
-            Some(columns) => Scaling::Like(columns.clone()),
-            None => Scaling::Bits,
+        let scaling = match (self.columns(), self.model.spec.states()) {
+            (Some(columns), _) => Scaling::Like(columns.clone()),
+            (None, States::Bits) => Scaling::Bits,
+            (None, States::Real) => Scaling::No,
         };
         let learnt = self.run.as_ref().filter(|run| scoring::whole(&run.data.spec) == scoring::whole(spec));
         let size = learnt.and_then(|run| run.data.size);

@@ -39,4 +39,4 @@ pub use family::{Ais, AnyFamily, DensityModel, DensitySpec, Family, RbmConfig, S
 pub use langevin_dynamics::Potential;
 pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};
-pub use rbm::{Rbm, RbmLadder, RbmSpec};
+pub use rbm::{Rbm, RbmLadder, RbmSpec, Visible};

@@ -216,7 +216,7 @@ fn what_a_family_says_of_itself_is_so() -> Result<()> {
 fn filters_are_the_weights_of_hidden_units() -> Result<()> {
     let spec: DensitySpec = serde_json::from_str(r#"{"family":"rbm","shape":[1,2,2],"hidden":3}"#).unwrap();
     let model = DensityModel::new(spec, 5, DType::F32, CPU)?;
-    let rbm = Rbm::new(RbmSpec { shape: vec![1, 2, 2], hidden: 3 }, 5, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([1, 2, 2], 3), 5, DType::F32, CPU)?;
     let weight = &rbm.vars()[2].1;
     for h in 0..3 {
         assert_eq!(to_host(&model.filters()?.get(h)?)?, to_host(&weight.narrow(1, h, 1)?.contiguous()?)?);

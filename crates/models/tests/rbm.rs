@@ -86,7 +86,7 @@ fn log_z_is_a_sum_over_either_layer() -> Result<()> {
     // far from what exp can hold
     let strong = machine(12, 3, 400.)?;
     assert!(strong.log_z_exact()?.is_finite());
-    let large = Rbm::new(RbmSpec { shape: vec![26], hidden: 30 }, 0, DType::F32, CPU)?;
+    let large = Rbm::new(RbmSpec::new([26], 30), 0, DType::F32, CPU)?;
     let why = large.log_z_exact().unwrap_err().to_string();
     assert!(why.contains("at most 25") && why.contains("26 and 30"), "{why}");
     Ok(())
@@ -94,14 +94,14 @@ fn log_z_is_a_sum_over_either_layer() -> Result<()> {
 
 #[test]
 fn images_keep_their_shape_and_other_shapes_are_refused() -> Result<()> {
-    let rbm = Rbm::new(RbmSpec { shape: vec![1, 3, 2], hidden: 4 }, 3, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([1, 3, 2], 4), 3, DType::F32, CPU)?;
     let v = Tensor::zeros((5, 1, 3, 2), DType::F32, CPU)?;
     let mut noise = Noise::seeds(&[1, 2, 3, 4, 5]);
     assert_eq!(rbm.draw(0, &v, None, &mut noise)?.dims(), [5, 1, 3, 2]);
     assert_eq!(rbm.visible(&rbm.hidden(&v)?)?.dims(), [5, 1, 3, 2]);
     assert!(rbm.energy(&v.flatten_from(1)?).is_err());
-    assert!(Rbm::new(RbmSpec { shape: vec![], hidden: 4 }, 3, DType::F32, CPU).is_err());
-    assert!(Rbm::new(RbmSpec { shape: vec![2], hidden: 0 }, 3, DType::F32, CPU).is_err());
+    assert!(Rbm::new(RbmSpec::new([], 4), 3, DType::F32, CPU).is_err());
+    assert!(Rbm::new(RbmSpec::new([2], 0), 3, DType::F32, CPU).is_err());
     let density: &dyn Density = &rbm;
     let why = Mala::default().run(density, &mut Chains::new(density, &v)?, 1, &mut noise).unwrap_err().to_string();
     assert!(why.contains("gibbs"), "{why}");
@@ -112,7 +112,7 @@ fn images_keep_their_shape_and_other_shapes_are_refused() -> Result<()> {
 fn a_file_says_its_family_and_gives_the_machine_back() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("rbm.safetensors");
-    let rbm = Rbm::new(RbmSpec { shape: vec![1, 2, 2], hidden: 3 }, 5, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([1, 2, 2], 3), 5, DType::F32, CPU)?;
     rbm.save(&path, &BTreeMap::from([("note".to_string(), "own".to_string())]))?;
     let (again, texts) = Rbm::load(&path, DType::F32, CPU)?;
     assert_eq!((again.spec(), texts.get("note").map(String::as_str)), (rbm.spec(), Some("own")));
@@ -144,7 +144,7 @@ fn check_frequencies(x: &Tensor, p: &[f64], what: &str) -> Result<()> {
 }
 
 fn probabilities(rbm: &Rbm) -> Result<Vec<f64>> {
-    let n = rbm.spec().visible();
+    let n = rbm.spec().units();
     Ok(rbm.log_p(&binary(0, 1 << n, n, CPU)?, rbm.log_z_exact()?)?.iter().map(|p| p.exp()).collect())
 }
 
@@ -177,7 +177,7 @@ fn gibbs_draws_what_enumeration_says() -> Result<()> {
 
 #[test]
 fn a_chain_is_that_of_its_seed_in_any_batch() -> Result<()> {
-    let rbm = Rbm::new(RbmSpec { shape: vec![40], hidden: 30 }, 1, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([40], 30), 1, DType::F32, CPU)?;
     let run = |seeds: &[u64]| -> Result<Vec<f64>> {
         let mut chains = Chains::new(&rbm, &Tensor::zeros((seeds.len(), 40), DType::F32, CPU)?)?;
         Gibbs {}.run(&rbm, &mut chains, 5, &mut Noise::seeds(seeds))?;

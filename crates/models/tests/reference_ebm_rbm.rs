@@ -9,7 +9,7 @@ use langevin_dynamics::likelihood::Annealing;
 use langevin_dynamics::mcmc::Gibbs;
 use langevin_dynamics::{Density, Ladder};
 use langevin_models::rbm::binary;
-use langevin_models::{Rbm, RbmLadder, plain, tensors};
+use langevin_models::{Rbm, RbmLadder, Visible, plain, tensors};
 use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
@@ -37,14 +37,34 @@ impl Case {
         self.says[key].as_f64().unwrap_or_else(|| panic!("{}: no number {key}", self.name))
     }
 
-    /// The machine of a case, if it is one of bits alone.
+    /// The machine of a case, if it is one of a kind that we have.
     fn rbm(&self) -> Result<Rbm> {
         let what = self.says["what"].as_str().unwrap_or_default();
-        if !what.starts_with("Bernoulli-Bernoulli RBM") {
-            candle_core::bail!("not supported: {what}");
-        }
+        let visible = match what {
+            _ if what.starts_with("Bernoulli-Bernoulli RBM") => Visible::Bernoulli,
+            _ if what.starts_with("Gaussian-Bernoulli RBM, unit visible variance") => Visible::Gaussian,
+            _ => candle_core::bail!("not supported: {what}"),
+        };
         let [w, b, c] = ["W", "b", "c"].map(|name| self.tensor(name));
-        Rbm::of(&b.dims()[..1], w, b, c)
+        Ok(Rbm::of(&b.dims()[..1], w, b, c)?.with(visible))
+    }
+
+    /// What is expected under the machine, given log Z.
+    fn moments(&self, rbm: &Rbm, log_z: f64) -> Result<Moments> {
+        let n = rbm.spec().units();
+        if rbm.spec().visible == Visible::Gaussian {
+            // p(h) = exp(-E(E[v|h], h)) (2 pi)^(V/2) / Z, over all h
+            let hidden = rbm.spec().hidden;
+            let h = binary(0, 1 << hidden, hidden, &Device::Cpu)?;
+            let v = rbm.visible(&h)?;
+            let log_normal = n as f64 / 2. * std::f64::consts::TAU.ln() - log_z;
+            let p = to_host(&rbm.joint_energy(&v, &h)?)?.iter().map(|energy| (log_normal - energy).exp()).collect();
+            return Moments::new(p, v, h);
+        }
+        let v = binary(0, 1 << n, n, &Device::Cpu)?;
+        let p = rbm.log_p(&v, log_z)?.iter().map(|log_p| log_p.exp()).collect();
+        let h = rbm.hidden(&v)?;
+        Moments::new(p, v, h)
     }
 
     /// Prints the error of a number or tensor, and keeps it if it is too large.
@@ -53,6 +73,30 @@ impl Case {
         if error.is_nan() || error > 1e-10 {
             wrong.push(format!("{} {what}: {error:.1e}", self.name));
         }
+    }
+}
+
+/// Means of the units, of their products, and of the products of the visible ones, whose parts have these `weights`.
+struct Moments {
+    visible: Tensor,
+    hidden: Tensor,
+    correlation: Tensor,
+    squares: Tensor,
+}
+
+impl Moments {
+    fn new(weights: Vec<f64>, v: Tensor, h: Tensor) -> Result<Self> {
+        let row = Tensor::new(weights, &Device::Cpu)?.unsqueeze(0)?;
+        let mean = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
+        let weighed = v.broadcast_mul(&row.t()?)?.t()?;
+        let correlation = linear(&weighed, &h.t()?, None)?;
+        Ok(Self { visible: mean(&v)?, hidden: mean(&h)?, correlation, squares: linear(&weighed, &v.t()?, None)? })
+    }
+
+    /// That of real units given the hidden ones has 1 on its diagonal more.
+    fn covariance(&self) -> Result<Tensor> {
+        let mean = self.visible.unsqueeze(1)?;
+        (&self.squares - linear(&mean, &mean, None)?)? + Tensor::eye(mean.dim(0)?, DType::F64, &Device::Cpu)?
     }
 }
 
@@ -84,21 +128,23 @@ fn reference_ebm_rbm_exact() -> Result<()> {
         case.told("mean_log_likelihood", (mean - case.number("mean_log_likelihood")).abs(), &mut wrong);
         case.told("p_h_given_v", distance(&rbm.hidden(v)?, case.tensor("p_h_given_v"))?, &mut wrong);
 
-        let n = rbm.spec().visible();
-        let all = binary(0, 1 << n, n, &Device::Cpu)?;
-        let p: Vec<f64> = rbm.log_p(&all, log_z)?.iter().map(|log_p| log_p.exp()).collect();
-        let (row, h) = (Tensor::new(p.as_slice(), &Device::Cpu)?.unsqueeze(0)?, rbm.hidden(&all)?);
-        let mean = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
-        case.told("marginal_v", distance(&mean(&all)?, case.tensor("marginal_v"))?, &mut wrong);
-        case.told("marginal_h", distance(&mean(&h)?, case.tensor("marginal_h"))?, &mut wrong);
-        let correlation = linear(&all.broadcast_mul(&row.t()?)?.t()?, &h.t()?, None)?;
-        case.told("correlation", distance(&correlation, case.tensor("correlation"))?, &mut wrong);
+        let moments = case.moments(&rbm, log_z)?;
+        let gaussian = rbm.spec().visible == Visible::Gaussian;
+        let mean = if gaussian { "mean_v" } else { "marginal_v" };
+        case.told(mean, distance(&moments.visible, case.tensor(mean))?, &mut wrong);
+        case.told("marginal_h", distance(&moments.hidden, case.tensor("marginal_h"))?, &mut wrong);
+        case.told("correlation", distance(&moments.correlation, case.tensor("correlation"))?, &mut wrong);
+        if gaussian {
+            case.told("cov_v", distance(&moments.covariance()?, case.tensor("cov_v"))?, &mut wrong);
+            case.told("score", distance(rbm.evaluate(v)?.score()?, case.tensor("score"))?, &mut wrong);
+        }
 
         // the mean of log p rises along -<dF> over the data plus <dF> over the machine
         let (_, data) = rbm.free_energy_grad(v, &[-1. / v.dim(0)? as f64])?;
-        let (_, model) = rbm.free_energy_grad(&all, &p)?;
+        let visible = if gaussian { (&moments.visible - case.tensor("b"))? } else { moments.visible.clone() };
+        let model = [&moments.hidden, &visible, &moments.correlation];
         for (i, theirs) in ["grad_c", "grad_b", "grad_W"].into_iter().enumerate() {
-            case.told(theirs, distance(&(&data[i] + &model[i])?, case.tensor(theirs))?, &mut wrong);
+            case.told(theirs, distance(&(&data[i] - model[i])?, case.tensor(theirs))?, &mut wrong);
         }
     }
     assert!(done > 0, "every case is unsupported");

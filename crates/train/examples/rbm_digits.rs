@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let options = LoaderOptions { batch: 100, seed: 0, flip: false, dequantise: false };
     let loader = Loader::new(data.clone(), options)?.binarised(Binarise::Sample)?;
 
-    let spec = DensitySpec::new([1, 28, 28], RbmConfig { hidden: 200 });
+    let spec = DensitySpec::new([1, 28, 28], RbmConfig { hidden: 200, ..RbmConfig::default() });
     let model = DensityModel::new(spec, 0, DType::F32, &Device::Cpu)?;
     let loss = ContrastiveDivergence { persistent: 100, centred: true, weight_decay: 1e-4, ..Default::default() };
     let optimiser = Sgd { momentum: 0.5, ..Sgd::default() };

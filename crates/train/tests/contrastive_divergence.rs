@@ -233,7 +233,7 @@ impl EnergyGradient for Mirrored {
 }
 
 fn trainer(loss: &ContrastiveDivergence, dtype: DType, steps: u64) -> Result<Trainer<Rbm>> {
-    let rbm = Rbm::new(RbmSpec { shape: vec![4], hidden: 6 }, 1, dtype, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([4], 6), 1, dtype, CPU)?;
     let options = TrainOptions {
         steps,
         batch: 50,

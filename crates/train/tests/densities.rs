@@ -98,7 +98,7 @@ fn every_objective_trains_every_family_and_goes_on() -> Result<()> {
 #[test]
 fn a_machine_learns_the_same_in_its_family() -> Result<()> {
     let loss = ContrastiveDivergence { persistent: 30, centred: true, weight_decay: 0.01, ..Default::default() };
-    let rbm = Rbm::new(RbmSpec { shape: vec![4], hidden: 3 }, 1, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([4], 3), 1, DType::F32, CPU)?;
     let mut alone = trainer(rbm, loss.clone(), 20)?;
     let mut within = trainer(density(AnyFamily::default())?, AnyDensityObjective::from(loss), 20)?;
     go(&mut alone, 20, bits)?;

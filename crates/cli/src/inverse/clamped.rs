@@ -77,11 +77,11 @@ impl Sheet {
         let known = mask.apply(&x.narrow(0, 0, 1)?.ones_like()?)?;
         let columns = 2 + samples;
         let mut sheet = Self { grid: Grid::new(columns * n, [w, h], Some(columns))?, columns, x: x.clone(), known };
+        let whole = shown(&opened.model, x)?;
+        let known = sheet.known.ne(0.)?.to_device(whole.device())?.broadcast_as(x.shape())?.contiguous()?;
+        sheet.put(&whole, |i| i * columns)?;
         // what is hidden is grey
-        let half = (x.ones_like()? * 0.5)?;
-        let seen = sheet.known.ne(0.)?.broadcast_as(x.shape())?.contiguous()?.where_cond(x, &half)?;
-        sheet.put(&shown(&opened.model, x)?, |i| i * columns)?;
-        sheet.put(&shown(&opened.model, &seen)?, |i| i * columns + 1)?;
+        sheet.put(&known.where_cond(&whole, &whole.zeros_like()?)?, |i| i * columns + 1)?;
         Ok(sheet)
     }
 

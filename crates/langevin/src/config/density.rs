@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use langevin_data::Facts;
 use langevin_dynamics::Density;
 use langevin_models::draw::AnyChainSampler;
-use langevin_models::family::AnyFamily;
+use langevin_models::family::{AnyFamily, States};
 use langevin_models::{DensityModel, DensitySpec};
 use langevin_train::{AnyDensityObjective, AnyEma, AnyOptimiser, Objective, TrainOptions};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -121,6 +121,11 @@ impl DensityConfig {
                 let why = "it is for networks whose gradients are taken by autodiff; leave it out";
                 return usage(Usage::of(&format!("train.{key}"), why));
             }
+        }
+        if self.data.binarise.is_some() && self.model.0.get().states() != States::Bits {
+            let why =
+                "it makes bits, and this model takes real numbers; leave it out, or begin with the preset rbm-gaussian";
+            return usage(Usage::of("data.binarise", why));
         }
         self.sampler.get().check().map_err(wrong)?;
         let spec = DensitySpec::new([1], self.model.0.clone()); // what does not depend on the data

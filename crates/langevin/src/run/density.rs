@@ -44,6 +44,7 @@ impl Learns for DensityConfig {
     fn scaling(&self) -> Scaling {
         match self.model.0.get().states() {
             States::Bits => Scaling::Bits,
+            States::Real => Scaling::Own,
         }
     }
 
@@ -53,6 +54,7 @@ impl Learns for DensityConfig {
         let loader = Loader::new(data, options)?;
         match self.model.0.get().states() {
             States::Bits => Ok(loader.binarised(self.data.binarise.unwrap_or_default())?),
+            States::Real => Ok(loader),
         }
     }
 

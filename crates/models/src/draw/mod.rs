@@ -110,10 +110,14 @@ impl AnyChainSampler {
             }
         }
         held.map_or(Ok(()), |held| held.check(seeds.len(), &model.spec.shape))?;
-        if let Some(held) = held.filter(|_| model.spec.states() == States::Bits) {
-            let known = held.put(&held.states.zeros_like()?)?;
-            if let Some(bad) = to_host(&known)?.iter().find(|v| **v != 0. && **v != 1.) {
-                bail!("a number that is held is {bad}; states of a {} are 0 or 1", model.spec.family.name());
+        if let Some(held) = held {
+            let known = to_host(&held.put(&held.states.zeros_like()?)?)?;
+            let (possible, are): (fn(f64) -> bool, _) = match model.spec.states() {
+                States::Bits => (|v| v == 0. || v == 1., "0 or 1"),
+                States::Real => (f64::is_finite, "finite numbers"),
+            };
+            if let Some(bad) = known.iter().find(|v| !possible(**v)) {
+                bail!("a number that is held is {bad}; states of this {} are {are}", model.spec.family.name());
             }
         }
         let drawn = self.get().draw(model, seeds.len(), held, &mut Noise::seeds(seeds), watch)?;

@@ -6,12 +6,25 @@ use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use langevin_ops::shape::to_host;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
+use std::fmt::{Display, Formatter};
 
 /// What the numbers of a state are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum States {
     /// 0 or 1.
     Bits,
+    /// Real numbers: those of the data, images in [-1, 1] and columns of tables by their means and deviations.
+    Real,
+}
+
+/// In words: "bits".
+impl Display for States {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bits => "bits",
+            Self::Real => "real numbers",
+        })
+    }
 }
 
 /// All that is needed to rebuild a density from its weights. It is written as one table: the `family`, the `shape`, and the options
@@ -55,7 +68,7 @@ impl DensitySpec {
     }
 
     /// Data `x` `[B, ...]` as states: of images in [-1, 1] the bits that say whether a pixel is lighter than middle grey. Rows of
-    /// bits are states already.
+    /// bits are states already, and so is all where states are real numbers.
     ///
     /// Errors, naming the first, if a row holds another number.
     pub fn states_of(&self, x: &Tensor) -> Result<Tensor> {
@@ -64,6 +77,7 @@ impl DensitySpec {
             other => bail!("data of shape {other:?} for states of shape {:?}", self.shape),
         }
         match self.states() {
+            States::Real => Ok(x.clone()),
             States::Bits if self.images() => x.gt(0.)?.to_dtype(x.dtype()),
             States::Bits => {
                 if let Some((i, bad)) = to_host(x)?.iter().enumerate().find(|(_, x)| **x != 0. && **x != 1.) {
@@ -80,7 +94,7 @@ impl DensitySpec {
     pub fn shown(&self, states: &Tensor) -> Result<Tensor> {
         match self.states() {
             States::Bits if self.images() => states.affine(2., -1.),
-            States::Bits => Ok(states.clone()),
+            States::Bits | States::Real => Ok(states.clone()),
         }
     }
 

@@ -1,45 +1,48 @@
 //! The restricted Boltzmann machine as a family. \[Smolensky86; Hinton12\]
 
-use super::{Rbm, RbmLadder, RbmSpec};
+use super::{Rbm, RbmLadder, RbmSpec, Visible};
 use crate::family::{Contrast, Family, States, Unnormalised};
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use langevin_dynamics::Ladder;
-use langevin_ops::act::sigmoid;
 use langevin_ops::linear::linear;
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::to_host;
 use serde::{Deserialize, Serialize};
 
-/// A machine of bits with one hidden layer.
+/// A machine with one hidden layer of bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RbmConfig {
     /// Number of hidden units.
     pub hidden: usize,
+    /// What the visible units are: bits, if nothing is said, as descriptions without this key mean it.
+    #[serde(skip_serializing_if = "Visible::is_default")]
+    pub visible: Visible,
 }
 
 impl Default for RbmConfig {
     fn default() -> Self {
-        Self { hidden: 500 }
+        Self { hidden: 500, visible: Visible::default() }
     }
 }
 
 impl Named for RbmConfig {
     const NAME: &'static str = "rbm";
-    const ABOUT: &'static str = "restricted Boltzmann machine of bits, with one hidden layer [Smolensky86; Hinton12]";
+    const ABOUT: &'static str =
+        "restricted Boltzmann machine with one hidden layer, of bits or real numbers [Smolensky86; Hinton12]";
 }
 
 impl RbmConfig {
     fn spec(&self, shape: &[usize]) -> RbmSpec {
-        RbmSpec { shape: shape.to_vec(), hidden: self.hidden }
+        RbmSpec { shape: shape.to_vec(), hidden: self.hidden, visible: self.visible }
     }
 }
 
 impl Family for RbmConfig {
     fn states(&self) -> States {
-        States::Bits
+        self.visible.states()
     }
 
     fn check(&self, shape: &[usize]) -> Result<()> {
@@ -57,7 +60,7 @@ const SOON: f64 = 4e9;
 impl Unnormalised for Rbm {
     /// What the visible units are where no hidden one is on.
     fn begin(&self, n: usize, z: &mut Noise) -> Result<Tensor> {
-        let drawn = z.bernoulli(&self.visible_bias.detach().unsqueeze(0)?.repeat((n, 1))?)?;
+        let drawn = self.spec.visible.draw(&self.visible_bias.detach().unsqueeze(0)?.repeat((n, 1))?, z)?;
         drawn.reshape([&[n], self.spec.shape.as_slice()].concat())
     }
 
@@ -85,17 +88,17 @@ impl Unnormalised for Rbm {
         Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
     }
 
-    /// From independent bits, see [`RbmLadder`], which keeps means away from 0 and 1. Without means they are those of
+    /// From independent visible units, see [`RbmLadder`], which keeps means of bits away from 0 and 1. Without means they are those of
     /// [`Unnormalised::begin`].
     fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {
-        let own = || to_host(&sigmoid(&self.visible_bias.detach())?);
+        let own = || to_host(&self.spec.visible.mean(&self.visible_bias.detach())?);
         let means = means.map_or_else(own, |means| Ok(means.to_vec()))?;
         Ok(Some(Box::new(RbmLadder::even(self, &means, rungs)?)))
     }
 
     fn log_z_exact(&self) -> Result<Option<f64>> {
-        let (visible, hidden) = (self.spec.visible(), self.spec.hidden);
-        let few = 2f64.powi(visible.min(hidden) as i32) * (visible as f64) * (hidden as f64) <= SOON;
+        let (visible, hidden) = (self.spec.units(), self.spec.hidden);
+        let few = 2f64.powi(self.listed() as i32) * (visible as f64) * (hidden as f64) <= SOON;
         few.then(|| Rbm::log_z_exact(self)).transpose()
     }
 

@@ -1,18 +1,17 @@
-//! From independent bits to an RBM: f_t(v) = exp((1-t) v.a + t v.b) prod_j (1 + exp(t (c_j + (v W)_j))). \[Salakhutdinov08\]
+//! From independent visible units to an RBM: f_t(v) = exp(-(1-t) own_a(v) - t own_b(v)) prod_j (1 + exp(t (c_j + (v W)_j))), with
+//! own_b the part of the energy that is theirs alone, -v.b of bits and |v - b|^2 / 2 of real numbers. \[Salakhutdinov08\]
 //!
-//! The base, at t = 0, has the logits a of the data's means and free hidden units; at t = 1 it is the machine itself. Annealed
-//! importance sampling along it gives log Z, in f64.
+//! The base, at t = 0, has free hidden units, and visible ones with the means of the data: a are their logits, or the means
+//! themselves of real numbers, whose variance is 1 at every rung given h. At t = 1 it is the machine itself. Annealed importance
+//! sampling along it gives log Z, in f64.
 
-use super::{Rbm, dot};
+use super::{Rbm, Visible};
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_dynamics::density::unclamped;
-use langevin_dynamics::{Conditionals, Density, Energy, Ladder};
-use langevin_ops::act::{softplus, softplus_sum};
+use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Ladder};
+use langevin_ops::act::{sigmoid, softplus_sum};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
-
-/// Means of the data are taken no nearer to 0 and 1 than this.
-const EDGE: f64 = 0.05;
 
 /// The rungs, at rising t.
 pub struct RbmLadder {
@@ -23,27 +22,20 @@ pub struct RbmLadder {
 
 impl RbmLadder {
     /// A rung for each of the rising `betas`, the first 0 and the last 1, of a copy of `rbm` in f64. `means` are those of the visible
-    /// units over the data, `[V]`.
+    /// units over the data, `[V]`; those of bits are taken no nearer to 0 and 1 than 0.05.
     ///
-    /// Errors if `betas` are not so, or if the means are not one for each visible unit.
+    /// Errors if `betas` are not so, or if the means are not one for each visible unit that it can have.
     pub fn new(rbm: &Rbm, means: &[f64], betas: Vec<f64>) -> Result<Self> {
         let rise = betas.windows(2).all(|pair| pair[0] < pair[1]);
         if !(rise && betas.first() == Some(&0.) && betas.last() == Some(&1.)) {
             bail!("the ladder of an RBM has powers that rise from 0 to 1, not {betas:?}");
         }
-        let visible = rbm.spec().visible();
+        let visible = rbm.spec().units();
         if means.len() != visible {
             let n = means.len();
             bail!("the ladder of an RBM of {visible} visible units needs a mean of each, and there are {n}");
         }
-        if let Some((i, mean)) = means.iter().enumerate().find(|(_, mean)| !(0. ..=1.).contains(*mean)) {
-            bail!("the ladder of an RBM needs means from 0 to 1, and that of visible unit {i} is {mean}");
-        }
-        let logit = |mean: &f64| {
-            let mean = mean.clamp(EDGE, 1. - EDGE);
-            (mean / (1. - mean)).ln()
-        };
-        let base = Tensor::from_iter(means.iter().map(logit), rbm.device())?;
+        let base = Tensor::new(rbm.spec.visible.with_means(means)?, rbm.device())?;
         Ok(Self { rbm: rbm.to_dtype(DType::F64)?, base, betas })
     }
 
@@ -53,14 +45,14 @@ impl RbmLadder {
         Self::new(rbm, means, (0..rungs).map(|i| i as f64 / last as f64).collect())
     }
 
-    /// log Z of the first rung: H ln 2 + sum_i ln(1 + exp(a_i)).
+    /// log Z of the first rung: H ln 2, and sum_i ln(1 + exp(a_i)) of bits or V/2 ln(2 pi) of real numbers.
     pub fn log_z_base(&self) -> Result<f64> {
-        Ok(self.rbm.spec.hidden as f64 * 2f64.ln() + self.log_ones()?)
+        Ok(self.rbm.spec.hidden as f64 * 2f64.ln() + self.log_z_visible()?)
     }
 
     /// The normaliser of the visible units of the base.
-    fn log_ones(&self) -> Result<f64> {
-        softplus(&self.base)?.sum_all()?.to_scalar()
+    fn log_z_visible(&self) -> Result<f64> {
+        self.rbm.spec.visible.log_sum(&self.base.unsqueeze(0)?, &self.base)?.squeeze(0)?.to_scalar()
     }
 }
 
@@ -76,14 +68,28 @@ impl Rung<'_> {
     fn hidden_logits(&self, v: &Tensor) -> Result<Tensor> {
         self.rbm.hidden_logits(v)?.detach() * self.beta
     }
+
+    /// (1-t) a + t (b + W h).
+    fn theta(&self, h: &Tensor) -> Result<Tensor> {
+        (self.rbm.theta(h)?.detach() * self.beta)?.broadcast_add(&(self.base * (1. - self.beta))?)
+    }
 }
 
 impl Energy for Rung<'_> {
     fn energy(&self, v: &Tensor) -> Result<Tensor> {
         let v = self.rbm.rows(v)?;
-        let own = dot(&v, &self.rbm.visible_bias)?.detach() * self.beta;
-        let visible = (own? + (dot(&v, self.base)? * (1. - self.beta))?)?;
-        (visible + softplus_sum(&self.hidden_logits(&v)?)?)?.neg()
+        let own = |b: &Tensor, share: f64| self.rbm.spec.visible.own(&v, &b.detach())? * share;
+        let visible = (own(&self.rbm.visible_bias, self.beta)? + own(self.base, 1. - self.beta)?)?;
+        visible - softplus_sum(&self.hidden_logits(&v)?)?
+    }
+}
+
+/// Of real visible units alone: grad = v - (1-t) a - t (b + W p_t), with p_t = sigmoid(t (c + v W)).
+impl Differentiable for Rung<'_> {
+    fn energy_grad(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let v = self.rbm.rows(x)?;
+        let theta = self.theta(&sigmoid(&self.hidden_logits(&v)?)?)?;
+        Ok((self.energy(x)?, (&v - theta)?.reshape(x.shape())?))
     }
 }
 
@@ -94,13 +100,16 @@ impl Conditionals for Rung<'_> {
 
     fn draw(&self, _block: usize, v: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
         let h = z.bernoulli(&self.hidden_logits(&self.rbm.rows(v)?)?)?;
-        let logits = (self.rbm.visible_logits(&h)?.detach() * self.beta)?;
-        let drawn = z.bernoulli(&logits.broadcast_add(&(self.base * (1. - self.beta))?)?)?;
+        let drawn = self.rbm.spec.visible.draw(&self.theta(&h)?, z)?;
         unclamped(v, drawn.reshape(v.shape())?, clamped)
     }
 }
 
 impl Density for Rung<'_> {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        (self.rbm.spec.visible == Visible::Gaussian).then_some(self)
+    }
+
     fn as_energy(&self) -> Option<&dyn Energy> {
         Some(self)
     }
@@ -128,14 +137,14 @@ impl Ladder for RbmLadder {
         if like.dtype() != DType::F64 {
             bail!("the ladder of an RBM computes in f64, not {:?}; ask for f64", like.dtype());
         }
-        let logits = self.base.unsqueeze(0)?.repeat((like.dim(0)?, 1))?;
-        let drawn = z.bernoulli(&logits)?.reshape(like.shape())?;
+        let theta = self.base.unsqueeze(0)?.repeat((like.dim(0)?, 1))?;
+        let drawn = self.rbm.spec.visible.draw(&theta, z)?.reshape(like.shape())?;
         self.rbm.rows(&drawn)?;
         Ok(drawn)
     }
 
     fn log_start(&self, v: &Tensor, _precision: f64) -> Result<Vec<f64>> {
-        let ones = self.log_ones()?;
-        Ok(to_host(&dot(&self.rbm.rows(v)?, &self.base)?)?.iter().map(|own| own - ones).collect())
+        let (log_z, own) = (self.log_z_visible()?, self.rbm.spec.visible.own(&self.rbm.rows(v)?, &self.base)?);
+        Ok(to_host(&own)?.iter().map(|own| -own - log_z).collect())
     }
 }

@@ -1,26 +1,29 @@
-//! The restricted Boltzmann machine of bits: E(v, h) = -v.b - h.c - v W h. \[Smolensky86; Hinton02; Hinton12\]
+//! The restricted Boltzmann machine: E(v, h) = own(v) - h.c - v W h, with own(v) = -v.b of bits and |v - b|^2 / 2 of real
+//! numbers. \[Smolensky86; Hinton02; Hinton12\]
 //!
-//! Given one layer the units of the other are independent, P(h_j = 1 | v) = sigmoid(c_j + (v W)_j) and P(v_i = 1 | h) =
-//! sigmoid(b_i + (W h)_i), and the hidden ones are summed out in closed form: p(v) = exp(-F(v)) / Z with the free energy
-//! F(v) = -v.b - sum_j ln(1 + exp(c_j + (v W)_j)). States are tensors of 0 and 1 in the model's type, so F has no score.
+//! Given one layer the units of the other are independent: P(h_j = 1 | v) = sigmoid(c_j + (v W)_j), and v is distributed by
+//! b + W h as its kind says, a [`Visible`]. The hidden units, which are bits, are summed out in closed form: p(v) = exp(-F(v)) / Z
+//! with the free energy F(v) = own(v) - sum_j ln(1 + exp(c_j + (v W)_j)). States are tensors in the model's type. F of real ones
+//! has a score; F of bits has none.
 
 mod family;
 mod ladder;
+mod visible;
 
 pub use family::RbmConfig;
 pub use ladder::RbmLadder;
+pub use visible::Visible;
 
 use crate::checkpoint;
-use crate::family::DensitySpec;
+use crate::family::{AnyFamily, DensitySpec};
 use crate::params::Params;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
 use langevin_dynamics::density::unclamped;
-use langevin_dynamics::{Conditionals, Density, Energy};
+use langevin_dynamics::{Conditionals, Density, Differentiable, Energy};
 use langevin_ops::act::{sigmoid, softplus_sum};
 use langevin_ops::linear::{linear, linear_of_bits};
 use langevin_ops::noise::Noise;
-use langevin_ops::registry::Named;
 use langevin_ops::shape::{PerSample, scale, to_host};
 use langevin_ops::stats::log_sum_exp;
 use serde::{Deserialize, Serialize};
@@ -35,11 +38,19 @@ pub struct RbmSpec {
     pub shape: Vec<usize>,
     /// Number of hidden units.
     pub hidden: usize,
+    /// What the visible units are.
+    #[serde(default, skip_serializing_if = "Visible::is_default")]
+    pub visible: Visible,
 }
 
 impl RbmSpec {
+    /// `hidden` units beside visible ones of `shape`, which are bits.
+    pub fn new(shape: impl Into<Vec<usize>>, hidden: usize) -> Self {
+        Self { shape: shape.into(), hidden, visible: Visible::Bernoulli }
+    }
+
     /// Number of visible units.
-    pub fn visible(&self) -> usize {
+    pub fn units(&self) -> usize {
         self.shape.iter().product()
     }
 
@@ -89,12 +100,17 @@ impl Rbm {
 
     /// The machine of `weight` `[V, H]`, `visible_bias` `[V]` and `hidden_bias` `[H]`, in their type, with visible units of `shape`.
     ///
-    /// Errors, naming it, if one has another shape.
+    /// Its visible units are bits; [`Rbm::with`] says otherwise. Errors, naming it, if one has another shape.
     pub fn of(shape: &[usize], weight: &Tensor, visible_bias: &Tensor, hidden_bias: &Tensor) -> Result<Self> {
-        let spec = RbmSpec { shape: shape.to_vec(), hidden: hidden_bias.elem_count() };
+        let spec = RbmSpec::new(shape, hidden_bias.elem_count());
         let all = [("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)];
         let tensors = all.map(|(name, t)| (name.to_string(), t.detach()));
         Self::from_params(spec, &Params::loaded(BTreeMap::from(tensors)), weight.dtype(), weight.device())
+    }
+
+    /// The machine of the same weights whose visible units are of this kind.
+    pub fn with(self, visible: Visible) -> Self {
+        Self { spec: RbmSpec { visible, ..self.spec }, ..self }
     }
 
     fn from_params(spec: RbmSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
@@ -104,7 +120,7 @@ impl Rbm {
     /// The machine of the parameters that `vb` gives.
     pub(crate) fn build(spec: RbmSpec, vb: &VarBuilder) -> Result<Self> {
         spec.validate()?;
-        let visible = spec.visible();
+        let visible = spec.units();
         let small = Init::Randn { mean: 0., stdev: FIRST };
         let weight = vb.get_with_hints((visible, spec.hidden), "weight", small)?;
         let visible_bias = vb.get_with_hints(visible, "visible_bias", Init::Const(0.))?;
@@ -120,9 +136,9 @@ impl Rbm {
     ///
     /// Errors in one sentence that names the file; a file that was there is then untouched.
     pub fn save(&self, path: &Path, extra: &BTreeMap<String, String>) -> Result<()> {
-        let RbmSpec { shape, hidden } = self.spec.clone();
+        let RbmSpec { shape, hidden, visible } = self.spec.clone();
         let tensors: Vec<_> = self.vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
-        checkpoint::save(path, &DensitySpec::new(shape, RbmConfig { hidden }), &tensors, extra)
+        checkpoint::save(path, &DensitySpec::new(shape, RbmConfig { hidden, visible }), &tensors, extra)
     }
 
     /// The machine in the file at `path`, in `dtype`, and the `extra` texts that were saved with it.
@@ -130,12 +146,12 @@ impl Rbm {
     /// Every file that is not whole or not of an RBM is an error of one sentence.
     pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<(Self, BTreeMap<String, String>)> {
         let (model, texts) = checkpoint::load_density(path, dtype, device)?;
-        let family = model.spec.family.name();
-        match model.vars() {
-            [(_, hidden), (_, visible), (_, weight)] if family == RbmConfig::NAME => {
-                Ok((Self::of(&model.spec.shape, weight, visible, hidden)?, texts))
+        match (&model.spec.family, model.vars()) {
+            (AnyFamily::RbmConfig(config), [(_, hidden), (_, visible), (_, weight)]) => {
+                Ok((Self::of(&model.spec.shape, weight, visible, hidden)?.with(config.visible), texts))
             }
-            _ => {
+            (family, _) => {
+                let family = family.name();
                 bail!("`{}` holds a model of the family {family}, and no restricted Boltzmann machine", path.display())
             }
         }
@@ -165,13 +181,7 @@ impl Rbm {
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let [weight, visible, hidden] =
             [&self.weight, &self.visible_bias, &self.hidden_bias].map(|t| t.detach().to_dtype(dtype));
-        Self::of(&self.spec.shape, &weight?, &visible?, &hidden?)
-    }
-
-    /// The same joint density with the layers in each other's place.
-    fn turned(&self) -> Result<Self> {
-        let weight = self.weight.detach().t()?.contiguous()?;
-        Self::of(&[self.spec.hidden], &weight, &self.hidden_bias, &self.visible_bias)
+        Ok(Self::of(&self.spec.shape, &weight?, &visible?, &hidden?)?.with(self.spec.visible))
     }
 
     /// States `[B, ...]` of the visible units as rows `[B, V]`.
@@ -184,11 +194,11 @@ impl Rbm {
 
     /// c + v W of rows `[B, V]`: `[B, H]`.
     fn hidden_logits(&self, v: &Tensor) -> Result<Tensor> {
-        linear_of_bits(v, &self.weight.t()?, Some(&self.hidden_bias))
+        self.spec.visible.linear(v, &self.weight.t()?, Some(&self.hidden_bias))
     }
 
-    /// b + W h of `[B, H]`: `[B, V]`.
-    fn visible_logits(&self, h: &Tensor) -> Result<Tensor> {
+    /// theta = b + W h of `[B, H]`: `[B, V]`.
+    fn theta(&self, h: &Tensor) -> Result<Tensor> {
         linear_of_bits(h, &self.weight, Some(&self.visible_bias))
     }
 
@@ -197,27 +207,26 @@ impl Rbm {
         sigmoid(&self.hidden_logits(&self.rows(v)?)?)
     }
 
-    /// P(v = 1 | h) of hidden units `[B, H]`: `[B, ...]`.
+    /// The means of visible units given hidden ones `[B, H]`, of bits P(v = 1 | h): `[B, ...]`.
     pub fn visible(&self, h: &Tensor) -> Result<Tensor> {
         let mut shape = self.spec.shape.clone();
         shape.insert(0, h.dim(0)?);
-        sigmoid(&self.visible_logits(h)?)?.reshape(shape)
+        self.spec.visible.mean(&self.theta(h)?)?.reshape(shape)
     }
 
     /// E(v, h) of visible units `[B, ...]` and hidden ones `[B, H]`: `[B]`.
     pub fn joint_energy(&self, v: &Tensor, h: &Tensor) -> Result<Tensor> {
         let v = self.rows(v)?;
-        let own = (h * self.hidden_logits(&v)?)?.sum(1)?;
-        (own + dot(&v, &self.visible_bias)?)?.neg()
+        self.spec.visible.own(&v, &self.visible_bias)? - (h * self.hidden_logits(&v)?)?.sum(1)?
     }
 
     /// F of rows `[B, V]` with their hidden logits: `[B]`.
     fn summed_out(&self, v: &Tensor, logits: &Tensor) -> Result<Tensor> {
-        (softplus_sum(logits)? + dot(v, &self.visible_bias)?)?.neg()
+        self.spec.visible.own(v, &self.visible_bias)? - softplus_sum(logits)?
     }
 
     /// F of each of the states `v` `[B, ...]`, and the gradient of the sum of `factors` (one, or one a state) times F, in the order
-    /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/db = -v, dF/dc = -p(h|v).
+    /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/dc = -p(h|v), and dF/db = -v of bits, b - v of real numbers.
     pub fn free_energy_grad(&self, v: &Tensor, factors: &[f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
         let v = self.rows(&v.detach())?;
         self.grad(&v, &self.hidden_logits(&v)?, factors)
@@ -232,8 +241,9 @@ impl Rbm {
         let p = sigmoid(&logits)?;
         let row = Tensor::new(down.as_slice(), v.device())?.to_dtype(v.dtype())?.unsqueeze(0)?;
         let total = |x: &Tensor| linear(&row, &x.t()?, None)?.squeeze(0);
-        let weight = linear_of_bits(&v.t()?, &scale(&p, &down)?.t()?, None)?;
-        Ok((energies, vec![total(&p)?, total(v)?, weight]))
+        let weight = self.spec.visible.linear(&v.t()?, &scale(&p, &down)?.t()?, None)?;
+        let pull = self.spec.visible.pull(v, &self.visible_bias.detach())?;
+        Ok((energies, vec![total(&p)?, total(&pull)?, weight]))
     }
 
     /// The states after `k` steps (at least one) of block Gibbs sampling from `v` `[B, ...]`, and [`Rbm::free_energy_grad`] of both,
@@ -259,35 +269,55 @@ impl Rbm {
     /// Visible units drawn given hidden ones that are drawn by their logits: `[B, H]` -> `[B, V]`.
     fn drawn(&self, hidden_logits: &Tensor, z: &mut Noise) -> Result<Tensor> {
         let h = z.bernoulli(hidden_logits)?;
-        z.bernoulli(&self.visible_logits(&h)?)
+        self.spec.visible.draw(&self.theta(&h)?, z)
     }
 
-    /// ln Z, in f64, by a sum over all states of the smaller layer with the other summed out.
+    /// ln Z, in f64, by a sum over all states of the smaller layer with the other summed out; of real visible units, which have no
+    /// list of states, over those of the hidden layer.
     ///
-    /// Errors if both layers have more than 25 units.
+    /// Errors if that layer has more than 25 units.
     pub fn log_z_exact(&self) -> Result<f64> {
-        let (visible, hidden) = (self.spec.visible(), self.spec.hidden);
-        let n = visible.min(hidden);
+        let (visible, hidden) = (self.spec.units(), self.spec.hidden);
+        let n = self.listed();
         if n > EXACT {
-            bail!(
-                "log Z is exact where one layer has at most {EXACT} units, and these have {visible} and {hidden}; \
-                 estimate it by annealed importance sampling"
-            );
+            let these = match self.spec.visible.countable() {
+                true => format!("one layer has at most {EXACT} units, and these have {visible} and {hidden}"),
+                false => format!(
+                    "there are at most {EXACT} hidden units, and here are {hidden}; states of real visible units cannot be listed"
+                ),
+            };
+            bail!("log Z is exact where {these}; estimate it by annealed importance sampling");
         }
         let wide = self.to_dtype(DType::F64)?;
-        let wide = if hidden < visible { wide.turned()? } else { wide };
         let (states, mut log_z) = (1 << n, f64::NEG_INFINITY);
         let some = (NUMBERS / visible.max(hidden)).clamp(1, AT_ONCE);
         for from in (0..states).step_by(some) {
-            let v = binary(from, some.min(states - from), n, self.device())?;
-            let energy = wide.summed_out(&v, &wide.hidden_logits(&v)?)?;
-            let logs: Vec<f64> = to_host(&energy.detach())?.iter().map(|energy| -energy).collect();
-            log_z = log_sum_exp(&[log_z, log_sum_exp(&logs)]);
+            let units = binary(from, some.min(states - from), n, self.device())?;
+            let logs = match self.lists_hidden() {
+                true => wide.log_sum_visible(&units)?,
+                false => wide.summed_out(&units, &wide.hidden_logits(&units)?)?.neg()?,
+            };
+            log_z = log_sum_exp(&[log_z, log_sum_exp(&to_host(&logs.detach())?)]);
         }
         Ok(log_z)
     }
 
-    /// ln p(v) of states `[B, ...]`, given ln Z: of [`Rbm::log_z_exact`], or an estimate.
+    /// Whether log Z is a sum over the states of the hidden layer.
+    fn lists_hidden(&self) -> bool {
+        self.spec.hidden < self.spec.units() || !self.spec.visible.countable()
+    }
+
+    /// Units of the layer whose states make log Z.
+    fn listed(&self) -> usize {
+        if self.lists_hidden() { self.spec.hidden } else { self.spec.units() }
+    }
+
+    /// ln of the sum, or the integral, of exp(-E(v, h)) over v for hidden units `[B, H]`: `[B]`.
+    fn log_sum_visible(&self, h: &Tensor) -> Result<Tensor> {
+        dot(h, &self.hidden_bias)? + self.spec.visible.log_sum(&self.theta(h)?, &self.visible_bias)?
+    }
+
+    /// ln p(v) of states `[B, ...]`, of real ones the density, given ln Z: of [`Rbm::log_z_exact`], or an estimate.
     pub fn log_p(&self, v: &Tensor, log_z: f64) -> Result<Vec<f64>> {
         Ok(to_host(&self.energy(v)?.detach())?.iter().map(|energy| -energy - log_z).collect())
     }
@@ -318,6 +348,16 @@ impl Energy for Rbm {
     }
 }
 
+/// Of real visible units alone, where [`Density::as_differentiable`] says so: grad F = v - b - W p(h|v).
+impl Differentiable for Rbm {
+    fn energy_grad(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let v = self.rows(x)?;
+        let logits = self.hidden_logits(&v)?;
+        let along = linear(&sigmoid(&logits)?, &self.weight, Some(&self.visible_bias))?;
+        Ok((self.summed_out(&v, &logits)?, (&v - along)?.reshape(x.shape())?))
+    }
+}
+
 /// All visible units are one block: hidden units are drawn given them, and then they given these.
 impl Conditionals for Rbm {
     fn blocks(&self) -> usize {
@@ -331,6 +371,10 @@ impl Conditionals for Rbm {
 }
 
 impl Density for Rbm {
+    fn as_differentiable(&self) -> Option<&dyn Differentiable> {
+        (self.spec.visible == Visible::Gaussian).then_some(self)
+    }
+
     fn as_energy(&self) -> Option<&dyn Energy> {
         Some(self)
     }
