@@ -56,6 +56,9 @@ pub trait Conditionals {
     /// the rest as it is: an RBM draws its visible units so, through hidden ones that are drawn first and forgotten. Where `clamped`
     /// (the shape of `x`, or one that broadcasts to it) is not 0 a state stays as it is, and what else is in the block is drawn given
     /// that too; numbers of a block that are independent given the rest may all be drawn and put back by [`unclamped`].
+    ///
+    /// A move must be reversible, as both of these are, for
+    /// [`Kernel::step_back`](crate::mcmc::Kernel::step_back) of Gibbs to be the reversal of its step.
     fn draw(&self, block: usize, x: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor>;
 }
 

@@ -29,6 +29,8 @@
 //! - \[Grathwohl19\] FFJORD: free-form continuous dynamics, 1810.01367
 //! - \[Geman & Geman 1984\] Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images
 //! - \[Neal01\] Annealed importance sampling, physics/9803008
+//! - \[Burda15\] Accurate and conservative estimates of MRF log-likelihood using reverse annealing (RAISE), 1412.8566
+//! - \[Grosse15\] Sandwiching the marginal likelihood using bidirectional Monte Carlo, 1511.02543
 //! - \[DelMoral06\] Sequential Monte Carlo samplers, JRSS B 68(3)
 //! - \[Doucet22\] Score-based diffusion meets annealed importance sampling, 2208.07698
 //! - \[Bao22\] Analytic-DPM: the optimal reverse variance, 2201.06503

@@ -1,6 +1,8 @@
 //! Densities by what is known of them, kernels by what they need, and ladders of every kind against exact answers.
 
 mod common;
+#[path = "common/machine.rs"]
+mod machine;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::{Fast, largest, mixture};
@@ -15,93 +17,10 @@ use langevin_dynamics::process::AnyProcess;
 use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Mixture, Score};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{sum_per_sample, to_host};
+use machine::{At, Cooling, MACHINE};
 
 fn noise(n: usize) -> Noise {
     Noise::seeds(&(0..n as u64).collect::<Vec<_>>())
-}
-
-/// Bits x with E = -(x W x / 2 + b x), W symmetric without a diagonal: a Boltzmann machine, whose blocks are its bits.
-struct Machine {
-    w: [[f64; 4]; 4],
-    b: [f64; 4],
-}
-
-const MACHINE: Machine = Machine {
-    w: [[0., 1.2, -0.7, 0.4], [1.2, 0., 0.9, -1.5], [-0.7, 0.9, 0., 0.6], [0.4, -1.5, 0.6, 0.]],
-    b: [0.3, -0.5, 0.2, 0.8],
-};
-
-impl Machine {
-    fn field(&self, i: usize, x: &[f64]) -> f64 {
-        self.b[i] + (0..4).map(|j| self.w[i][j] * x[j]).sum::<f64>()
-    }
-
-    fn value(&self, x: &[f64]) -> f64 {
-        -(0..4).map(|i| x[i] * (0.5 * self.field(i, x) + 0.5 * self.b[i])).sum::<f64>()
-    }
-
-    /// Every state with its probability, and ln Z, of energies times `beta`.
-    fn exact(&self, beta: f64) -> (Vec<([f64; 4], f64)>, f64) {
-        let states: Vec<[f64; 4]> = (0..16u8).map(|k| [0, 1, 2, 3].map(|i| f64::from(k >> i & 1))).collect();
-        let weights: Vec<f64> = states.iter().map(|x| (-beta * self.value(x)).exp()).collect();
-        let z: f64 = weights.iter().sum();
-        (states.into_iter().zip(weights).map(|(x, w)| (x, w / z)).collect(), z.ln())
-    }
-}
-
-/// The machine at an inverse temperature.
-struct At<'a>(&'a Machine, f64);
-
-impl Energy for At<'_> {
-    fn energy(&self, x: &Tensor) -> Result<Tensor> {
-        let rows = to_host(x)?;
-        Tensor::from_iter(rows.chunks(4).map(|x| self.1 * self.0.value(x)), x.device())?.to_dtype(x.dtype())
-    }
-}
-
-impl Conditionals for At<'_> {
-    fn blocks(&self) -> usize {
-        4
-    }
-
-    fn draw(&self, block: usize, x: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
-        let (mut rows, u) = (to_host(x)?, z.uniform(x.dim(0)?)?);
-        for (x, u) in rows.chunks_mut(4).zip(u) {
-            x[block] = f64::from(u8::from(u < 1. / (1. + (-self.1 * self.0.field(block, x)).exp())));
-        }
-        unclamped(x, Tensor::from_vec(rows, x.shape(), x.device())?.to_dtype(x.dtype())?, clamped)
-    }
-}
-
-impl Density for At<'_> {
-    fn as_energy(&self) -> Option<&dyn Energy> {
-        Some(self)
-    }
-
-    fn as_conditionals(&self) -> Option<&dyn Conditionals> {
-        Some(self)
-    }
-}
-
-/// From fair bits to the machine, by its temperature.
-struct Cooling<'a>(&'a Machine, Vec<f64>);
-
-impl Ladder for Cooling<'_> {
-    fn rungs(&self) -> usize {
-        self.1.len()
-    }
-
-    fn density(&self, rung: usize) -> Box<dyn Density + '_> {
-        Box::new(At(self.0, self.1[rung]))
-    }
-
-    fn start(&self, like: &Tensor, _precision: f64, z: &mut Noise) -> Result<Tensor> {
-        z.normal_like(like)?.gt(0.)?.to_dtype(like.dtype())
-    }
-
-    fn log_start(&self, x: &Tensor, _precision: f64) -> Result<Vec<f64>> {
-        Ok(vec![-4. * 2f64.ln(); x.dim(0)?])
-    }
 }
 
 /// E = |x - m|^2 / (2 v) in two dimensions, unnormalised.

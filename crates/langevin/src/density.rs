@@ -1,5 +1,6 @@
 //! Densities of a family, such as a restricted Boltzmann machine: opened, drawn from, completed, and weighed.
 
+use crate::bounds::Bounds;
 use crate::config::{Changes, DensityConfig};
 use crate::error::{Stopped, Usage, usage};
 use crate::open::{OpenedDensity, density_kind};
@@ -14,7 +15,7 @@ use langevin_data::{Binarise, Columns, Dataset, Kind, Options, Scaling};
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::DensityModel;
 use langevin_models::draw::{AnyChainSampler, Held};
-use langevin_models::family::{Ais, States};
+use langevin_models::family::{Ais, Raise, States};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ impl OpenedDensity {
     }
 
     /// The same with draws of another `seed`.
-    fn states_drawn(&self, data: &dyn Dataset, idx: &[usize], seed: u64) -> Result<Tensor> {
+    pub(crate) fn states_drawn(&self, data: &dyn Dataset, idx: &[usize], seed: u64) -> Result<Tensor> {
         let key = BITS ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let (model, x) = (&self.model, data.get(idx)?.x);
         let x = match self.binarise() {
@@ -240,6 +241,8 @@ pub struct Likelihood {
     pub log_z: LogZ,
     /// log Z itself, where it can be enumerated.
     pub exact: Option<f64>,
+    /// Both from the other side, by reverse annealing of some of the data.
+    pub reverse: Option<Bounds>,
     /// The mean of ln p over the data, and its standard error.
     pub mean: f64,
     /// The same.
@@ -277,13 +280,19 @@ impl OpenedDensity {
         Ok(Some(sums.into_iter().map(|sum| sum / n).collect()))
     }
 
-    /// log Z by `ais`, its noise that of `seed`, and ln p of the samples `idx` of `data`.
+    /// log Z by `ais`, its noise that of `seed`, and ln p of the samples `idx` of `data`; and of some of them by `raise`.
     ///
     /// Errors if the family knows no ladder, or gives no energy.
-    pub fn likelihood(&self, ais: &Ais, seed: u64, data: &dyn Dataset, idx: &[usize]) -> Result<Likelihood> {
-        let stopped = |e: candle_core::Error| match watch::stops() {
+    pub fn likelihood(
+        &self,
+        (ais, raise): (&Ais, &Raise),
+        seed: u64,
+        data: &dyn Dataset,
+        idx: &[usize],
+    ) -> Result<Likelihood> {
+        let stopped = |e: anyhow::Error| match watch::stops() {
             true => Stopped("stopped before log Z was known".into()).into(),
-            false => anyhow::Error::from(e),
+            false => e,
         };
         let means = self.means(USUAL)?;
         let mut progress: Option<Progress> = None;
@@ -291,7 +300,7 @@ impl OpenedDensity {
             progress.get_or_insert_with(|| Progress::new(all as u64, "rungs")).step();
             go_on()
         });
-        let log_z = log_z.map_err(stopped)?;
+        let log_z = log_z.map_err(|e| stopped(e.into()))?;
         progress.into_iter().for_each(Progress::done);
         if log_z.spread > APART || log_z.spread.is_nan() {
             crate::note!(
@@ -305,11 +314,12 @@ impl OpenedDensity {
         let mut log_p = vec![];
         for some in idx.chunks(STATES) {
             log_p.extend(self.model.log_p(&self.states_drawn(data, some, seed)?, value)?);
-            go_on().map_err(stopped)?;
+            go_on().map_err(|e| stopped(e.into()))?;
         }
+        let reverse = self.bounds((ais, raise), (means.as_deref(), &log_z), seed, (data, idx)).map_err(stopped)?;
         let (mean, of_data) = langevin_ops::stats::mean_and_error(&log_p);
         let error = if exact.is_some() { of_data } else { of_data.hypot(log_z.error) };
-        Ok(Likelihood { log_z, exact, mean, error, log_p })
+        Ok(Likelihood { log_z, exact, reverse, mean, error, log_p })
     }
 }
 

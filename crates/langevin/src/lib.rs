@@ -50,6 +50,7 @@
 //! `examples/own_loss.rs` trains a model and a loss that are not of this workspace, with checkpoints, resumption and a log.
 
 pub mod bits;
+pub mod bounds;
 pub mod classes;
 pub mod compose;
 pub mod config;

@@ -3,7 +3,7 @@
 //! A [`Model`] is a network, the process that it denoises and what its output means; its [`ModelSpec`] is all that is
 //! needed to rebuild it from its weights. A [`DensityModel`] is a density that no process belongs to, of a [`Family`] such as that
 //! of the [`Rbm`], described by its [`DensitySpec`]; an [`AnyChainSampler`]
-//! draws from it, and [`Ais`] gives its log Z.
+//! draws from it, [`Ais`] gives its log Z, and [`Raise`] a log p that is rather too small.
 //!
 //! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
 //! - \[Smolensky86\] Information processing in dynamical systems: foundations of harmony theory
@@ -35,7 +35,7 @@ pub mod unet;
 
 pub use draw::{AnyChainSampler, ChainSampler, Drawn, Held};
 pub use energy::{Form, GradNet};
-pub use family::{Ais, AnyFamily, DensityModel, DensitySpec, Family, RbmConfig, States, Unnormalised};
+pub use family::{Ais, AnyFamily, DensityModel, DensitySpec, Family, Raise, RbmConfig, States, Unnormalised};
 pub use langevin_dynamics::Potential;
 pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};

@@ -52,8 +52,13 @@ impl Noise {
 
     /// The noise of training step `step` for a batch of `n`: `n` streams of the run's `seed`.
     pub fn of_step(seed: u64, step: u64, n: usize) -> Self {
-        let stream = |i: usize| generator(seed, 1 + (step << 20) + i as u64);
-        Self(Source::Counter((0..n).map(stream).collect()))
+        Self::of_steps(seed, &(0..n as u64).map(|i| (step, i)).collect::<Vec<_>>())
+    }
+
+    /// One stream for each (step, i): that which [`Noise::of_step`] of the step has for its sample i, below 2^20.
+    pub fn of_steps(seed: u64, streams: &[(u64, u64)]) -> Self {
+        let stream = |&(step, i): &(u64, u64)| generator(seed, (step << 20).wrapping_add(i).wrapping_add(1));
+        Self(Source::Counter(streams.iter().map(stream).collect()))
     }
 
     /// As [`Noise::seeds`], with the numbers of PyTorch's CPU generators: of `torch.Generator().manual_seed(seed)` a

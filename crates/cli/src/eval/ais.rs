@@ -6,7 +6,7 @@ use clap::Parser;
 use langevin::config::idle;
 use langevin::data::Binarise;
 use langevin::error::{Usage, usage};
-use langevin::models::family::Ais;
+use langevin::models::family::{Ais, Raise};
 use langevin::open::{self, AnyOpened};
 use langevin::{output, scoring};
 use serde_json::json;
@@ -16,7 +16,9 @@ use std::path::PathBuf;
 #[derive(Parser)]
 #[command(after_long_help = "\
 Particles go from independent bits, whose means are those of the training data, to the density, in so many rungs; their \
-weights give Z without bias, so that few rungs make log Z rather too small, and log p too large. Where one layer of an RBM \
+weights give Z without bias, so that few rungs make log Z rather too small, and log p too large: the upper one. Chains that go \
+back along the same rungs from --reverse of the samples (reverse annealing, RAISE) give the lower one, and a log Z rather too \
+large. Both are near where they agree; take more --rungs where they do not. Where one layer of an RBM \
 has at most 20 units log Z is enumerated as well, and used for log p. All is computed in f64, and told in nats. Images become \
 bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level.
 
@@ -41,7 +43,13 @@ pub struct AisArgs {
     /// Steps of Gibbs at each rung
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub steps_per_rung: usize,
-    /// Seed of the particles and of the choice of samples
+    /// Samples, of those measured, from which chains go back along the rungs; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub reverse: usize,
+    /// Chains back from each of them; more raise the lower bound [default: 1]
+    #[arg(long, value_name = "N")]
+    pub chains: Option<usize>,
+    /// Seed of the particles, of the chains, and of the choice of samples
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Write all figures, with log p of each sample and its place in the data (from 0), as JSON
@@ -58,8 +66,12 @@ pub fn run(args: &AisArgs) -> Result<()> {
     args.json.as_deref().map_or(Ok(()), output::writable)?;
     let (rungs, particles, steps_per_rung) = (args.rungs, args.particles, args.steps_per_rung);
     let ais = Ais { rungs, particles, steps_per_rung, ..Ais::default() };
-    if let Err(why) = ais.check() {
+    let raise = Raise { reverse: args.reverse, chains: args.chains.unwrap_or(Raise::default().chains) };
+    if let Err(why) = ais.check().and(raise.check()) {
         return usage(format!("--{why}"));
+    }
+    if args.reverse == 0 && args.chains.is_some() {
+        return usage(Usage::of("chains", "--reverse 0 lets none go back; leave one of the two out"));
     }
     if args.number.is_some_and(|n| n < 2) {
         return usage(Usage::of("n", "give at least 2, whose spread tells the error"));
@@ -76,23 +88,31 @@ pub fn run(args: &AisArgs) -> Result<()> {
     }
     let all: Vec<usize> = (0..data.len()).collect();
     let places = args.number.map_or(all.clone(), |n| scoring::choose(&all, n, args.seed));
-    let found = opened.likelihood(&ais, args.seed, data.as_ref(), &places)?;
+    let found = opened.likelihood((&ais, &raise), args.seed, data.as_ref(), &places)?;
     let line = |what: &str, value: f64, error: Option<f64>| {
         let error = error.map(|error| format!("+- {error:.4}")).unwrap_or_default();
-        crate::say!("{:<14} {value:>12.4} {error}", what).map(drop)
+        crate::say!("{:<17} {value:>12.4} {error}", what).map(drop)
     };
     line("log Z", found.log_z.value, Some(found.log_z.error))?;
+    let back = found.reverse.as_ref();
+    back.map_or(Ok(()), |back| line("log Z, reverse", back.log_z.value, Some(back.log_z.error)))?;
     if let Some(exact) = found.exact {
         line("log Z, exact", exact, None)?;
     }
     line("mean log p", found.mean, Some(found.error))?;
+    let mut from = String::new();
+    if let Some(back) = back {
+        line("mean log p, upper", back.upper.value, Some(back.upper.error))?;
+        line("mean log p, lower", back.lower.value, Some(back.lower.error))?;
+        from = format!("; upper and lower of {}, chains back from each: {}", back.places.len(), back.chains);
+    }
     let bits = match opened.binarise() {
         Some(Binarise::Sample) => ", their pixels drawn by grey levels",
         Some(Binarise::Threshold) => ", lighter than middle grey or not",
         None => "",
     };
     crate::say!(
-        "\nof {} samples of {}{bits}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}",
+        "\nof {} samples of {}{bits}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}{from}",
         places.len(),
         args.data,
         found.log_z.spread,

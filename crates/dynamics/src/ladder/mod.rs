@@ -3,7 +3,7 @@
 //!
 //! What goes along it is written once for all of them: [`Annealed`] (annealed MCMC: chains move at each rung in turn),
 //! [`Exchange`] (replica exchange: chains at all rungs, which swap) and [`Particles`] (weighed states: annealed importance
-//! sampling, and sequential Monte Carlo with resampling).
+//! sampling, and sequential Monte Carlo with resampling), and [`Reverse`] (chains that go back from given states: reverse annealing).
 //!
 //! ```
 //! # use langevin_dynamics::ladder::{Annealed, Ladder, Tempered};
@@ -23,11 +23,13 @@ mod annealed;
 mod exchange;
 mod levels;
 mod particles;
+mod reverse;
 
 pub use annealed::{Annealed, visit};
 pub use exchange::{Exchange, Swept, swap, sweep};
 pub use levels::{NoiseLevel, NoiseLevels, Rescaled, RescaledLevels};
 pub use particles::Particles;
+pub use reverse::{MOST_CHAINS, Reverse};
 
 use crate::density::{Density, Evaluated, Given, Weighted};
 use crate::mcmc::Stats;

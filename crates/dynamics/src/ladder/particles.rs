@@ -93,8 +93,8 @@ impl Particles {
     }
 }
 
-/// A weight that is no number is that of a particle that is lost.
-fn lost_is_nothing(log_w: f64) -> f64 {
+/// A weight that is no number is that of a particle, or of a chain, that is lost.
+pub(super) fn lost_is_nothing(log_w: f64) -> f64 {
     if log_w.is_nan() { f64::NEG_INFINITY } else { log_w }
 }
 

@@ -4,7 +4,7 @@
 //! the model allows, such as all hidden units of an RBM, it is block Gibbs.
 
 use super::{Chains, Kernel, Stats};
-use crate::density::{Capability, Density};
+use crate::density::{Capability, Conditionals, Density};
 use candle_core::{Result, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
@@ -30,15 +30,37 @@ impl Kernel for Gibbs {
     }
 
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
-        let Some(conditionals) = m.as_conditionals() else {
-            bail!("gibbs: the density has no blocks that can be drawn given the rest; take mala, hmc or langevin");
-        };
-        let mut x = chains.at.x.clone();
-        for block in 0..conditionals.blocks() {
-            x = conditionals.draw(block, &x, None, z)?;
-        }
-        chains.at = m.evaluate(&x)?;
-        let moved = chains.at.x.dim(0)? as u64;
-        Ok(Stats { proposed: moved, accepted: moved, ..Stats::default() })
+        let blocks = blocks(m)?;
+        sweep(m, blocks, 0..blocks.blocks(), chains, z)
     }
+
+    /// The blocks in reverse order: the draw of each is reversible, that of several in turn is not.
+    fn step_back(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        let blocks = blocks(m)?;
+        sweep(m, blocks, (0..blocks.blocks()).rev(), chains, z)
+    }
+}
+
+fn blocks(m: &dyn Density) -> Result<&dyn Conditionals> {
+    match m.as_conditionals() {
+        Some(blocks) => Ok(blocks),
+        None => bail!("gibbs: the density has no blocks that can be drawn given the rest; take mala, hmc or langevin"),
+    }
+}
+
+/// Each block once, in this `order`.
+fn sweep(
+    m: &dyn Density,
+    blocks: &dyn Conditionals,
+    order: impl Iterator<Item = usize>,
+    chains: &mut Chains,
+    z: &mut Noise,
+) -> Result<Stats> {
+    let mut x = chains.at.x.clone();
+    for block in order {
+        x = blocks.draw(block, &x, None, z)?;
+    }
+    chains.at = m.evaluate(&x)?;
+    let moved = chains.at.x.dim(0)? as u64;
+    Ok(Stats { proposed: moved, accepted: moved, ..Stats::default() })
 }

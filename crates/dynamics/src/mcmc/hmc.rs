@@ -130,6 +130,14 @@ impl Kernel for Hmc {
         true
     }
 
+    /// The step itself, which is reversible: only while it adapts its size is it not.
+    fn step_back(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        if self.adapt > 0 {
+            bail!("hmc: adapt is {}, and steps whose size adapts have no reversal; give adapt = 0", self.adapt);
+        }
+        self.step(m, chains, z)
+    }
+
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
         let batch = chains.at.x.dim(0)?;
         let mut p = z.normal_like(&chains.at.x)?;

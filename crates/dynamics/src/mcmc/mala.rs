@@ -5,7 +5,7 @@
 use super::step_size::check;
 use super::{Chains, Difference, Kernel, Proposal, Stats, difference, langevin};
 use crate::density::{Density, Evaluated};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use langevin_ops::noise::Noise;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{dot_per_sample, scale};
@@ -56,6 +56,14 @@ impl Kernel for Mala {
 
     fn adapts(&self) -> bool {
         true
+    }
+
+    /// The step itself, which is reversible: only while it adapts its size is it not.
+    fn step_back(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {
+        if self.adapt > 0 {
+            bail!("mala: adapt is {}, and steps whose size adapts have no reversal; give adapt = 0", self.adapt);
+        }
+        self.step(m, chains, z)
     }
 
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats> {

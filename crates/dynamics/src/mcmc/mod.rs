@@ -137,6 +137,14 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// One step of every chain of the density `m`, from where `chains` was evaluated.
     fn step(&self, m: &dyn Density, chains: &mut Chains, z: &mut Noise) -> Result<Stats>;
 
+    /// One step of every chain by the reversal T' of the kernel's step T, that with p(a) T(b | a) = p(b) T'(a | b): what the step may
+    /// have been that led there. Where T is reversible it is T itself.
+    ///
+    /// Errors if the kernel knows none.
+    fn step_back(&self, _m: &dyn Density, _chains: &mut Chains, _z: &mut Noise) -> Result<Stats> {
+        bail!("{self:?} has no reversal that is known; take gibbs, or mala or hmc with adapt = 0")
+    }
+
     /// `steps` steps of chains that may come from another density.
     ///
     /// Errors if an option is out of its range, or if the density has not what the kernel needs.

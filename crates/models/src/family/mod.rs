@@ -6,10 +6,12 @@
 
 mod log_z;
 mod model;
+mod raise;
 mod spec;
 
 pub use log_z::Ais;
 pub use model::DensityModel;
+pub use raise::Raise;
 pub(crate) use spec::described;
 pub use spec::{DensitySpec, States};
 

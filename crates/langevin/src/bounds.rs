@@ -1,0 +1,124 @@
+//! log Z and mean log p from both sides: by annealed importance sampling, rather too low a log Z and too high a log p, and by
+//! reverse annealing, the other way round. \[Neal01; Burda15\]
+
+use crate::open::OpenedDensity;
+use crate::scoring::choose;
+use crate::watch::{Progress, go_on};
+use anyhow::Result;
+use langevin_data::Dataset;
+use langevin_dynamics::likelihood::LogZ;
+use langevin_models::family::{Ais, Raise};
+use langevin_ops::stats::mean_and_error;
+use serde::Serialize;
+
+/// A mean and its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean.
+    pub value: f64,
+    /// Its standard error.
+    pub error: f64,
+}
+
+impl Mean {
+    /// Of `v`.
+    pub fn of(v: &[f64]) -> Self {
+        let (value, error) = mean_and_error(v);
+        Self { value, error }
+    }
+}
+
+/// What reverse annealing says of some states, beside what annealed importance sampling says of the same.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bounds {
+    /// log Z by reverse annealing: the mean of -E - log p over the states.
+    pub log_z: Mean,
+    /// The mean of log p by the log Z of annealed importance sampling, rather too high.
+    pub upper: Mean,
+    /// The mean of log p by reverse annealing, rather too low.
+    pub lower: Mean,
+    /// Chains that went back from each state.
+    pub chains: usize,
+    /// The places of the states in the data, from 0.
+    pub places: Vec<usize>,
+    /// log p of each by reverse annealing.
+    pub log_p: Vec<f64>,
+}
+
+/// States that are held at once.
+const STATES: usize = 1000;
+
+/// From so many nats between both sides on, more rungs are advised.
+const APART: f64 = 1.;
+
+/// From so many standard errors on, the lower side is not above the upper one by chance.
+const CERTAIN: f64 = 3.;
+
+impl Bounds {
+    /// Of states at some `places`, of the energies `energy`, with `log_p` by reverse annealing of so many `chains` each, and `ais` by
+    /// annealed importance sampling.
+    pub fn new(places: Vec<usize>, chains: usize, energy: &[f64], log_p: Vec<f64>, ais: &LogZ) -> Self {
+        let log_z: Vec<f64> = energy.iter().zip(&log_p).map(|(energy, log_p)| -energy - log_p).collect();
+        let by_ais = Mean::of(&energy.iter().map(|energy| -energy - ais.value).collect::<Vec<_>>());
+        let upper = Mean { error: by_ais.error.hypot(ais.error), ..by_ais };
+        Self { log_z: Mean::of(&log_z), upper, lower: Mean::of(&log_p), chains, places, log_p }
+    }
+
+    /// A sentence that says what to do, where both sides are far apart or the wrong way round. Their distance is that of the two
+    /// values of log Z, whose errors have nothing of how log p differs between states.
+    pub fn advice(&self, ais: &LogZ) -> Option<String> {
+        let (apart, error) = (self.log_z.value - ais.value, self.log_z.error.hypot(ais.error));
+        if apart < -CERTAIN * error {
+            return Some(format!(
+                "mean log p by reverse annealing, the lower one, is {:.2} +- {error:.2} nats above the upper one: the rungs are too few \
+                 for either; take more --rungs",
+                -apart
+            ));
+        }
+        let near = apart.abs() <= APART;
+        (!near).then(|| {
+            format!(
+                "log Z by annealed importance sampling and by reverse annealing are {apart:.2} nats apart; take more --rungs, or \
+                 more --chains, to know it better"
+            )
+        })
+    }
+}
+
+impl OpenedDensity {
+    /// What reverse annealing says of `raise.reverse` of the samples `idx` of `data`, chosen by `seed`, along the ladder of `ais` with
+    /// these `means`, beside the `log_z` of that. `None` if it is asked for no samples. A bound that is far off is told in a note.
+    ///
+    /// Errors if the family knows no ladder, or gives no energy.
+    pub fn bounds(
+        &self,
+        (ais, raise): (&Ais, &Raise),
+        (means, log_z): (Option<&[f64]>, &LogZ),
+        seed: u64,
+        (data, idx): (&dyn Dataset, &[usize]),
+    ) -> Result<Option<Bounds>> {
+        if raise.reverse == 0 {
+            return Ok(None);
+        }
+        raise.check()?;
+        let places = choose(idx, raise.reverse, seed);
+        let (mut energy, mut log_p, mut progress) = (vec![], vec![], None::<Progress>);
+        for some in places.chunks(STATES) {
+            let states = self.states_drawn(data, some, seed)?;
+            energy.extend(self.model.log_p(&states, 0.)?.iter().map(|log_f| -log_f));
+            let names: Vec<u64> = some.iter().map(|&place| place as u64).collect();
+            let found = raise.log_p((ais, means), &self.model, (&states, &names), seed, &mut |_, all| {
+                // all batches are full but for the last
+                let batches =
+                    |all: usize| (all / (ais.rungs - 1) * places.len()).div_ceil(some.len()) * (ais.rungs - 1);
+                progress.get_or_insert_with(|| Progress::new(batches(all) as u64, "rungs back")).step();
+                go_on()
+            });
+            log_p.extend(found?);
+        }
+        progress.into_iter().for_each(Progress::done);
+        let bounds = Bounds::new(places, raise.chains, &energy, log_p, log_z);
+        bounds.advice(log_z).iter().for_each(|advice| crate::note!("{advice}"));
+        Ok(Some(bounds))
+    }
+}
