@@ -113,6 +113,51 @@ fn log_z_is_that_of_enumeration() {
     assert!(log_p.len() == 50 && (mean - number("/found/mean")).abs() < 1e-9 && mean < 0.);
 }
 
+/// What goes back from samples gives log Z and the mean of log p from the other side.
+#[test]
+fn both_sides_of_log_p_are_told() {
+    let dir = Dir::new();
+    rbm(&dir);
+    let args = "eval ais rbm --data digits:test -n 50 --rungs 200 --particles 40";
+    let ran = dir.run(&format!("{args} --reverse 20 --chains 3 --json a.json"));
+    for words in ["log Z, reverse", "mean log p, upper", "mean log p, lower", "upper and lower of 20", "from each: 3"] {
+        assert!(ran.ok().contains(words), "{words} in {}", ran.stdout);
+    }
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("a.json")).unwrap()).unwrap();
+    let number = |path: &str| found.pointer(path).and_then(serde_json::Value::as_f64).unwrap();
+    let back = |path: &str| number(&format!("/found/reverse/{path}"));
+    assert!(["log_z/error", "upper/error", "lower/error"].into_iter().all(|path| back(path) > 0.));
+    // the energies of the same samples are in both
+    let (above, below) = (back("log_z/value"), number("/found/log_z/value"));
+    assert!((back("upper/value") - back("lower/value") - (above - below)).abs() < 1e-9);
+    let error = back("log_z/error").hypot(number("/found/log_z/error"));
+    assert!((above - below).abs() < 1. + 4. * error && (above - number("/found/exact")).abs() < 1. + 4. * error);
+    let list = |path: &str| found.pointer(path).and_then(serde_json::Value::as_array).unwrap().clone();
+    let (places, log_p) = (list("/found/reverse/places"), list("/found/reverse/log_p"));
+    assert!(places.len() == 20 && log_p.len() == 20 && number("/found/reverse/chains") == 3.);
+    assert!(places.iter().all(|place| list("/places").contains(place)), "of those measured");
+    let mean = log_p.iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / 20.;
+    assert!((mean - back("lower/value")).abs() < 1e-9);
+    // a sample's own chains are the same among others
+    dir.run(&format!("{args} --reverse 40 --chains 3 --json b.json")).ok();
+    let other: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path("b.json")).unwrap()).unwrap();
+    let more: Vec<_> = other["found"]["reverse"]["places"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(other["found"]["reverse"]["log_p"].as_array().unwrap())
+        .collect();
+    let shared = places.iter().zip(&log_p).filter(|pair| more.contains(pair)).count();
+    let common = places.iter().filter(|place| more.iter().any(|(other, _)| other == place)).count();
+    assert!(shared == common && common > 0, "{shared} of {common}");
+    let none = dir.run(&format!("{args} --reverse 0 --json c.json"));
+    assert!(!none.ok().contains("reverse") && !none.stdout.contains("lower"), "{}", none.stdout);
+    // a machine of one rung between is far from both
+    let few = dir.run("eval ais rbm --data digits:test -n 50 --rungs 2 --particles 40 --reverse 20");
+    few.ok();
+    assert!(few.stderr.contains("take more --rungs"), "{}", few.stderr);
+}
+
 #[test]
 fn what_does_not_belong_has_more_energy() {
     let dir = Dir::new();
@@ -257,6 +302,10 @@ fn options_that_mean_nothing_are_refused() {
         ("look filters exact:gaussian-2d", &["no filters"]),
         ("eval ais rbm --data digits:test -n 1", &["-n", "at least 2"]),
         ("eval ais rbm --data digits:test --steps-per-rung 0", &["steps-per-rung"]),
+        ("eval ais rbm --data digits:test --reverse 1", &["--reverse is 1", "at least 2"]),
+        ("eval ais rbm --data digits:test --chains 0", &["--chains is 0"]),
+        ("eval ais rbm --data digits:test --chains 2000000", &["--chains is 2000000"]),
+        ("eval ais rbm --data digits:test --reverse 0 --chains 2", &["--chains", "--reverse 0"]),
         ("train rbm-digits sampler.kernel=hmc", &["sampler.kernel", "hmc"]),
         ("train rbm-digits loss.kernel=mala", &["loss.kernel mala"]),
         ("train rbm-digits train.recompute=true", &["train.recompute"]),

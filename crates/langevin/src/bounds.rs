@@ -122,3 +122,37 @@ impl OpenedDensity {
         Ok(Some(bounds))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(reverse: f64) -> (Bounds, LogZ) {
+        let ais = LogZ { value: 10., error: 0.1, spread: 1., runs: 100 };
+        let energy = [1., 2., 3., 6.];
+        let off = [-0.1, 0.1, -0.1, 0.1];
+        let log_p = energy.iter().zip(off).map(|(energy, off)| -energy - reverse - off).collect();
+        (Bounds::new(vec![4, 5, 6, 7], 2, &energy, log_p, &ais), ais)
+    }
+
+    #[test]
+    fn both_sides_are_of_the_same_states() {
+        let (found, _) = bounds(10.5);
+        let of_energy = Mean::of(&[1., 2., 3., 6.]).error;
+        assert!((found.log_z.value - 10.5).abs() < 1e-12 && (found.log_z.error - 0.2 / 12f64.sqrt()).abs() < 1e-12);
+        assert!((found.upper.value + 13.).abs() < 1e-12 && (found.upper.error - of_energy.hypot(0.1)).abs() < 1e-12);
+        assert!((found.lower.value + 13.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_far_apart_or_the_wrong_way_round_is_told() {
+        let told = |reverse: f64| {
+            let (found, ais) = bounds(reverse);
+            found.advice(&ais).unwrap_or_default()
+        };
+        assert_eq!((told(10.9), told(10.), told(9.8)), Default::default());
+        assert!(told(11.2).contains("1.20 nats apart") && told(11.2).contains("--rungs"));
+        assert!(told(9.6).contains("0.40 +- 0.12 nats above") && told(9.6).contains("--rungs"));
+        assert!(told(f64::NAN).contains("--rungs") && told(f64::INFINITY).contains("--rungs"));
+    }
+}

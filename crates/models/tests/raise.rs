@@ -87,7 +87,7 @@ fn enumerated(model: &DensityModel) -> Result<(Vec<f64>, f64)> {
 /// `n` independent draws of the states with these probabilities.
 fn exact_draws(p: &[f64], n: usize) -> Result<Tensor> {
     let mut states = vec![];
-    for mut u in Noise::of_step(23, 0, n).uniform(n)? {
+    for mut u in Noise::of_step(101, 0, n).uniform(n)? {
         let state = p.iter().position(|p| {
             u -= p;
             u < 0.
@@ -100,7 +100,7 @@ fn exact_draws(p: &[f64], n: usize) -> Result<Tensor> {
 fn back(ais: &Ais, chains: usize, model: &DensityModel, v: &Tensor) -> Result<Vec<f64>> {
     let names: Vec<u64> = (0..v.dim(0)? as u64).collect();
     let raise = Raise { chains, ..Raise::default() };
-    raise.log_p((ais, Some(&MEANS)), model, (v, &names), 5, &mut |_, _| Ok(()))
+    raise.log_p((ais, Some(&MEANS)), model, (v, &names), 2, &mut |_, _| Ok(()))
 }
 
 /// E[w] is the density of annealing at each of all states, and so sums to 1, however few the rungs are.
@@ -111,7 +111,7 @@ fn the_mean_weight_is_the_density_of_annealing() -> Result<()> {
     let (exact, _) = enumerated(&model)?;
     let each = 2000;
     let v = binary(0, STATES, VISIBLE, CPU)?.repeat((each, 1))?;
-    for rungs in [3, 6] {
+    for rungs in [4, 8] {
         let p = weights.annealed(&MEANS, rungs);
         assert!((p.iter().sum::<f64>() - 1.).abs() < 1e-10);
         let w: Vec<f64> = back(&Ais { rungs, ..Ais::default() }, 1, &model, &v)?.iter().map(|w| w.exp()).collect();
@@ -156,7 +156,7 @@ fn log_z_lies_between_both() -> Result<()> {
         let (p, exact) = enumerated(&model)?;
         let v = exact_draws(&p, 300)?;
         let log_f = model.log_p(&v, 0.)?;
-        let (mut gaps, mut last) = (vec![], None);
+        let (mut gaps, mut last) = (vec![], None::<[f64; 4]>);
         for (rungs, chains) in [(5, 1), (50, 1), (1000, 2), (2000, 2)] {
             let ais = Ais { rungs, particles: 500, ..Ais::default() };
             let below = ais.log_z(&model, Some(&MEANS), 3, &mut |_, _| Ok(()))?;
@@ -168,18 +168,21 @@ fn log_z_lies_between_both() -> Result<()> {
             let (above, error) = mean_and_error(&log_z);
             let told = format!("W of {strength}, {rungs} rungs: {below:?}, {above} +- {error} for {exact}");
             println!("{told}");
+            // without bias: the mean of w / f is 1 / Z
+            let (inverse, of_inverse) = mean_and_error(&log_z.iter().map(|l| (exact - l).exp()).collect::<Vec<_>>());
+            assert!((inverse - 1.).abs() < 3.5 * of_inverse, "{told}: 1 / Z off by {inverse} +- {of_inverse}");
             assert!(above >= exact - 3. * error && below.value <= exact + 3. * below.error, "{told}");
-            if let Some((b, b_error, a, a_error)) = last.filter(|_| rungs == 2000) {
+            if let Some([b, b_error, a, a_error]) = last.filter(|_| rungs == 2000) {
                 assert!((below.value - exact).abs() < 3. * below.error && (above - exact).abs() < 3. * error, "{told}");
                 assert!((above - below.value).abs() < 1., "{told}");
                 // twice the rungs move neither by more than chance does
                 assert!((below.value - b).abs() < 3. * below.error.hypot(b_error), "{told}");
                 assert!((above - a).abs() < 3. * error.hypot(a_error), "{told}");
             }
-            last = Some((below.value, below.error, above, error));
-            gaps.push(above - below.value);
+            last = Some([below.value, below.error, above, error]);
+            gaps.push(above - exact);
         }
-        assert!(gaps[1] < 0.5 * gaps[0] && gaps[2].abs() < 0.5 * gaps[1], "W of {strength}: {gaps:?}");
+        assert!(gaps[1] < 0.5 * gaps[0] && gaps[3] < 0.5 * gaps[1], "W of {strength}: {gaps:?}");
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub struct AisArgs {
     /// Samples, of those measured, from which chains go back along the rungs; 0 for none
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub reverse: usize,
-    /// Chains back from each of them; more raise the lower bound [default: 1]
+    /// Chains back from each of them; more raise the lower mean log p [default: 5]
     #[arg(long, value_name = "N")]
     pub chains: Option<usize>,
     /// Seed of the particles, of the chains, and of the choice of samples

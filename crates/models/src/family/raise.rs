@@ -18,7 +18,7 @@ pub struct Raise {
 
 impl Default for Raise {
     fn default() -> Self {
-        Self { reverse: 100, chains: 1 }
+        Self { reverse: 100, chains: 5 }
     }
 }
 
