@@ -33,7 +33,7 @@ impl Weights {
         let weight = Tensor::from_slice(&self.w, (VISIBLE, HIDDEN), CPU)?;
         let [b, c] = [&self.b, &self.c].map(|v| Tensor::new(v.as_slice(), CPU));
         let named = [("weight", weight), ("visible_bias", b?), ("hidden_bias", c?)];
-        let spec = DensitySpec::new([VISIBLE], RbmConfig { hidden: HIDDEN });
+        let spec = DensitySpec::new([VISIBLE], RbmConfig { hidden: HIDDEN, ..RbmConfig::default() });
         DensityModel::of(spec, named.map(|(name, t)| (name.to_string(), t)), DType::F64, CPU)
     }
 
@@ -190,7 +190,7 @@ fn log_z_lies_between_both() -> Result<()> {
 /// To the bit, for a machine whose rows are computed by the kernels of large ones.
 #[test]
 fn the_numbers_are_those_of_any_batch() -> Result<()> {
-    let rbm = Rbm::new(RbmSpec { shape: vec![1, 10, 7], hidden: 40 }, 1, DType::F32, CPU)?;
+    let rbm = Rbm::new(RbmSpec::new([1, 10, 7], 40), 1, DType::F32, CPU)?;
     let ladder = RbmLadder::even(&rbm, &[0.3; 70], 6)?;
     let v = Noise::of_step(1, 0, 30).bernoulli(&Tensor::zeros((30, 1, 10, 7), DType::F64, CPU)?)?;
     let names: Vec<u64> = (0..30).map(|i| 7 * i).collect();
