@@ -6,7 +6,7 @@ mod machine;
 
 use candle_core::{DType, Device, Result, Tensor};
 use common::{Fast, largest, mixture};
-use langevin_dynamics::density::{Capability, Evaluated, Given, unclamped};
+use langevin_dynamics::density::{Capability, Evaluated, Given};
 use langevin_dynamics::ladder::{
     Annealed, Base, Conditioned, Exchange, Geometric, Ladder, NoiseLevel, NoiseLevels, Particles, Product,
     RescaledLevels, Tempered,

@@ -1,4 +1,5 @@
 //! Reverse annealing of an RBM against sums over all states, and against annealed importance sampling from the other side.
+#![allow(clippy::print_stdout)]
 
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::ladder::Reverse;
