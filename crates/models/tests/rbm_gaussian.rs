@@ -308,6 +308,9 @@ fn annealing_finds_log_z() -> Result<()> {
     let (exact, means) = (Mixture::of(&rbm)?.log_z, [1., -0.5, 0., 2., 0.3, -2.]);
     let ladder = RbmLadder::even(&rbm, &means, 200)?;
     assert!((ladder.log_z_base()? - (3. * TAU.ln() + 5. * 2f64.ln())).abs() < 1e-12);
+    // the first rung is normal about the means
+    let log_start = ladder.log_start(&Tensor::new(&[means], CPU)?, 0.)?[0];
+    assert!((log_start + 3. * TAU.ln()).abs() < 1e-12, "{log_start}");
     for (i, kernel) in [Gibbs {}.into(), Mala::default().into()].into_iter().enumerate() {
         let way = Annealing { resample: 0., kernel, steps_per_level: 1, ..Annealing::default() };
         let found =
