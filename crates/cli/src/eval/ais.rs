@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Measure log Z of a density, such as an RBM, and the mean of log p over data
 #[derive(Parser)]
 #[command(after_long_help = "\
-Particles go from independent bits, whose means are those of the training data, to the density, in so many rungs; their \
+Particles go from independent units, whose means are those of the training data, to the density, in so many rungs; their \
 weights give Z without bias, so that few rungs make log Z rather too small, and log p too large: the upper one. Chains that go \
 back along the same rungs from --reverse of the samples (reverse annealing, RAISE) give the lower one, and a log Z rather too \
 large. Both are near where they agree; take more --rungs where they do not. Where one layer of an RBM \
