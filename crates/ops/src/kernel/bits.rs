@@ -111,24 +111,15 @@ impl Bits {
 /// Packs row by row, the faster way where rows lie in memory one after the other.
 #[inline(always)]
 fn along<T: Real>(words: &mut [u64], other: &mut [u64; PACKED], terms: usize, at: impl Fn(usize, usize) -> T) {
-    const BYTE: usize = u8::BITS as usize;
-    const ALL: usize = WORD.next_multiple_of(BYTE);
     for (r, (to, other)) in words.iter_mut().zip(other).enumerate() {
-        let mut numbers = [T::zero(); ALL];
-        numbers.iter_mut().take(terms).enumerate().for_each(|(i, to)| *to = at(r, i));
-        let (mut ones, mut others) = ([0u8; ALL], 0u8);
-        for (one, number) in ones.iter_mut().zip(numbers) {
-            let (bit, odd) = sorted(number);
-            *one = bit as u8;
-            others |= odd as u8;
+        let (mut word, mut others) = (0u64, 0u64);
+        for i in 0..terms {
+            let (bit, odd) = sorted(at(r, i));
+            word |= bit << i;
+            others |= odd;
         }
-        *to = 0;
-        for (i, bytes) in ones.as_chunks::<BYTE>().0.iter().enumerate() {
-            // the product has the lowest bit of byte i at place 56 + i, and nothing is carried into its last byte
-            let byte = u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> (u64::BITS as usize - BYTE);
-            *to |= byte << (i * BYTE);
-        }
-        *other |= u64::from(others);
+        *to = word;
+        *other |= others;
     }
 }
 
