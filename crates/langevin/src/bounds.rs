@@ -5,9 +5,11 @@ use crate::open::OpenedDensity;
 use crate::scoring::choose;
 use crate::watch::{Progress, go_on};
 use anyhow::Result;
+use candle_core::DType;
 use langevin_data::Dataset;
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::family::{Ais, Raise};
+use langevin_ops::noise::Noise;
 use langevin_ops::stats::mean_and_error;
 use serde::Serialize;
 
@@ -48,6 +50,13 @@ pub struct Bounds {
 /// States that are held at once.
 const STATES: usize = 1000;
 
+/// Sweeps of Gibbs sampling that draw latent units given data.
+const SWEEPS: usize = 100;
+
+/// Keeps their noise apart from that of bits and of chains ("latent" in ASCII), and the noise of seeds apart.
+const LATENT: u64 = 0x6c61_7465_6e74;
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// From so many nats between both sides on, more rungs are advised.
 const APART: f64 = 1.;
 
@@ -87,7 +96,7 @@ impl Bounds {
 
 impl OpenedDensity {
     /// What reverse annealing says of `raise.reverse` of the samples `idx` of `data`, chosen by `seed`, along the ladder of `ais` with
-    /// these `means`, beside the `log_z` of that. `None` if it is asked for no samples. A bound that is far off is told in a note.
+    /// these `means`, beside the `log_z` of that. Latent units are drawn given the samples first. `None` if it is asked for no samples. A bound that is far off is told in a note.
     ///
     /// Errors if the family knows no ladder, or gives no energy.
     pub fn bounds(
@@ -104,8 +113,11 @@ impl OpenedDensity {
         let places = choose(idx, raise.reverse, seed);
         let (mut energy, mut log_p, mut progress) = (vec![], vec![], None::<Progress>);
         for some in places.chunks(STATES) {
-            let states = self.states_drawn(data, some, seed)?;
-            energy.extend(self.model.log_p(&states, 0.)?.iter().map(|log_f| -log_f));
+            let wide = self.model.to_dtype(DType::F64)?;
+            let x = self.states_drawn(data, some, seed)?.to_dtype(DType::F64)?;
+            let log_sum = wide.log_sum(&x)?.log_sum;
+            let own: Vec<u64> = some.iter().map(|&place| place as u64 ^ LATENT ^ seed.wrapping_mul(GOLDEN)).collect();
+            let states = wide.completed_by(&x, SWEEPS, &mut Noise::seeds(&own))?;
             let names: Vec<u64> = some.iter().map(|&place| place as u64).collect();
             let found = raise.log_p((ais, means), &self.model, (&states, &names), seed, &mut |_, all| {
                 // all batches are full but for the last
@@ -114,7 +126,16 @@ impl OpenedDensity {
                 progress.get_or_insert_with(|| Progress::new(batches(all) as u64, "rungs back")).step();
                 go_on()
             });
-            log_p.extend(found?);
+            log_p.extend(match wide.spec.latent() {
+                0 => found?,
+                // ln p of states with their latent units says what ln Z is, and that what ln p of the data is
+                _ => {
+                    let log_f = wide.log_f(&states)?;
+                    let log_z = log_f.iter().zip(found?).map(|(log_f, log_p)| log_f - log_p);
+                    log_sum.iter().zip(log_z).map(|(log_sum, log_z)| log_sum - log_z).collect()
+                }
+            });
+            energy.extend(log_sum.iter().map(|log_sum| -log_sum));
         }
         progress.into_iter().for_each(Progress::done);
         let bounds = Bounds::new(places, raise.chains, &energy, log_p, log_z);

@@ -10,7 +10,7 @@ use crate::scoring;
 use crate::watch::{self, Progress, go_on};
 use ::image::RgbImage;
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use langevin_data::{Binarise, Columns, Dataset, Kind, Options, Scaling};
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::DensityModel;
@@ -87,14 +87,12 @@ impl OpenedDensity {
         self.run.as_ref().filter(|_| bits).map(|run| run.data.binarise.unwrap_or_default())
     }
 
-    /// E of each of the states `x` `[B, ...]`, log p but for log Z turned over.
+    /// E of each of the samples `x` `[B, ...]` as [`OpenedDensity::states`] gives them, log p but for log Z turned over; with latent
+    /// units too many to be summed over it is bounded from above.
     ///
     /// Errors if the family gives no energy.
     pub fn energy(&self, x: &Tensor) -> Result<Vec<f64>> {
-        match langevin_dynamics::Density::as_energy(&self.model) {
-            Some(energy) => Ok(to_host(&energy.energy(x)?.detach())?),
-            None => usage(format!("the family {} gives no energy", self.model.spec.family.name())),
-        }
+        Ok(self.model.log_sum(x)?.log_sum.iter().map(|log_sum| -log_sum).collect())
     }
 
     /// Samples with these seeds: all of the density, or of it given what is `held`.
@@ -169,7 +167,7 @@ impl Source for DensitySamples<'_> {
 
 /// States as data, on the CPU.
 pub fn shown(model: &DensityModel, states: &Tensor) -> Result<Tensor> {
-    Ok(model.spec.shown(states)?.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?)
+    Ok(model.spec.shown(states)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
 /// A sample for each of `seeds`, given what is `held`. The bar of `progress`, of so many such batches, begins with the first step.
@@ -243,6 +241,8 @@ pub struct Likelihood {
     pub exact: Option<f64>,
     /// Both from the other side, by reverse annealing of some of the data.
     pub reverse: Option<Bounds>,
+    /// Whether `mean` and `log_p` are bounds from below, of a density with latent units too many to be summed over.
+    pub bound: bool,
     /// The mean of ln p over the data, and its standard error.
     pub mean: f64,
     /// The same.
@@ -252,7 +252,7 @@ pub struct Likelihood {
 }
 
 impl OpenedDensity {
-    /// The means over at most `most` samples of the data that it learnt, one for each number of a state; `None` if it does not say
+    /// The means over at most `most` samples of the data that it learnt, one for each number of a state, latent units given the data; `None` if it does not say
     /// which they were, or they are not there.
     pub fn means(&self, most: usize) -> Result<Option<Vec<f64>>> {
         let Some(spec) = self.run.as_ref().map(|run| run.data.spec.clone()) else { return Ok(None) };
@@ -270,9 +270,9 @@ impl OpenedDensity {
             return without(format!("{spec} is not what the model learnt"));
         }
         let idx = langevin_data::spread(data.len(), most, 0);
-        let (mut sums, mut n) = (vec![0.; self.model.spec.numbers()], 0.);
+        let (mut sums, mut n) = (vec![0.; self.model.spec.state_shape().iter().product()], 0.);
         for some in idx.chunks(STATES) {
-            let states = self.states(data.as_ref(), some)?;
+            let states = self.model.completed(&self.states(data.as_ref(), some)?)?;
             let sum = to_host(&states.flatten_from(1)?.sum(0)?)?;
             sums.iter_mut().zip(sum).for_each(|(all, sum)| *all += sum);
             n += some.len() as f64;
@@ -311,15 +311,17 @@ impl OpenedDensity {
         }
         let exact = self.model.body().log_z_exact()?;
         let value = exact.unwrap_or(log_z.value);
-        let mut log_p = vec![];
+        let (mut log_p, mut bound, wide) = (vec![], false, self.model.to_dtype(DType::F64)?);
         for some in idx.chunks(STATES) {
-            log_p.extend(self.model.log_p(&self.states_drawn(data, some, seed)?, value)?);
+            let found = wide.log_sum(&self.states_drawn(data, some, seed)?.to_dtype(DType::F64)?)?;
+            log_p.extend(found.log_sum.iter().map(|log_sum| log_sum - value));
+            bound |= !found.exact;
             go_on().map_err(|e| stopped(e.into()))?;
         }
         let reverse = self.bounds((ais, raise), (means.as_deref(), &log_z), seed, (data, idx)).map_err(stopped)?;
         let (mean, of_data) = langevin_ops::stats::mean_and_error(&log_p);
         let error = if exact.is_some() { of_data } else { of_data.hypot(log_z.error) };
-        Ok(Likelihood { log_z, exact, reverse, mean, error, log_p })
+        Ok(Likelihood { log_z, exact, reverse, bound, mean, error, log_p })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What has parameters: U-Net, MLP, energies, the restricted Boltzmann machine, checkpoints.
+//! What has parameters: U-Net, MLP, energies, restricted and deep Boltzmann machines, checkpoints.
 //!
 //! A [`Model`] is a network, the process that it denoises and what its output means; its [`ModelSpec`] is all that is
 //! needed to rebuild it from its weights. A [`DensityModel`] is a density that no process belongs to, of a [`Family`] such as that
@@ -10,11 +10,13 @@
 //! - \[Hinton12\] A practical guide to training restricted Boltzmann machines
 //! - \[Montavon12\] Deep Boltzmann machines and the centering trick
 //! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
+//! - \[Salakhutdinov09\] Salakhutdinov and Hinton, Deep Boltzmann machines, AISTATS 2009
 //! - \[Salakhutdinov08\] On the quantitative analysis of deep belief networks, ICML 2008
 
 pub mod atomic;
 mod blocks;
 pub mod checkpoint;
+pub mod dbm;
 pub mod diffusers;
 pub mod draw;
 mod embed;
@@ -33,6 +35,7 @@ pub mod tensors;
 pub mod torch;
 pub mod unet;
 
+pub use dbm::{Dbm, DbmConfig, DbmSpec};
 pub use draw::{AnyChainSampler, ChainSampler, Drawn, Held};
 pub use energy::{Form, GradNet};
 pub use family::{Ais, AnyFamily, DensityModel, DensitySpec, Family, Raise, RbmConfig, States, Unnormalised};

@@ -17,7 +17,11 @@ const CPU: &Device = &Device::Cpu;
 /// A family by its options as JSON, small.
 fn spec(family: &AnyFamily, shape: &[usize]) -> DensitySpec {
     let mut json = serde_json::to_value(DensitySpec::new(shape, family.clone())).unwrap();
-    json["hidden"] = 5.into();
+    for (key, small) in [("hidden", serde_json::json!(5)), ("layers", serde_json::json!([3, 2]))] {
+        if json.get(key).is_some() {
+            json[key] = small;
+        }
+    }
     serde_json::from_value(json).unwrap()
 }
 
@@ -38,8 +42,14 @@ fn strong(shape: &[usize]) -> Result<Vec<DensityModel>> {
     models(shape, DType::F64)?.into_iter().map(stronger).collect()
 }
 
+/// Bits: data of any family of bits, and states of one with so many numbers.
 fn states(n: usize, d: usize) -> Result<Tensor> {
     Noise::of_step(4, 0, n).bernoulli(&Tensor::zeros((n, d), DType::F64, CPU)?)
+}
+
+/// Numbers of a state.
+fn numbers(model: &DensityModel) -> usize {
+    model.spec.state_shape().iter().product()
 }
 
 #[test]
@@ -53,7 +63,7 @@ fn a_spec_is_one_table_and_names_what_it_does_not_know() {
     for (json, words) in [
         (r#"{"family":"rbm","shape":[4],"hidden":3,"layers":2}"#, "layers"),
         (r#"{"family":"rbm","shape":[4],"hidden":"many"}"#, "hidden"),
-        (r#"{"family":"rbn","shape":[4]}"#, "unknown family `rbn`; one of: rbm"),
+        (r#"{"family":"rbn","shape":[4]}"#, "unknown family `rbn`; one of: rbm, dbm"),
         (r#"{"family":"rbm"}"#, "`shape`"),
         (r#"{"family":"rbm","shape":"wide"}"#, "shape"),
         (r#"{"shape":[4]}"#, "`family`"),
@@ -116,7 +126,7 @@ fn files_give_every_family_back_and_either_kind_opens() -> Result<()> {
 fn a_file_of_another_version_is_refused_in_one_line() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("model.safetensors");
-    for json in [r#"{"family":"dbm","shape":[4]}"#, r#"{"family":"rbm","shape":[4],"hidden":2,"sparsity":1}"#] {
+    for json in [r#"{"family":"none","shape":[4]}"#, r#"{"family":"rbm","shape":[4],"hidden":2,"sparsity":1}"#] {
         let spec: serde_json::Value = serde_json::from_str(json).unwrap();
         checkpoint::save(&path, &spec, &[], &BTreeMap::new())?;
         let why = checkpoint::open(&path, DType::F32, CPU).err().map(|e| e.to_string()).unwrap_or_default();
@@ -129,7 +139,7 @@ fn a_file_of_another_version_is_refused_in_one_line() -> Result<()> {
 fn a_copy_has_weights_of_its_own() -> Result<()> {
     for model in strong(&[6])? {
         let copy = model.with(model.weights())?;
-        let x = states(7, 6)?;
+        let x = states(7, numbers(&model))?;
         let energy = |m: &DensityModel| to_host(&m.as_energy().unwrap().energy(&x)?.detach());
         let before = energy(&model)?;
         assert_eq!(before, energy(&copy)?);
@@ -143,7 +153,7 @@ fn a_copy_has_weights_of_its_own() -> Result<()> {
 #[test]
 fn closed_gradients_are_those_of_the_energy() -> Result<()> {
     for model in strong(&[6])? {
-        let (x, factors) = (states(9, 6)?, (0..9).map(|i| f64::from(i).cos()).collect::<Vec<_>>());
+        let (x, factors) = (states(9, numbers(&model))?, (0..9).map(|i| f64::from(i).cos()).collect::<Vec<_>>());
         let Some((energies, closed)) = model.body().energy_gradient(&x, &factors)? else { continue };
         let energy = model.as_energy().expect("what has a gradient has an energy");
         let vars: Vec<_> = model.vars().iter().map(|(_, var)| var.clone()).collect();
@@ -169,13 +179,12 @@ fn closed_gradients_are_those_of_the_energy() -> Result<()> {
     Ok(())
 }
 
-/// All of their states at once, by what [`States`] says they are.
+/// ln of the sum over all of their states, which are bits.
 fn sum_of_all(model: &DensityModel) -> Result<f64> {
-    let n = model.spec.numbers();
-    let all =
-        langevin_models::rbm::binary(0, 1 << n, n, CPU)?.reshape([&[1 << n], model.spec.shape.as_slice()].concat())?;
-    let energies = to_host(&model.as_energy().unwrap().energy(&all)?.detach())?;
-    Ok(energies.iter().map(|e| (-e).exp()).sum::<f64>().ln())
+    let n = numbers(model);
+    let shape = [&[1 << n], model.spec.state_shape().as_slice()].concat();
+    let all = langevin_models::rbm::binary(0, 1 << n, n, CPU)?.reshape(shape)?;
+    Ok(model.log_f(&all)?.iter().map(|log_f| log_f.exp()).sum::<f64>().ln())
 }
 
 #[test]
@@ -185,7 +194,8 @@ fn what_a_family_says_of_itself_is_so() -> Result<()> {
             assert!((log_z - sum_of_all(&model)?).abs() < 1e-10);
         }
         let x = model.body().begin(4, &mut Noise::seeds(&[1, 2, 3, 4]))?;
-        assert_eq!(x.dims(), [4, 1, 2, 3]);
+        assert_eq!(x.dims()[1..], model.spec.state_shape());
+        assert_eq!(model.spec.data_of(&x)?.dims(), [4, 1, 2, 3]);
         let alone = model.body().begin(1, &mut Noise::seeds(&[3]))?;
         assert_eq!(to_host(&alone)?, to_host(&x.get(2)?)?);
         assert!(model.spec.states() != States::Bits || to_host(&x)?.iter().all(|x| *x == 0. || *x == 1.));
@@ -196,10 +206,20 @@ fn what_a_family_says_of_itself_is_so() -> Result<()> {
             assert_eq!(smoothed.dims(), x.dims());
             assert!(model.spec.states() != States::Bits || to_host(&smoothed)?.iter().all(|p| (0. ..=1.).contains(p)));
         }
-        if let Some(features) = model.body().features(&x)? {
+        // data with latent units beside them are states
+        let data = model.spec.data_of(&x)?;
+        for states in [model.completed(&data)?, model.completed_by(&data, 3, &mut Noise::seeds(&[1, 2, 3, 4]))?] {
+            assert_eq!(states.dims(), x.dims());
+            assert_eq!(to_host(&model.spec.data_of(&states)?)?, to_host(&data)?);
+        }
+        let log_z = sum_of_all(&model)?;
+        let all = langevin_models::rbm::binary(0, 64, 6, CPU)?.reshape((64, 1, 2, 3))?;
+        let total: f64 = model.log_p(&all, log_z)?.iter().map(|log_p| log_p.exp()).sum();
+        assert!((total - 1.).abs() < 1e-10, "{total}");
+        if let Some(features) = model.body().features(&data)? {
             assert_eq!((features.dims()[0], features.rank()), (4, 2));
         }
-        if let Some(ladder) = model.body().ladder(Some(&[0.3; 6]), 4)? {
+        if let Some(ladder) = model.body().ladder(Some(&vec![0.3; numbers(&model)]), 4)? {
             assert_eq!(ladder.rungs(), 4);
             let last = ladder.density(3).evaluate(&x)?;
             let off = last.energy()?.iter().zip(model.evaluate(&x)?.energy()?.to_vec()).map(|(a, b)| (a - b).abs());

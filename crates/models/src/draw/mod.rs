@@ -22,7 +22,7 @@ use langevin_ops::registry;
 use langevin_ops::shape::to_host;
 use std::ops::RangeInclusive;
 
-/// States of which a part is held.
+/// Data of which a part is held.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// What is held, `[1 or N, ...]`; the other numbers do not matter.
@@ -36,6 +36,15 @@ impl Held {
     fn put(&self, x: &Tensor) -> Result<Tensor> {
         let like = |t: &Tensor| t.to_dtype(x.dtype())?.to_device(x.device());
         unclamped(&like(&self.states)?.broadcast_as(x.shape())?, x.clone(), Some(&like(&self.mask)?))
+    }
+
+    /// The same of states with so many latent units behind the numbers of the data, none of which is held.
+    fn beside(&self, latent: usize) -> Result<Self> {
+        let padded = |t: &Tensor| t.flatten_from(1)?.pad_with_zeros(1, 0, latent);
+        match latent {
+            0 => Ok(self.clone()),
+            _ => Ok(Self { states: padded(&self.states)?, mask: padded(&self.mask)? }),
+        }
     }
 
     fn mask_like(&self, x: &Tensor) -> Result<Tensor> {
@@ -59,7 +68,7 @@ const NOTED: usize = 200;
 /// What was drawn.
 #[derive(Clone, Debug)]
 pub struct Drawn {
-    /// The samples, `[N, ...]`.
+    /// The samples, `[N, ...]`: states, latent units among them.
     pub states: Tensor,
     /// What the chains did, by the name of the density: of each rung of a ladder, the last the density itself.
     pub visits: Vec<(String, Visit)>,
@@ -96,7 +105,7 @@ impl Default for AnyChainSampler {
 }
 
 impl AnyChainSampler {
-    /// A sample of `model` for each of `seeds`, `[N, ...]`, given what is `held`. `watch` is told after each step.
+    /// A sample of `model` for each of `seeds`, a state `[N, ...]`, given what is `held`. `watch` is told after each step.
     ///
     /// Errors, naming it, if an option is out of its range, or if the density has not what the way needs.
     pub fn draw(&self, model: &DensityModel, seeds: &[u64], held: Option<&Held>, watch: Watch) -> Result<Drawn> {
@@ -120,7 +129,8 @@ impl AnyChainSampler {
                 bail!("a number that is held is {bad}; states of this {} are {are}", model.spec.family.name());
             }
         }
-        let drawn = self.get().draw(model, seeds.len(), held, &mut Noise::seeds(seeds), watch)?;
+        let held = held.map(|held| held.beside(model.spec.latent())).transpose()?;
+        let drawn = self.get().draw(model, seeds.len(), held.as_ref(), &mut Noise::seeds(seeds), watch)?;
         Ok(Drawn { states: drawn.states.to_dtype(model.dtype())?, ..drawn })
     }
 }
@@ -149,7 +159,7 @@ fn begin<'a>(
     held: Option<&Held>,
     z: &mut Noise,
 ) -> Result<(Tensor, Option<Conditioned<'a>>)> {
-    let shape = [&[n], model.spec.shape.as_slice()].concat();
+    let shape = [&[n], model.spec.state_shape().as_slice()].concat();
     let x = ladder.start(&Tensor::zeros(shape, DType::F64, model.device())?, ladder.precision(0), z)?;
     let Some(held) = held else { return Ok((x, None)) };
     Ok((held.put(&x)?, Some(Conditioned::new(ladder, held.mask_like(&x)?)?)))

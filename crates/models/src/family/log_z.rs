@@ -5,7 +5,6 @@ use candle_core::{DType, Result, Tensor, bail};
 use langevin_dynamics::likelihood::{Annealing, LogZ};
 use langevin_dynamics::mcmc::{AnyKernel, Gibbs};
 use langevin_ops::noise::Noise;
-use langevin_ops::shape::to_host;
 use langevin_ops::stats::{log_sum_exp, mean_and_error};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +66,7 @@ impl Ais {
         let (mut log_z, mut done, all) = (vec![], 0, batches * (self.rungs - 1));
         for batch in 0..batches {
             let n = (batch + 1) * self.particles / batches - batch * self.particles / batches;
-            let shape = [&[n], model.spec.shape.as_slice()].concat();
+            let shape = [&[n], model.spec.state_shape().as_slice()].concat();
             let (to, mut z) = ((shape.as_slice(), DType::F64, model.device()), Noise::of_step(seed, batch as u64, n));
             let found = way.along(ladder.as_ref(), to, &mut z, &mut || {
                 done += 1;
@@ -82,19 +81,15 @@ impl Ais {
 }
 
 impl DensityModel {
-    /// ln p of `states` `[B, ...]`, in f64, given log Z.
+    /// ln p of data `x` `[B, ...]`, in f64, given log Z; with latent units that are too many to be summed over, a bound from below.
     ///
     /// Errors if the density has no energy.
-    pub fn log_p(&self, states: &Tensor, log_z: f64) -> Result<Vec<f64>> {
-        let wide = Self::of(self.spec.clone(), self.weights(), DType::F64, self.device())?;
-        let Some(energy) = langevin_dynamics::Density::as_energy(&wide) else {
-            bail!("the family {} gives no energy, and so no likelihood", self.spec.family.name());
-        };
-        let energies = to_host(&energy.energy(&states.to_dtype(DType::F64)?)?.detach())?;
-        Ok(energies.iter().map(|energy| -energy - log_z).collect())
+    pub fn log_p(&self, x: &Tensor, log_z: f64) -> Result<Vec<f64>> {
+        let found = self.to_dtype(DType::F64)?.log_sum(&x.to_dtype(DType::F64)?)?;
+        Ok(found.log_sum.iter().map(|log_sum| log_sum - log_z).collect())
     }
 
-    /// The mean of ln p over `states` `[B, ...]`, and its standard error: of the mean over states as a sample of all, and of log Z.
+    /// The mean of [`DensityModel::log_p`] over `states` `[B, ...]`, and its standard error: of the mean over states as a sample of all, and of log Z.
     pub fn mean_log_p(&self, states: &Tensor, log_z: &LogZ) -> Result<[f64; 2]> {
         let (mean, error) = mean_and_error(&self.log_p(states, log_z.value)?);
         Ok([mean, error.hypot(log_z.error)])

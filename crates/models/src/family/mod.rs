@@ -15,6 +15,7 @@ pub use raise::Raise;
 pub(crate) use spec::described;
 pub use spec::{DensitySpec, States};
 
+pub use crate::dbm::{DbmConfig, Greedy, GreedyContrast};
 pub use crate::rbm::RbmConfig;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -27,10 +28,16 @@ pub trait Family: Send + Sync + std::fmt::Debug {
     /// What its states are.
     fn states(&self) -> States;
 
-    /// Errors, naming the option, if it makes no sense for states of `shape`.
+    /// Latent units: numbers of a state that no data have. Where there are some states are rows `[B, numbers of the data + latent]`,
+    /// the data's first.
+    fn latent(&self) -> usize {
+        0
+    }
+
+    /// Errors, naming the option, if it makes no sense for data of `shape`.
     fn check(&self, shape: &[usize]) -> Result<()>;
 
-    /// The density over states of `shape`, of parameters that `vb` gives.
+    /// The density over data of `shape`, of parameters that `vb` gives.
     ///
     /// Errors in one sentence that names the option.
     fn build(&self, shape: &[usize], vb: VarBuilder) -> Result<Box<dyn Unnormalised>>;
@@ -38,7 +45,7 @@ pub trait Family: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any family of densities, as weights files and configurations name it.
-    pub enum AnyFamily: Family = "family" { RbmConfig }
+    pub enum AnyFamily: Family = "family" { RbmConfig, DbmConfig }
 }
 
 /// A restricted Boltzmann machine.
@@ -50,6 +57,15 @@ impl Default for AnyFamily {
 
 /// States that chains have reached, energies of their starts and then of them, and a gradient.
 pub type Contrast = (Tensor, Vec<f64>, Vec<Tensor>);
+
+/// ln of the sum of exp(-E) over latent units, given data.
+#[derive(Clone, Debug)]
+pub struct Inferred {
+    /// Of each sample.
+    pub log_sum: Vec<f64>,
+    /// Whether it is the sum, or a bound from below.
+    pub exact: bool,
+}
 
 /// A density p(x) = exp(-E(x)) / Z over states `[B, ...]`, and what more is known of it than a density says. What is not said here
 /// is not known: `None`.
@@ -66,6 +82,26 @@ pub trait Unnormalised: Density + Send + Sync {
     /// The states after `k` steps of Gibbs sampling from `x` `[B, ...]`, and [`Unnormalised::energy_gradient`] of both, `x` first: the
     /// same numbers by a shorter way.
     fn contrast(&self, _x: &Tensor, _k: usize, _factors: &[f64], _z: &mut Noise) -> Result<Option<Contrast>> {
+        Ok(None)
+    }
+
+    /// The means of the latent units given data `x` `[B, ...]`, as training infers them: `[B, latent]`. `None` if there are none.
+    fn latent_means(&self, _x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// ln of the sum of exp(-E) over the latent units given data `x` `[B, ...]`. `None` if there are none.
+    fn log_sum_latent(&self, _x: &Tensor) -> Result<Option<Inferred>> {
+        Ok(None)
+    }
+
+    /// Pairs of layers that can be trained one after the other before all are trained together; 1 if there is but one.
+    fn layers(&self) -> usize {
+        1
+    }
+
+    /// What data `x` `[B, ...]` say of one pair of layers alone. `None` if there is but one.
+    fn greedy(&self, _greedy: Greedy, _x: &Tensor, _z: &mut Noise) -> Result<Option<GreedyContrast>> {
         Ok(None)
     }
 

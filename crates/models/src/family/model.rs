@@ -1,12 +1,14 @@
 //! A density of any family, with its weights.
 
-use super::{DensitySpec, Unnormalised};
+use super::{DensitySpec, Inferred, Unnormalised};
 use crate::checkpoint;
 use crate::model::plain;
 use crate::params::Params;
 use candle_core::{DType, Device, Error, Result, Tensor, Var};
 use langevin_dynamics::density::Evaluated;
 use langevin_dynamics::{Conditionals, Density, Differentiable, Energy, Ladder, Score};
+use langevin_ops::noise::Noise;
+use langevin_ops::shape::to_host;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -92,6 +94,54 @@ impl DensityModel {
     /// Errors in one sentence that names the file; a file that was there is then untouched.
     pub fn save(&self, path: &Path, extra: &BTreeMap<String, String>) -> Result<()> {
         checkpoint::save(path, &self.spec, &self.weights(), extra)
+    }
+
+    /// Data `x` `[B, ...]` as states: with the means of the latent units beside them, as training infers them.
+    pub fn completed(&self, x: &Tensor) -> Result<Tensor> {
+        match self.body.latent_means(x)? {
+            Some(latent) => Tensor::cat(&[x.flatten_from(1)?, latent], 1),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The same with latent units drawn: independently with these means, and then by so many `sweeps` of Gibbs sampling given the
+    /// data.
+    pub fn completed_by(&self, x: &Tensor, sweeps: usize, z: &mut Noise) -> Result<Tensor> {
+        let (Some(means), Some(blocks)) = (self.body.latent_means(x)?, self.as_conditionals()) else {
+            return Ok(x.clone());
+        };
+        let data = x.flatten_from(1)?;
+        let logits = (means.log()? - means.affine(-1., 1.)?.log()?)?; // infinite ones are drawn surely
+        let mut states = Tensor::cat(&[&data, &z.bernoulli(&logits)?], 1)?;
+        let held = Tensor::cat(&[data.ones_like()?, means.zeros_like()?], 1)?;
+        for _ in 0..sweeps {
+            states = (0..blocks.blocks()).try_fold(states, |x, block| blocks.draw(block, &x, Some(&held), z))?;
+        }
+        Ok(states)
+    }
+
+    /// -E of the states `x` `[B, ...]`.
+    ///
+    /// Errors if the density has no energy.
+    pub fn log_f(&self, x: &Tensor) -> Result<Vec<f64>> {
+        let energy = self.known(self.as_energy(), "no energy, and so no likelihood")?;
+        Ok(to_host(&energy.energy(x)?.detach())?.iter().map(|energy| -energy).collect())
+    }
+
+    /// ln of the sum of exp(-E) over the latent units given data `x` `[B, ...]`, of a density without such units -E: ln p but for
+    /// ln Z, or a bound of it from below.
+    ///
+    /// Errors if the density has no energy.
+    pub fn log_sum(&self, x: &Tensor) -> Result<Inferred> {
+        if let Some(inferred) = self.body.log_sum_latent(x)? {
+            return Ok(inferred);
+        }
+        Ok(Inferred { log_sum: self.log_f(x)?, exact: true })
+    }
+
+    /// A copy in another type.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Self::of(self.spec.clone(), self.weights(), dtype, &self.device)
     }
 
     /// The ladder of [`Unnormalised::ladder`]. Errors if the family knows none.

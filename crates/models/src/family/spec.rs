@@ -31,7 +31,7 @@ impl Display for States {
 /// of the family beside them.
 #[derive(Clone, Debug)]
 pub struct DensitySpec {
-    /// Shape of one state: `[C, H, W]` of images, `[D]` of rows.
+    /// Shape of one sample of the data: `[C, H, W]` of images, `[D]` of rows.
     pub shape: Vec<usize>,
     /// The family, with its options.
     pub family: AnyFamily,
@@ -48,9 +48,32 @@ impl DensitySpec {
         Self { shape: shape.into(), family: family.into() }
     }
 
-    /// Numbers of a state.
+    /// Numbers of a sample of the data.
     pub fn numbers(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Units of a state that no data have: [`latent`](super::Family::latent).
+    pub fn latent(&self) -> usize {
+        self.family.get().latent()
+    }
+
+    /// Shape of one state: that of the data, or a row of them and of the latent units after them.
+    pub fn state_shape(&self) -> Vec<usize> {
+        match self.latent() {
+            0 => self.shape.clone(),
+            latent => vec![self.numbers() + latent],
+        }
+    }
+
+    /// What of the states `x`, `[B, ...]` as [`DensitySpec::state_shape`] has it, is data: `[B, ...]` of their shape. Data are what they
+    /// are.
+    pub fn data_of(&self, x: &Tensor) -> Result<Tensor> {
+        if x.dims().get(1..) == Some(&self.shape) {
+            return Ok(x.clone());
+        }
+        let numbers = x.narrow(1, 0, self.numbers())?.contiguous()?;
+        numbers.reshape([&[x.dim(0)?], self.shape.as_slice()].concat())
     }
 
     /// One sentence that names the key and what it may be.
@@ -89,9 +112,10 @@ impl DensitySpec {
         }
     }
 
-    /// `states` `[B, ...]` as data, back from [`DensitySpec::states_of`]: of images black and white, -1 and 1. What lies between, such as
-    /// a probability, is a grey.
+    /// `states` `[B, ...]` as data, back from [`DensitySpec::states_of`] and without latent units: of images black and white, -1 and 1.
+    /// What lies between, such as a probability, is a grey.
     pub fn shown(&self, states: &Tensor) -> Result<Tensor> {
+        let states = &self.data_of(states)?;
         match self.states() {
             States::Bits if self.images() => states.affine(2., -1.),
             States::Bits | States::Real => Ok(states.clone()),

@@ -76,16 +76,8 @@ impl Unnormalised for Rbm {
         Ok(Some(Rbm::unit_means(self, x)?.into()))
     }
 
-    /// With m and l the offsets of visible and hidden units: dW' = dW - m dc^T - db l^T, db' = db - dW' l, dc' = dc - dW'^T m.
-    /// \[Montavon12; Melchior16\]
     fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
-        let ([dc, db, dw], [m, l]) = (grads.as_slice(), offsets) else {
-            bail!("RBM: {} gradients and {} offsets; there are three and two", grads.len(), offsets.len());
-        };
-        let column = |v: &Tensor| v.unsqueeze(1);
-        let dw = ((dw - linear(&column(m)?, &column(dc)?, None)?)? - linear(&column(db)?, &column(l)?, None)?)?;
-        let along = |v: &Tensor, w: &Tensor| linear(&v.unsqueeze(0)?, w, None)?.squeeze(0);
-        Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
+        centred(grads, offsets)
     }
 
     /// From independent visible units, see [`RbmLadder`], which keeps means of bits away from 0 and 1. Without means they are those of
@@ -115,4 +107,16 @@ impl Unnormalised for Rbm {
     fn features(&self, x: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.hidden(x)?.detach()))
     }
+}
+
+/// The gradient in the hidden bias, the visible one and the weight as it is with units less their offsets, m of visible and l of
+/// hidden ones: dW' = dW - m dc^T - db l^T, db' = db - dW' l, dc' = dc - dW'^T m. \[Montavon12; Melchior16\]
+pub(crate) fn centred(grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
+    let ([dc, db, dw], [m, l]) = (grads.as_slice(), offsets) else {
+        bail!("RBM: {} gradients and {} offsets; there are three and two", grads.len(), offsets.len());
+    };
+    let column = |v: &Tensor| v.unsqueeze(1);
+    let dw = ((dw - linear(&column(m)?, &column(dc)?, None)?)? - linear(&column(db)?, &column(l)?, None)?)?;
+    let along = |v: &Tensor, w: &Tensor| linear(&v.unsqueeze(0)?, w, None)?.squeeze(0);
+    Ok(vec![(dc - along(m, &dw.t()?)?)?, (db - along(l, &dw)?)?, dw])
 }

@@ -11,6 +11,7 @@ mod ladder;
 mod visible;
 
 pub use family::RbmConfig;
+pub(crate) use family::centred;
 pub use ladder::RbmLadder;
 pub use visible::Visible;
 

@@ -4,105 +4,27 @@
 //! The loss of a batch is the mean of E over the data less that over the chains: it says whether both agree, not how good the
 //! model is.
 
+mod gradient;
+mod pretraining;
+
+pub use gradient::EnergyGradient;
+
 use super::{Context, Objective, Part, Training, describe};
 use crate::optim::not_negative;
 use crate::options::TrainOptions;
 use crate::series::Series;
 use crate::state::moved;
-use crate::trainable::Trainable;
 use candle_core::{Error, Result, Tensor, bail};
 use langevin_data::Batch;
-use langevin_dynamics::density::{Blocks, Capability, Density, Energy};
+use langevin_dynamics::density::{Blocks, Capability, Density};
 use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, Stats, StepSizes};
 use langevin_models::family::Contrast;
-use langevin_models::{DensityModel, Rbm, Unnormalised, plain};
-use langevin_ops::noise::Noise;
+use langevin_models::plain;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{mean_per_sample, to_host};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// A density whose energy can be differentiated in its parameters.
-pub trait EnergyGradient: Trainable + Density {
-    /// E of each of the states `x` `[B, ...]`, and the gradient of the sum of `factors` (one a state) times E, in the order of the
-    /// parameters. By autodiff, where the model knows no closed form.
-    ///
-    /// Errors if it has no energy.
-    fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
-        by_graph(self.as_energy(), x, factors, at)
-    }
-
-    /// The states after `k` steps of Gibbs sampling from `x` `[B, ...]`, and [`EnergyGradient::energy_gradient`] of both, `x` first:
-    /// the same numbers, if the model knows a shorter way to them.
-    fn contrast(&self, _x: &Tensor, _k: usize, _factors: &[f64], _noise: &mut Noise) -> Result<Option<Contrast>> {
-        Ok(None)
-    }
-
-    /// The means over the states `x` `[B, ...]` of what centring subtracts, layer by layer.
-    ///
-    /// Errors if the model has no layers of units.
-    fn unit_means(&self, _x: &Tensor) -> Result<Vec<Tensor>> {
-        no_layers()
-    }
-
-    /// The gradient as it is with units less `offsets`, one of [`EnergyGradient::unit_means`] a layer.
-    fn centred(&self, grads: Vec<Tensor>, _offsets: &[Tensor]) -> Result<Vec<Tensor>> {
-        Ok(grads)
-    }
-}
-
-/// The gradient of the energy by autodiff.
-fn by_graph(energy: Option<&dyn Energy>, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
-    match energy {
-        Some(energy) => at.weighed(factors, || energy.energy(x)),
-        None => bail!("loss contrastive-divergence: the model gives no energy; take a model that has one"),
-    }
-}
-
-fn no_layers() -> Result<Vec<Tensor>> {
-    bail!("loss.centred is for models with layers of units, such as an RBM; set it to false")
-}
-
-/// As its body knows it.
-impl EnergyGradient for DensityModel {
-    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], noise: &mut Noise) -> Result<Option<Contrast>> {
-        self.body().contrast(x, k, factors, noise)
-    }
-
-    fn energy_gradient(&self, x: &Tensor, factors: &[f64], at: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
-        match self.body().energy_gradient(x, factors)? {
-            Some(closed) => Ok(closed),
-            None => by_graph(self.as_energy(), x, factors, at),
-        }
-    }
-
-    fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        self.body().unit_means(x)?.map_or_else(no_layers, Ok)
-    }
-
-    fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.body().centred(grads, offsets)
-    }
-}
-
-impl EnergyGradient for Rbm {
-    fn energy_gradient(&self, x: &Tensor, factors: &[f64], _: &Context) -> Result<(Vec<f64>, Vec<Tensor>)> {
-        self.free_energy_grad(x, factors)
-    }
-
-    fn contrast(&self, x: &Tensor, k: usize, factors: &[f64], noise: &mut Noise) -> Result<Option<Contrast>> {
-        Rbm::contrast(self, x, k, factors, noise).map(Some)
-    }
-
-    fn unit_means(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        Ok(Rbm::unit_means(self, x)?.into())
-    }
-
-    fn centred(&self, grads: Vec<Tensor>, offsets: &[Tensor]) -> Result<Vec<Tensor>> {
-        Unnormalised::centred(self, grads, offsets)
-    }
-}
 
 /// The loss of densities that can be drawn from by Markov chains.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -118,6 +40,13 @@ pub struct ContrastiveDivergence {
     pub persistent: usize,
     /// What moves them.
     pub kernel: AnyKernel,
+    /// Steps in which each pair of layers of a deep machine is first trained alone, from the lowest, by chains of one step that begin at
+    /// the data; absent: none. \[Salakhutdinov09\]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<u64>,
+    /// How many times train.lr these steps are; absent: once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrain_rate: Option<f64>,
     /// Half of this times the squares of the weights, but not of the biases, is added to the loss, whose gradient is then centred.
     pub weight_decay: f64,
     /// Centred gradients: those of units less their means over the data so far, which does not depend on what is called 0
@@ -127,7 +56,16 @@ pub struct ContrastiveDivergence {
 
 impl Default for ContrastiveDivergence {
     fn default() -> Self {
-        Self { k: 1, k_first: None, persistent: 0, kernel: Gibbs {}.into(), weight_decay: 0., centred: false }
+        Self {
+            k: 1,
+            k_first: None,
+            persistent: 0,
+            kernel: Gibbs {}.into(),
+            pretrain: None,
+            pretrain_rate: None,
+            weight_decay: 0.,
+            centred: false,
+        }
     }
 }
 
@@ -144,6 +82,7 @@ const SLIDE: f64 = 0.01;
 const CHAINS: &str = "chains";
 const OFFSET: &str = "offset/";
 const SIZES: &str = "sizes";
+const FROZEN: &str = "frozen/";
 
 /// So many samples of a batch tell how well they are reconstructed, where no chain of the loss begins at them.
 const TELLING: usize = 16;
@@ -151,12 +90,15 @@ const TELLING: usize = 16;
 /// Keeps the noise of reconstructions apart from that of the chains.
 const RECONSTRUCTION: u64 = 1;
 
+/// And that of latent units.
+const LATENT: u64 = 2;
+
 impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
     fn description(&self) -> Result<Value> {
         describe(self)
     }
 
-    fn check(&self, _: &M::Spec, _: &TrainOptions) -> Result<()> {
+    fn check(&self, _: &M::Spec, options: &TrainOptions) -> Result<()> {
         if self.k == 0 || self.k > 1_000_000 {
             bail!("loss.k is {}; give 1 to 1000000 steps of the chains", self.k);
         }
@@ -173,6 +115,7 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
                 self.kernel.name()
             );
         }
+        pretraining::check(self, options)?;
         not_negative("loss.weight_decay", self.weight_decay)?;
         self.kernel.get().check()
     }
@@ -182,6 +125,9 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
         let suits = density.check(self.kernel.get().needs());
         suits.map_err(|e| Error::Msg(format!("loss.kernel {}: {}", self.kernel.name(), plain(&e))))?;
         density.check(Capability::Energy)?;
+        if self.pretrain.is_some() && model.layers() == 1 {
+            return gradient::one_layer();
+        }
         Ok(Box::new(Run { options: self.clone(), kept: Kept::default(), next: None }))
     }
 }
@@ -195,6 +141,8 @@ struct Kept {
     sizes: StepSizes,
     /// What centring subtracts, a layer each.
     offsets: Vec<Tensor>,
+    /// The biases of the layers that pre-training has gone past.
+    frozen: Vec<Tensor>,
 }
 
 /// The loss under way.
@@ -234,10 +182,10 @@ impl Run {
     fn reconstruction<M: EnergyGradient>(&self, model: &M, x: &Tensor, at: &Context) -> Result<Option<Series>> {
         let Some(conditionals) = model.as_conditionals().filter(|_| self.draws_blocks()) else { return Ok(None) };
         let (blocks, few) = (Blocks(conditionals), x.dim(0)?.min(TELLING));
-        let x = x.narrow(0, 0, few)?;
-        let mut chains = Chains::new(&blocks, &x)?;
-        self.options.kernel.get().step(&blocks, &mut chains, &mut at.noise_for(RECONSTRUCTION, few))?;
-        Ok(Some(reconstruction_error(&x, &chains.at.x)?))
+        let (x, mut noise) = (x.narrow(0, 0, few)?, at.noise_for(RECONSTRUCTION, few));
+        let mut chains = Chains::new(&blocks, &model.completed_by(&x, &mut noise)?)?;
+        self.options.kernel.get().step(&blocks, &mut chains, &mut noise)?;
+        Ok(Some(reconstruction_error(&x, &model.data_of(&chains.at.x)?)?))
     }
 
     /// Steps of the chains before the update under way.
@@ -275,17 +223,33 @@ impl Run {
         Ok(((walked, energies, grads), accepted))
     }
 
-    /// Where the chains of a batch `x` begin: at its samples in turn, if there are none that go on.
-    fn start(&self, kept: &Kept, x: &Tensor) -> Result<Tensor> {
-        match &kept.chains {
-            _ if self.options.persistent == 0 => Ok(x.clone()),
-            Some(chains) => Ok(chains.clone()),
-            None => {
+    /// Where the chains of the data `x` begin: at its samples in turn, if there are none that go on.
+    fn start<M: EnergyGradient>(&self, model: &M, kept: &Kept, x: &Tensor, at: &Context) -> Result<Tensor> {
+        let x = match &kept.chains {
+            Some(chains) => return Ok(chains.clone()),
+            None => model.completed_by(x, &mut at.noise_for(LATENT, x.dim(0)?))?,
+        };
+        match self.options.persistent {
+            0 => Ok(x),
+            chains => {
                 let rows = x.dim(0)? as u32;
-                let index = Tensor::from_iter((0..self.options.persistent as u32).map(|i| i % rows), x.device())?;
+                let index = Tensor::from_iter((0..chains as u32).map(|i| i % rows), x.device())?;
                 x.index_select(&index, 0)
             }
         }
+    }
+}
+
+impl ContrastiveDivergence {
+    /// Adds the gradient of the decay of weights, or of one of them, of which a part with this `share` of the step has its share.
+    fn decay<M: EnergyGradient>(&self, model: &M, only: Option<usize>, share: f64, grads: &mut [Tensor]) -> Result<()> {
+        if self.weight_decay > 0. {
+            let weights = grads.iter_mut().zip(model.vars()).filter(|(_, (_, var))| var.rank() > 1);
+            for (_, (g, (_, var))) in weights.enumerate().filter(|(i, _)| only.is_none_or(|only| only == *i)) {
+                *g = (&*g + (var.as_detached_tensor() * (self.weight_decay * share))?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -309,9 +273,16 @@ fn mean(v: &[f64]) -> f64 {
 
 impl<M: EnergyGradient> Training<M> for Run {
     fn part(&mut self, model: &M, batch: &Batch, at: &Context) -> Result<Part> {
-        let (x, samples) = (&batch.x, batch.x.dim(0)?);
+        let samples = batch.x.dim(0)?;
         let mut kept = self.next.take().filter(|_| at.part > 0).unwrap_or_else(|| self.kept.clone());
-        let start = self.start(&kept, x)?;
+        if let Some(layer) = self.options.layer(model, at.step) {
+            let part = pretraining::part(&self.options, layer, (model, &batch.x, at), &mut kept)?;
+            self.next = Some(kept);
+            return Ok(part);
+        }
+        pretraining::ended(&self.options, model, at, &mut kept);
+        let start = self.start(model, &kept, &batch.x, at)?;
+        let x = &model.completed(&batch.x)?;
         let chains = start.dim(0)?;
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
@@ -319,11 +290,7 @@ impl<M: EnergyGradient> Training<M> for Run {
         let (contrast, accepted) = self.contrast(model, x, &start, &factors, (&mut kept.sizes, at))?;
         let (walked, energies, mut grads) = contrast;
         let (data, of_chains) = energies.split_at(samples);
-        if self.options.weight_decay > 0. {
-            for (g, (_, var)) in grads.iter_mut().zip(model.vars()).filter(|(_, (_, var))| var.rank() > 1) {
-                *g = (&*g + (var.as_detached_tensor() * (self.options.weight_decay * share))?)?;
-            }
-        }
+        self.options.decay(model, None, share, &mut grads)?;
         if self.options.centred {
             kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;
             grads = model.centred(grads, &kept.offsets)?;
@@ -332,10 +299,10 @@ impl<M: EnergyGradient> Training<M> for Run {
         let mut series = vec![Series::mean("energy_data", mean(data)), Series::mean("energy_chains", level)];
         series.extend(accepted);
         if self.options.persistent == 0 {
-            series.push(reconstruction_error(x, &walked)?);
+            series.push(reconstruction_error(&batch.x, &model.data_of(&walked)?)?);
         } else {
             kept.chains = Some(walked);
-            series.extend(self.reconstruction(model, x, at)?);
+            series.extend(self.reconstruction(model, &batch.x, at)?);
         }
         self.next = Some(kept);
         Ok(Part { losses: data.iter().map(|energy| energy - level).collect(), grads, series })
@@ -351,7 +318,8 @@ impl<M: EnergyGradient> Training<M> for Run {
         let chains = self.kept.chains.iter().map(|chains| (CHAINS.to_string(), chains.clone()));
         let offsets = self.kept.offsets.iter().enumerate().map(|(i, offset)| (format!("{OFFSET}{i}"), offset.clone()));
         let sizes = self.kept.sizes.numbers()?.map(|sizes| (SIZES.to_string(), sizes));
-        Ok(chains.chain(offsets).chain(sizes).collect())
+        let frozen = self.kept.frozen.iter().enumerate().map(|(i, bias)| (format!("{FROZEN}{i}"), bias.clone()));
+        Ok(chains.chain(offsets).chain(sizes).chain(frozen).collect())
     }
 
     fn restore(&mut self, model: &M, state: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -360,7 +328,10 @@ impl<M: EnergyGradient> Training<M> for Run {
         if let Some(chains) = chains.as_ref().filter(|chains| chains.dims().first() != Some(&self.options.persistent)) {
             bail!("holds chains of shape {:?} where there are {}", chains.dims(), self.options.persistent);
         }
-        let offsets = (0..).map_while(|i| state.get(&format!("{OFFSET}{i}"))).map(|offset| moved(offset, like));
+        let all = |of: &str| {
+            let these = (0..).map_while(|i| state.get(&format!("{of}{i}")));
+            these.map(|t| moved(t, like)).collect::<Result<Vec<_>>>()
+        };
         let sizes = match state.get(SIZES) {
             Some(t) if t.dims() == [self.options.persistent + 1, 4] => {
                 StepSizes::of_numbers(self.options.kernel.name(), t)?
@@ -368,7 +339,7 @@ impl<M: EnergyGradient> Training<M> for Run {
             Some(t) => bail!("holds step sizes of shape {:?} for {} chains", t.dims(), self.options.persistent),
             None => StepSizes::default(),
         };
-        self.kept = Kept { chains, offsets: offsets.collect::<Result<_>>()?, sizes };
+        self.kept = Kept { chains, offsets: all(OFFSET)?, sizes, frozen: all(FROZEN)? };
         self.next = None;
         Ok(())
     }
