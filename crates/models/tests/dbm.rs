@@ -238,3 +238,74 @@ fn layers_that_cannot_be_are_refused() -> Result<()> {
     assert!(dbm.greedy(greedy, &Tensor::zeros((2, 4), DType::F64, CPU)?, &mut Noise::of_step(0, 0, 2)).is_err());
     Ok(())
 }
+
+/// What a pair of layers learns alone: its mean over the draws below, by sums over these and over one step of the chains.
+#[test]
+fn pairs_of_layers_learn_by_contrast() -> Result<()> {
+    let (dbm, each) = (machine(&[3, 2, 2], 1.)?, 40_000);
+    let host = |all: &[Tensor]| all.iter().map(to_host).collect::<Result<Vec<_>>>();
+    let (b, w) = (host(dbm.biases())?, host(dbm.weights())?);
+    let sigmoid = |x: f64| 1. / (1. + (-x).exp());
+    let v = [1., 0., 1.];
+    // p of bits with these means
+    let p_of =
+        |bits: &[f64], p: &[f64]| bits.iter().zip(p).map(|(x, p)| if *x == 1. { *p } else { 1. - p }).product::<f64>();
+    let states = |n: usize| (0..1usize << n).map(move |s| (0..n).map(|i| (s >> i & 1) as f64).collect::<Vec<f64>>());
+    let frozen_bias = [0.3, -0.2]; // that of h1 when its pair was done; it has moved since
+    for (layer, lower, upper) in [(1, 3, 2), (2, 2, 2)] {
+        let weight = &w[layer - 1];
+        let up = |x: &[f64], copies: f64| -> Vec<f64> {
+            let sum = |j: usize| (0..lower).map(|i| x[i] * weight[i * upper + j]).sum::<f64>();
+            (0..upper).map(|j| sigmoid(b[layer][j] + copies * sum(j))).collect()
+        };
+        let down = |h: &[f64]| -> Vec<f64> {
+            let sum = |i: usize| (0..upper).map(|j| h[j] * weight[i * upper + j]).sum::<f64>();
+            let (bias, copies) = (&b[layer - 1], if layer == 1 { 1. } else { 2. });
+            let own = |i: usize| if layer == 1 { bias[i] } else { 2. * bias[i] - frozen_bias[i] };
+            (0..lower).map(|i| sigmoid(own(i) + copies * sum(i))).collect()
+        };
+        let copies = if layer == 1 { 2. } else { 1. };
+        let starts: Vec<(Vec<f64>, f64)> = match layer {
+            1 => vec![(v.to_vec(), 1.)],
+            _ => {
+                let sum = |j: usize| (0..3).map(|i| v[i] * w[0][i * 2 + j]).sum::<f64>();
+                let p: Vec<f64> = (0..2).map(|j| sigmoid(frozen_bias[j] + 2. * sum(j))).collect();
+                states(2).map(|x| (x.clone(), p_of(&x, &p))).collect()
+            }
+        };
+        let mut expected = [vec![0.; lower], vec![0.; upper], vec![0.; lower * upper]]; // of the data less of the chains
+        let mut add = |x: &[f64], weight: f64| {
+            let p = up(x, copies);
+            (0..lower).for_each(|i| expected[0][i] += weight * x[i]);
+            (0..upper).for_each(|j| expected[1][j] += weight * p[j]);
+            (0..lower * upper).for_each(|at| expected[2][at] += weight * x[at / upper] * p[at % upper]);
+        };
+        for (x, p_x) in &starts {
+            add(x, *p_x);
+            for h in states(upper) {
+                let p_h = p_x * p_of(&h, &up(x, copies));
+                states(lower).for_each(|y| add(&y, -p_h * p_of(&y, &down(&h))));
+            }
+        }
+        let mut frozen = match layer {
+            1 => vec![],
+            _ => vec![Tensor::new(&frozen_bias, CPU)?],
+        };
+        let x = Tensor::new(&[v], CPU)?.repeat((each, 1))?;
+        let greedy = Greedy { layer, k: 1, factor: 1. / each as f64, frozen: &mut frozen };
+        let grads = dbm.greedy(greedy, &x, &mut Noise::of_step(1, layer as u64, each))?.grads(None)?;
+        let share = if layer == 1 { 1. } else { 0.5 };
+        let near = |grad: &Tensor, expected: &[f64], share: f64| -> Result<bool> {
+            let off = to_host(grad)?.into_iter().zip(expected).map(|(g, e)| (g + share * e).abs());
+            Ok(worst(off) < 5. / (each as f64).sqrt())
+        };
+        assert!(near(&grads[layer - 1], &expected[0], share)? && near(&grads[layer], &expected[1], 1.)?, "{layer}");
+        assert!(near(&grads[2 + layer], &expected[2], 1.)?, "{layer}: {} for {:?}", grads[2 + layer], expected[2]);
+        // and nothing else
+        for (i, grad) in grads.iter().enumerate().filter(|(i, _)| ![layer - 1, layer, 2 + layer].contains(i)) {
+            assert!(to_host(grad)?.iter().all(|g| *g == 0.), "{layer}: {i}");
+        }
+        assert_eq!(frozen.len(), layer - 1);
+    }
+    Ok(())
+}

@@ -44,9 +44,6 @@ pub struct ContrastiveDivergence {
     /// the data; absent: none. \[Salakhutdinov09\]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<u64>,
-    /// How many times train.lr these steps are; absent: once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pretrain_rate: Option<f64>,
     /// Half of this times the squares of the weights, but not of the biases, is added to the loss, whose gradient is then centred.
     pub weight_decay: f64,
     /// Centred gradients: those of units less their means over the data so far, which does not depend on what is called 0
@@ -62,7 +59,6 @@ impl Default for ContrastiveDivergence {
             persistent: 0,
             kernel: Gibbs {}.into(),
             pretrain: None,
-            pretrain_rate: None,
             weight_decay: 0.,
             centred: false,
         }

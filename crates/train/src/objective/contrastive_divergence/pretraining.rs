@@ -7,18 +7,11 @@ use crate::series::Series;
 use candle_core::{Result, Tensor, bail};
 use langevin_models::family::Greedy;
 
-/// Errors, naming the option, if one is out of its range.
+/// Errors, naming the option, if it is out of its range.
 pub(super) fn check(options: &ContrastiveDivergence, train: &TrainOptions) -> Result<()> {
-    let ContrastiveDivergence { pretrain, pretrain_rate, .. } = options;
-    if let Some(steps) = pretrain.filter(|steps| !(1..=train.steps).contains(steps)) {
-        bail!("loss.pretrain is {steps}; give 1 to train.steps, which is {}, or leave it out", train.steps);
-    }
-    match pretrain_rate {
-        Some(_) if pretrain.is_none() => {
-            bail!("loss.pretrain_rate is of pre-training, and there is none; give loss.pretrain, or leave it out")
-        }
-        Some(rate) if !(rate.is_finite() && *rate > 0.) => {
-            bail!("loss.pretrain_rate is {rate}; give a number above 0")
+    match options.pretrain {
+        Some(steps) if !(1..=train.steps).contains(&steps) => {
+            bail!("loss.pretrain is {steps}; give 1 to train.steps, which is {}, or leave it out", train.steps)
         }
         _ => Ok(()),
     }
@@ -43,15 +36,15 @@ pub(super) fn part<M: EnergyGradient>(
     if first {
         kept.offsets.clear(); // they are of other layers
     }
-    let (samples, rate) = (x.dim(0)?, options.pretrain_rate.unwrap_or(1.));
-    let greedy = Greedy { layer, k: 1, factor: rate / at.total as f64, frozen: &mut kept.frozen };
+    let samples = x.dim(0)?;
+    let greedy = Greedy { layer, k: 1, factor: 1. / at.total as f64, frozen: &mut kept.frozen };
     let found = model.greedy(greedy, x, &mut at.noise(samples))?;
     if options.centred {
         kept.offsets = slid(&kept.offsets, found.means.clone())?;
     }
     let ([data, chains], errors) = (found.energies.clone(), mean(&found.errors));
     let mut grads = found.grads(options.centred.then_some(kept.offsets.as_slice()))?;
-    options.decay(model, Some(layer - 1), rate * samples as f64 / at.total as f64, &mut grads)?;
+    options.decay(model, Some(layer - 1), samples as f64 / at.total as f64, &mut grads)?;
     let level = mean(&chains);
     let series = vec![
         Series::mean("energy_data", mean(&data)),
