@@ -273,7 +273,7 @@ impl OpenedDensity {
         let (mut sums, mut n) = (vec![0.; self.model.spec.state_shape().iter().product()], 0.);
         for some in idx.chunks(STATES) {
             let states = self.model.completed(&self.states(data.as_ref(), some)?)?;
-            let sum = to_host(&states.flatten_from(1)?.sum(0)?)?;
+            let sum = to_host(&self.model.sums(&states)?)?;
             sums.iter_mut().zip(sum).for_each(|(all, sum)| *all += sum);
             n += some.len() as f64;
         }

@@ -19,7 +19,8 @@ Particles go from independent units, whose means are those of the training data,
 weights give Z without bias, so that few rungs make log Z rather too small, and log p too large: the upper one. Chains that go \
 back along the same rungs from --reverse of the samples (reverse annealing, RAISE) give the lower one, and a log Z rather too \
 large. Both are near where they agree; take more --rungs where they do not. Where one layer of an RBM \
-has at most 20 units log Z is enumerated as well, and used for log p. All is computed in f64, and told in nats. Images become \
+has at most 20 units log Z is enumerated as well, and used for log p. Of a deep Boltzmann machine log p is bounded from below by the \
+mean field of its latent units (the variational bound), and summed where these are at most 12. All is computed in f64, and told in nats. Images become \
 bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level.
 
 Examples:
@@ -91,7 +92,7 @@ pub fn run(args: &AisArgs) -> Result<()> {
     let found = opened.likelihood((&ais, &raise), args.seed, data.as_ref(), &places)?;
     let line = |what: &str, value: f64, error: Option<f64>| {
         let error = error.map(|error| format!("+- {error:.4}")).unwrap_or_default();
-        crate::say!("{:<17} {value:>12.4} {error}", what).map(drop)
+        crate::say!("{:<19} {value:>12.4} {error}", what).map(drop)
     };
     line("log Z", found.log_z.value, Some(found.log_z.error))?;
     let back = found.reverse.as_ref();
@@ -99,11 +100,12 @@ pub fn run(args: &AisArgs) -> Result<()> {
     if let Some(exact) = found.exact {
         line("log Z, exact", exact, None)?;
     }
-    line("mean log p", found.mean, Some(found.error))?;
+    let of = if found.bound { "log p, bound" } else { "mean log p" };
+    line(of, found.mean, Some(found.error))?;
     let mut from = String::new();
     if let Some(back) = back {
-        line("mean log p, upper", back.upper.value, Some(back.upper.error))?;
-        line("mean log p, lower", back.lower.value, Some(back.lower.error))?;
+        line(&format!("{of}, upper"), back.upper.value, Some(back.upper.error))?;
+        line(&format!("{of}, lower"), back.lower.value, Some(back.lower.error))?;
         from = format!("; upper and lower of {}, chains back from each: {}", back.places.len(), back.chains);
     }
     let bits = match opened.binarise() {
@@ -111,6 +113,9 @@ pub fn run(args: &AisArgs) -> Result<()> {
         Some(Binarise::Threshold) => ", lighter than middle grey or not",
         None => "",
     };
+    if found.bound {
+        from += "; a bound of the mean of log p from below, by the mean field of the latent units";
+    }
     crate::say!(
         "\nof {} samples of {}{bits}; {particles} particles along {rungs} rungs, spread {:.4} nats, seed {}{from}",
         places.len(),

@@ -113,6 +113,15 @@ impl Unnormalised for Dbm {
         Ok(biases)
     }
 
+    fn driven(&self, means: &[Tensor], pulls: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        if pulls.len() != self.weights.len() || means.len() != self.biases.len() {
+            return Ok(Some(vec![]));
+        }
+        let weight = |(m, pull): (&Tensor, &Tensor)| m.unsqueeze(1)?.broadcast_mul(&pull.unsqueeze(0)?);
+        let weights = means.iter().zip(pulls).map(weight).collect::<Result<Vec<_>>>()?;
+        Ok(Some([vec![self.biases[0].detach().zeros_like()?], pulls.to_vec(), weights].concat()))
+    }
+
     fn layers(&self) -> usize {
         self.weights.len()
     }

@@ -115,6 +115,13 @@ pub trait Unnormalised: Density + Send + Sync {
         Ok(grads)
     }
 
+    /// The gradient of a loss whose derivatives in what drives the units of each hidden layer are `pulls`, in the order of the parameters,
+    /// where the units of all layers have the means `means` of [`Unnormalised::unit_means`]; without any, nothing. `None` if it has no
+    /// such layers.
+    fn driven(&self, _means: &[Tensor], _pulls: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
+
     /// `rungs` densities over states in f64, from one that is normalised and can be drawn from to this one. `means` are those of the
     /// data, one for each number of a state, to which the first is fitted; without them it is fitted to what the density says of itself.
     ///

@@ -139,6 +139,11 @@ impl DensityModel {
         Ok(Inferred { log_sum: self.log_f(x)?, exact: true })
     }
 
+    /// The sums over states `x` `[B, ...]` of their numbers, to whose means [`DensityModel::ladder`] is fitted.
+    pub fn sums(&self, x: &Tensor) -> Result<Tensor> {
+        x.detach().flatten_from(1)?.sum(0)
+    }
+
     /// A copy in another type.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         Self::of(self.spec.clone(), self.weights(), dtype, &self.device)

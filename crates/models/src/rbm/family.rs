@@ -80,6 +80,12 @@ impl Unnormalised for Rbm {
         centred(grads, offsets)
     }
 
+    fn driven(&self, means: &[Tensor], pulls: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        let ([v, _], [pull]) = (means, pulls) else { return Ok(Some(vec![])) };
+        let none = self.visible_bias.detach().zeros_like()?;
+        Ok(Some(vec![pull.clone(), none, v.unsqueeze(1)?.broadcast_mul(&pull.unsqueeze(0)?)?]))
+    }
+
     /// From independent visible units, see [`RbmLadder`], which keeps means of bits away from 0 and 1. Without means they are those of
     /// [`Unnormalised::begin`].
     fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {

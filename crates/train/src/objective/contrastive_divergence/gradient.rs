@@ -3,6 +3,7 @@
 use crate::objective::Context;
 use crate::trainable::Trainable;
 use candle_core::{Result, Tensor, bail};
+use langevin_dynamics::Ladder;
 use langevin_dynamics::density::{Density, Energy};
 use langevin_models::family::{Contrast, Greedy, GreedyContrast};
 use langevin_models::{DensityModel, Rbm, Unnormalised};
@@ -49,6 +50,33 @@ pub trait EnergyGradient: Trainable + Density {
     /// Errors if there is but one.
     fn greedy(&self, _greedy: Greedy, _x: &Tensor, _noise: &mut Noise) -> Result<GreedyContrast> {
         one_layer()
+    }
+
+    /// The density whose parameters are these and what `by` adds to each.
+    ///
+    /// Errors if the model cannot be made anew.
+    fn shifted(&self, _by: &[Tensor]) -> Result<Box<dyn Density + '_>> {
+        bail!("loss.fast_rate is for models that can be made anew with other weights; leave it out")
+    }
+
+    /// The means over states `x` `[B, ...]` of their numbers, to which a ladder is fitted.
+    fn means(&self, x: &Tensor) -> Result<Tensor> {
+        x.detach().flatten_from(1)?.mean(0)
+    }
+
+    /// So many densities from independent numbers, with these [`EnergyGradient::means`], to the model.
+    ///
+    /// Errors if it knows none.
+    fn rungs(&self, _means: Option<&[f64]>, _n: usize) -> Result<Box<dyn Ladder + '_>> {
+        bail!("loss.tempering is for models that know a ladder of densities, such as an RBM; leave it out")
+    }
+
+    /// The gradient of a loss whose derivatives in what drives the units of each hidden layer are `pulls`, where the units of all layers
+    /// have the means `means`, see [`EnergyGradient::unit_means`]; without any, nothing.
+    ///
+    /// Errors if the model has no layers of units.
+    fn driven(&self, _means: &[Tensor], _pulls: &[Tensor]) -> Result<Vec<Tensor>> {
+        bail!("loss.sparsity is for models with layers of hidden units, such as an RBM; leave it out")
     }
 
     /// The means over the states `x` `[B, ...]` of what centring subtracts, layer by layer.
@@ -107,6 +135,26 @@ impl EnergyGradient for DensityModel {
 
     fn layers(&self) -> usize {
         self.body().layers()
+    }
+
+    fn shifted(&self, by: &[Tensor]) -> Result<Box<dyn Density + '_>> {
+        let added = self.weights().into_iter().zip(by).map(|((name, t), by)| Ok((name, (t + by)?)));
+        Ok(Box::new(self.with(added.collect::<Result<Vec<_>>>()?)?))
+    }
+
+    fn means(&self, x: &Tensor) -> Result<Tensor> {
+        self.sums(x)? / x.dim(0)? as f64
+    }
+
+    fn rungs(&self, means: Option<&[f64]>, n: usize) -> Result<Box<dyn Ladder + '_>> {
+        self.ladder(means, n)
+    }
+
+    fn driven(&self, means: &[Tensor], pulls: &[Tensor]) -> Result<Vec<Tensor>> {
+        match self.body().driven(means, pulls)? {
+            Some(grads) => Ok(grads),
+            None => bail!("loss.sparsity is for models with layers of hidden units, such as an RBM; leave it out"),
+        }
     }
 
     fn greedy(&self, greedy: Greedy, x: &Tensor, noise: &mut Noise) -> Result<GreedyContrast> {

@@ -4,8 +4,10 @@
 //! The loss of a batch is the mean of E over the data less that over the chains: it says whether both agree, not how good the
 //! model is.
 
+mod chains;
 mod gradient;
 mod pretraining;
+mod sparsity;
 
 pub use gradient::EnergyGradient;
 
@@ -15,10 +17,10 @@ use crate::options::TrainOptions;
 use crate::series::Series;
 use crate::state::moved;
 use candle_core::{Error, Result, Tensor, bail};
+use chains::Walked;
 use langevin_data::Batch;
 use langevin_dynamics::density::{Blocks, Capability, Density};
-use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, Stats, StepSizes};
-use langevin_models::family::Contrast;
+use langevin_dynamics::mcmc::{AnyKernel, Chains, Gibbs, StepSizes};
 use langevin_models::plain;
 use langevin_ops::registry::Named;
 use langevin_ops::shape::{mean_per_sample, to_host};
@@ -40,10 +42,24 @@ pub struct ContrastiveDivergence {
     pub persistent: usize,
     /// What moves them.
     pub kernel: AnyKernel,
+    /// Rungs from independent units to the model, at each of which every persistent chain has a replica: they swap places after each
+    /// step, so that chains come from mode to mode; absent: none. The model's own are those of the last rung. \[Desjardins10\]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tempering: Option<usize>,
+    /// The rate of fast weights, which are learnt beside the model's own and added to them for the chains alone, and of which each step
+    /// leaves 95%: they push chains away from where these have been; absent: none. \[Tieleman09\]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_rate: Option<f64>,
     /// Steps in which each pair of layers of a deep machine is first trained alone, from the lowest, by chains of one step that begin at
     /// the data; absent: none. \[Salakhutdinov09\]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrain: Option<u64>,
+    /// How often hidden units should be on, above 0 and below 1; absent: nothing is asked. \[Hinton12, section 11\]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<f64>,
+    /// How much it costs that they are not, times the cross entropy; absent: 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity_cost: Option<f64>,
     /// Half of this times the squares of the weights, but not of the biases, is added to the loss, whose gradient is then centred.
     pub weight_decay: f64,
     /// Centred gradients: those of units less their means over the data so far, which does not depend on what is called 0
@@ -58,7 +74,11 @@ impl Default for ContrastiveDivergence {
             k_first: None,
             persistent: 0,
             kernel: Gibbs {}.into(),
+            tempering: None,
+            fast_rate: None,
             pretrain: None,
+            sparsity: None,
+            sparsity_cost: None,
             weight_decay: 0.,
             centred: false,
         }
@@ -74,20 +94,20 @@ impl Named for ContrastiveDivergence {
 /// The share of a new batch in the means that centring subtracts. \[Melchior16\]
 const SLIDE: f64 = 0.01;
 
-/// Where the chains, the offsets and the step sizes are saved.
+/// By what names all that a run remembers is saved.
 const CHAINS: &str = "chains";
 const OFFSET: &str = "offset/";
 const SIZES: &str = "sizes";
 const FROZEN: &str = "frozen/";
+const FAST: &str = "fast/";
+const ACTIVE: &str = "active/";
+const MEANS: &str = "means/";
 
 /// So many samples of a batch tell how well they are reconstructed, where no chain of the loss begins at them.
 const TELLING: usize = 16;
 
 /// Keeps the noise of reconstructions apart from that of the chains.
 const RECONSTRUCTION: u64 = 1;
-
-/// And that of latent units.
-const LATENT: u64 = 2;
 
 impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
     fn description(&self) -> Result<Value> {
@@ -112,6 +132,8 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
             );
         }
         pretraining::check(self, options)?;
+        self.check_chains()?;
+        self.check_sparsity()?;
         not_negative("loss.weight_decay", self.weight_decay)?;
         self.kernel.get().check()
     }
@@ -124,6 +146,8 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
         if self.pretrain.is_some() && model.layers() == 1 {
             return gradient::one_layer();
         }
+        self.suits_chains(model)?;
+        self.suits_sparsity(model)?;
         Ok(Box::new(Run { options: self.clone(), kept: Kept::default(), next: None }))
     }
 }
@@ -139,6 +163,12 @@ struct Kept {
     offsets: Vec<Tensor>,
     /// The biases of the layers that pre-training has gone past.
     frozen: Vec<Tensor>,
+    /// What is added to the parameters for the chains alone, a tensor each.
+    fast: Vec<Tensor>,
+    /// How often hidden units have been on, a layer each.
+    active: Vec<Tensor>,
+    /// The means of the data, to which the ladder of tempered chains is fitted: one tensor.
+    means: Vec<Tensor>,
 }
 
 /// The loss under way.
@@ -150,30 +180,6 @@ struct Run {
 }
 
 impl Run {
-    /// The states of `model` after k steps from `start` `[N, ...]`, and what these did.
-    fn walked<M: EnergyGradient>(
-        &self,
-        model: &M,
-        start: &Tensor,
-        sizes: &mut StepSizes,
-        at: &Context,
-    ) -> Result<(Tensor, Stats)> {
-        let (kernel, mut noise) = (self.options.kernel.get(), at.noise(start.dim(0)?));
-        let blocks = model.as_conditionals().filter(|_| self.draws_blocks()).map(Blocks);
-        let density: &dyn Density = match &blocks {
-            Some(blocks) => blocks,
-            None => model,
-        };
-        let mut chains = Chains::new(density, start)?;
-        chains.sizes = std::mem::take(sizes);
-        let mut stats = Stats::default();
-        for _ in 0..self.steps(at) {
-            stats += kernel.step(density, &mut chains, &mut noise)?;
-        }
-        *sizes = chains.sizes;
-        Ok((chains.at.x, stats))
-    }
-
     /// The mean squared difference between some samples of `x` and what one step draws of each, where whole states are drawn.
     fn reconstruction<M: EnergyGradient>(&self, model: &M, x: &Tensor, at: &Context) -> Result<Option<Series>> {
         let Some(conditionals) = model.as_conditionals().filter(|_| self.draws_blocks()) else { return Ok(None) };
@@ -192,47 +198,24 @@ impl Run {
         k.min(first as usize + grown as usize)
     }
 
-    fn draws_blocks(&self) -> bool {
-        self.options.kernel.get().needs() == Capability::Conditionals
-    }
-
-    /// The states after k steps from `start`, and energies and gradient of `x` and them; and the share of proposals that were
-    /// accepted, for a kernel that proposes.
+    /// The states after k steps from `start`, and energies and gradient of `x` and them.
     fn contrast<M: EnergyGradient>(
         &self,
         model: &M,
-        x: &Tensor,
-        start: &Tensor,
+        (x, start): (&Tensor, &Tensor),
         factors: &[f64],
-        (sizes, at): (&mut StepSizes, &Context),
-    ) -> Result<(Contrast, Option<Series>)> {
+        kept: &mut Kept,
+        at: &Context,
+    ) -> Result<(Walked, Vec<f64>, Vec<Tensor>)> {
         if self.options.persistent == 0 && matches!(self.options.kernel, AnyKernel::Gibbs(_)) {
             let shorter = model.contrast(x, self.steps(at), factors, &mut at.noise(x.dim(0)?))?;
-            if let Some(contrast) = shorter {
-                return Ok((contrast, None));
+            if let Some((states, energies, grads)) = shorter {
+                return Ok((Walked { states, replicas: None, series: None }, energies, grads));
             }
         }
-        let (walked, stats) = self.walked(model, start, sizes, at)?;
-        let (energies, grads) = model.energy_gradient(&Tensor::cat(&[x, &walked], 0)?, factors, at)?;
-        let proposes = self.options.kernel.get().exact() && !self.draws_blocks();
-        let accepted = proposes.then(|| Series::mean("acceptance", stats.acceptance()));
-        Ok(((walked, energies, grads), accepted))
-    }
-
-    /// Where the chains of the data `x` begin: at its samples in turn, if there are none that go on.
-    fn start<M: EnergyGradient>(&self, model: &M, kept: &Kept, x: &Tensor, at: &Context) -> Result<Tensor> {
-        let x = match &kept.chains {
-            Some(chains) => return Ok(chains.clone()),
-            None => model.completed_by(x, &mut at.noise_for(LATENT, x.dim(0)?))?,
-        };
-        match self.options.persistent {
-            0 => Ok(x),
-            chains => {
-                let rows = x.dim(0)? as u32;
-                let index = Tensor::from_iter((0..chains as u32).map(|i| i % rows), x.device())?;
-                x.index_select(&index, 0)
-            }
-        }
+        let walked = self.walked(model, start, kept, at)?;
+        let (energies, grads) = model.energy_gradient(&Tensor::cat(&[x, &walked.states], 0)?, factors, at)?;
+        Ok((walked, energies, grads))
     }
 }
 
@@ -279,25 +262,29 @@ impl<M: EnergyGradient> Training<M> for Run {
         pretraining::ended(&self.options, model, at, &mut kept);
         let start = self.start(model, &kept, &batch.x, at)?;
         let x = &model.completed(&batch.x)?;
-        let chains = start.dim(0)?;
+        if self.options.tempering.is_some() {
+            kept.means = slid(&kept.means, vec![model.means(x)?])?;
+        }
+        let chains = if self.options.persistent == 0 { samples } else { self.options.persistent };
         let (each, share) = (1. / at.total as f64, samples as f64 / at.total as f64);
         let mut factors = vec![each; samples];
         factors.resize(samples + chains, -share / chains as f64);
-        let (contrast, accepted) = self.contrast(model, x, &start, &factors, (&mut kept.sizes, at))?;
-        let (walked, energies, mut grads) = contrast;
+        let (walked, energies, mut grads) = self.contrast(model, (x, &start), &factors, &mut kept, at)?;
         let (data, of_chains) = energies.split_at(samples);
         self.options.decay(model, None, share, &mut grads)?;
         if self.options.centred {
             kept.offsets = slid(&kept.offsets, model.unit_means(x)?)?;
             grads = model.centred(grads, &kept.offsets)?;
         }
+        kept.fast = self.options.faded(&kept.fast, &grads, at.part == 0)?;
+        self.options.sparse(model, (x, share), &mut kept.active, &mut grads)?;
         let level = mean(of_chains);
         let mut series = vec![Series::mean("energy_data", mean(data)), Series::mean("energy_chains", level)];
-        series.extend(accepted);
+        series.extend(walked.series);
         if self.options.persistent == 0 {
-            series.push(reconstruction_error(&batch.x, &model.data_of(&walked)?)?);
+            series.push(reconstruction_error(&batch.x, &model.data_of(&walked.states)?)?);
         } else {
-            kept.chains = Some(walked);
+            kept.chains = Some(walked.replicas.unwrap_or(walked.states));
             series.extend(self.reconstruction(model, &batch.x, at)?);
         }
         self.next = Some(kept);
@@ -311,18 +298,21 @@ impl<M: EnergyGradient> Training<M> for Run {
     }
 
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let chains = self.kept.chains.iter().map(|chains| (CHAINS.to_string(), chains.clone()));
-        let offsets = self.kept.offsets.iter().enumerate().map(|(i, offset)| (format!("{OFFSET}{i}"), offset.clone()));
-        let sizes = self.kept.sizes.numbers()?.map(|sizes| (SIZES.to_string(), sizes));
-        let frozen = self.kept.frozen.iter().enumerate().map(|(i, bias)| (format!("{FROZEN}{i}"), bias.clone()));
-        Ok(chains.chain(offsets).chain(sizes).chain(frozen).collect())
+        let Kept { chains, sizes, offsets, frozen, fast, active, means } = &self.kept;
+        let sizes = sizes.numbers()?.map(|sizes| (SIZES.to_string(), sizes));
+        let mut all: Vec<_> = chains.iter().map(|chains| (CHAINS.to_string(), chains.clone())).chain(sizes).collect();
+        for (name, these) in [(OFFSET, offsets), (FROZEN, frozen), (FAST, fast), (ACTIVE, active), (MEANS, means)] {
+            all.extend(these.iter().enumerate().map(|(i, t)| (format!("{name}{i}"), t.clone())));
+        }
+        Ok(all)
     }
 
     fn restore(&mut self, model: &M, state: &BTreeMap<String, Tensor>) -> Result<()> {
         let Some((_, like)) = model.vars().first() else { bail!("the model has no parameters") };
         let chains = state.get(CHAINS).map(|chains| moved(chains, like)).transpose()?;
-        if let Some(chains) = chains.as_ref().filter(|chains| chains.dims().first() != Some(&self.options.persistent)) {
-            bail!("holds chains of shape {:?} where there are {}", chains.dims(), self.options.persistent);
+        let n = self.options.kept_chains();
+        if let Some(chains) = chains.as_ref().filter(|chains| chains.dims().first() != Some(&n)) {
+            bail!("holds chains of shape {:?} where there are {n}", chains.dims());
         }
         let all = |of: &str| {
             let these = (0..).map_while(|i| state.get(&format!("{of}{i}")));
@@ -335,7 +325,8 @@ impl<M: EnergyGradient> Training<M> for Run {
             Some(t) => bail!("holds step sizes of shape {:?} for {} chains", t.dims(), self.options.persistent),
             None => StepSizes::default(),
         };
-        self.kept = Kept { chains, offsets: all(OFFSET)?, sizes, frozen: all(FROZEN)? };
+        let (offsets, frozen, fast, active) = (all(OFFSET)?, all(FROZEN)?, all(FAST)?, all(ACTIVE)?);
+        self.kept = Kept { chains, sizes, offsets, frozen, fast, active, means: all(MEANS)? };
         self.next = None;
         Ok(())
     }
