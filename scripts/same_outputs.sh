@@ -429,6 +429,15 @@ if "$old" list presets | grep -q '^rbm-digits'; then
     same look filters rbm
     same info rbm
 fi
+if "$old" list presets | grep -q '^dbm-mnist'; then
+    dbm='train dbm-mnist --data digits model.layers=[8,9] train.steps=9 train.batch=10 train.checkpoint_every=4 loss.pretrain=3 sampler.steps=5'
+    make $dbm --out dbm
+    same train --resume dbm train.steps=12
+    same sample dbm -n 5 --batch 2 --npz out.npz --report=r.json
+    same inpaint dbm --data digits:test -n 2 --mask half
+    same eval ais dbm --data digits:test -n 30 --rungs 20 --particles 10 --reverse 5 --json ais.json
+    for way in loss.tempering=3 loss.fast_rate=0.1 loss.sparsity=0.1; do same $rbm --out run loss.persistent=10 $way; done
+fi
 
 same apply image --input images.safetensors --output out.safetensors --what output,x0,eps,score,energy,logp
 same apply points --input points.safetensors --output out.safetensors --what x0,score,energy,logp

@@ -66,6 +66,9 @@ png bits.png
 ok inpaint rbm --data digits:test -n 2 --mask half --out clamped.png
 png clamped.png
 ok eval ais rbm --data digits:test -n 20 --rungs 50 --particles 10 | grep -q 'log Z, exact'
+ok train dbm-mnist --data digits train.steps=30 loss.pretrain=10 model.layers=[16,20] sampler.steps=20 --out dbm
+png dbm/samples/step-30.png
+ok eval ais dbm --data digits:test -n 20 --rungs 50 --particles 10 --reverse 10 | grep -q 'log p, bound'
 ok detect rbm digits:test --fit-samples 40 --held-out-samples 60 | grep -q typicality
 ok completions bash > completions.bash; grep -q langevin completions.bash
 ok --licences > licences.txt; grep -q 'Attribution-Share Alike 3.0' licences.txt

@@ -18,6 +18,9 @@
 //! - \[Plainer25\] Consistent sampling and simulation: molecular dynamics with energy-based diffusion models, 2506.17139
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
 //! - \[Tieleman08\] Training restricted Boltzmann machines using approximations to the likelihood gradient, ICML 2008
+//! - \[Tieleman09\] Tieleman and Hinton, Using fast weights to improve persistent contrastive divergence, ICML 2009
+//! - \[Salakhutdinov09\] Salakhutdinov and Hinton, Deep Boltzmann machines, AISTATS 2009
+//! - \[Desjardins10\] Tempered Markov chain Monte Carlo for training of restricted Boltzmann machines, AISTATS 2010
 //! - \[Montavon12\] Deep Boltzmann machines and the centering trick
 //! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
 //! - \[Wichura88\] Algorithm AS 241: the percentage points of the normal distribution
