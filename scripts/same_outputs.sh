@@ -62,6 +62,7 @@ png("large.png", 1, 5, 16)
 wave = [math.sin(1.7 * i) for i in range(40)]
 rows = [(w, 20 + 5 * w + math.cos(7 * i), 1000 - 30 * w * w) for i, w in enumerate(wave)]
 open("rows.csv", "w").write("a,b,c\n" + "".join("%.3f,%.2f,%.1f\n" % row for row in rows))
+open("integers.csv", "w").write("a,b,c\n" + "".join(f"{i % 4},{3 - i % 4},{i // 4 % 3}\n" for i in range(24)))
 open("holes.csv", "w").write("c,a,b\n990,,20\n,0.5,NA\n980,-0.3,18\n")
 tensors("images.safetensors", [("sample", [3, 1, 8, 8], [math.sin(i) for i in range(192)]), ("timestep", [3], [0.1, 1, 9])])
 tensors("points.safetensors", [("sample", [3, 2], [0, 0.5, 1, -1, 2, 0.1]), ("timestep", [3], [0.1, 1, 9])])
@@ -437,6 +438,24 @@ if "$old" list presets | grep -q '^dbm-mnist'; then
     same inpaint dbm --data digits:test -n 2 --mask half
     same eval ais dbm --data digits:test -n 30 --rungs 20 --particles 10 --reverse 5 --json ais.json
     for way in loss.tempering=3 loss.fast_rate=0.1 loss.sparsity=0.1; do same $rbm --out run loss.persistent=10 $way; done
+fi
+
+# units of several states, where OLD has them
+if "$old" list presets | grep -q '^rbm-potts'; then
+    potts='train rbm-potts model.hidden=8 model.states=4 train.steps=6 train.batch=10 train.checkpoint_every=3 sampler.steps=5'
+    make $potts --out potts
+    make $potts --out codes --data integers.csv
+    same $potts --out run loss.k=2 loss.centred=false
+    same train --resume potts train.steps=9
+    for name in $(names chains); do same sample potts -n 3 --npz out.npz --report=r.json sampler.name=$name; done
+    same sample codes -n 5 --out out.csv
+    for model in potts codes; do same info $model; done
+    same inpaint potts --data digits:test -n 2 --mask half
+    same detect potts digits:test --fit-samples 40 --held-out-samples 60
+    same eval ood codes --data integers.csv --ood integers.csv -n 4 --fit-samples 2 --json ood.json
+    same eval ais potts --data digits:test -n 30 --rungs 20 --particles 10 --json ais.json
+    same eval ais codes --data integers.csv -n 12 --rungs 20 --particles 10 --json ais.json
+    same look filters potts
 fi
 
 same apply image --input images.safetensors --output out.safetensors --what output,x0,eps,score,energy,logp

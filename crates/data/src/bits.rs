@@ -1,4 +1,5 @@
-//! Bits of images and of tables, for models of bits such as an RBM: images in [-1, 1] become 0 and 1, tables hold them.
+//! Bits and other integers of images and of tables, for models of such as an RBM: images in [-1, 1] become 0 and 1, or grey levels
+//! counted from 0; tables hold them.
 
 use crate::{Dataset, Kind};
 use candle_core::{Result, Tensor};
@@ -38,29 +39,56 @@ const AT_ONCE: usize = 1 << 12;
 
 /// An error, naming the first that is not, unless all numbers of `data` other than images are 0 and 1.
 pub fn check_bits(data: &dyn Dataset) -> Result<()> {
-    if data.kind() == Kind::Image {
-        return Ok(());
-    }
-    let d: usize = data.shape().iter().product();
-    for from in (0..data.len()).step_by(AT_ONCE) {
-        let rows: Vec<usize> = (from..data.len().min(from + AT_ONCE)).collect();
-        let values: Vec<f32> = data.get(&rows)?.x.flatten_all()?.to_vec1()?;
-        if let Some(at) = values.iter().position(|&x| !is_bit(x.into())) {
-            let column = match data.columns().and_then(|columns| columns.names.get(at % d)) {
-                Some(name) => name.clone(),
-                None => (at % d + 1).to_string(),
-            };
-            bail!("{}", no_bit(from + at / d, &column, values[at].into()));
+    Among::Bits.check(data)
+}
+
+/// An error, naming the first that is not, unless all numbers of `data` other than images are integers from 0 to `q` - 1.
+pub fn check_integers(data: &dyn Dataset, q: usize) -> Result<()> {
+    Among::Integers(q).check(data)
+}
+
+/// What the numbers of rows may be.
+#[derive(Clone, Copy)]
+pub(crate) enum Among {
+    /// 0 and 1.
+    Bits,
+    /// So many from 0 on.
+    Integers(usize),
+}
+
+impl Among {
+    pub(crate) fn has(self, x: f64) -> bool {
+        match self {
+            Self::Bits => x == 0. || x == 1.,
+            Self::Integers(q) => x >= 0. && x < q as f64 && x.fract() == 0.,
         }
     }
-    Ok(())
-}
 
-pub(crate) fn is_bit(x: f64) -> bool {
-    x == 0. || x == 1.
-}
+    /// What is wrong with the value of a row, counted from 0, in a column of this name.
+    pub(crate) fn lacks(self, row: usize, column: &str, value: f64) -> String {
+        let takes = match self {
+            Self::Bits => "a model of bits takes 0 and 1 alone".to_string(),
+            Self::Integers(q) => format!("this model takes the integers 0 to {} alone", q.saturating_sub(1)),
+        };
+        format!("row {}, column {column} is {value}; {takes}", row + 1)
+    }
 
-/// What is wrong with the value of a row, counted from 0, in a column of this name.
-pub(crate) fn no_bit(row: usize, column: &str, value: f64) -> String {
-    format!("row {}, column {column} is {value}; a model of bits takes 0 and 1 alone", row + 1)
+    fn check(self, data: &dyn Dataset) -> Result<()> {
+        if data.kind() == Kind::Image {
+            return Ok(());
+        }
+        let d: usize = data.shape().iter().product();
+        for from in (0..data.len()).step_by(AT_ONCE) {
+            let rows: Vec<usize> = (from..data.len().min(from + AT_ONCE)).collect();
+            let values: Vec<f32> = data.get(&rows)?.x.flatten_all()?.to_vec1()?;
+            if let Some(at) = values.iter().position(|&x| !self.has(x.into())) {
+                let column = match data.columns().and_then(|columns| columns.names.get(at % d)) {
+                    Some(name) => name.clone(),
+                    None => (at % d + 1).to_string(),
+                };
+                bail!("{}", self.lacks(from + at / d, &column, values[at].into()));
+            }
+        }
+        Ok(())
+    }
 }

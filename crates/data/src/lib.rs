@@ -34,7 +34,7 @@ mod spec;
 mod table;
 pub mod toy;
 
-pub use bits::{Binarise, check_bits};
+pub use bits::{Binarise, check_bits, check_integers};
 pub use classes::{Relabelled, places};
 pub use facts::{Facts, list};
 pub use images::Images;

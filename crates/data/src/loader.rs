@@ -2,9 +2,10 @@
 //!
 //! The n-th batch is a pure function of (seed, n), so a resumed run needs no saved position.
 
-use crate::{Batch, Binarise, Dataset, Kind, check_bits};
+use crate::{Batch, Binarise, Dataset, Kind, check_bits, check_integers};
 use candle_core::{DType, Device, Result, Tensor};
 use langevin_ops::noise::{Noise, generator};
+use langevin_ops::shape::levels;
 use rand::RngExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -39,6 +40,7 @@ pub struct Loader {
     data: Arc<dyn Dataset>,
     options: LoaderOptions,
     binarise: Option<Binarise>,
+    levels: Option<usize>,
     /// The latest orders, by epoch: a batch may lie across two.
     orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
@@ -60,7 +62,7 @@ impl Loader {
                 bail!("{name} is for images, and the data are not; set {name} = false");
             }
         }
-        Ok(Self { data, options, binarise: None, orders: Mutex::new(vec![]) })
+        Ok(Self { data, options, binarise: None, levels: None, orders: Mutex::new(vec![]) })
     }
 
     /// The same with batches of bits, 0 and 1: of images by `how`; rows hold them already.
@@ -72,6 +74,18 @@ impl Loader {
         }
         check_bits(&*self.data)?;
         Ok(Self { binarise: Some(how), ..self })
+    }
+
+    /// The same with batches of integers from 0 to `q` - 1: images as the nearest of `q` even grey levels, black being 0; rows hold them
+    /// already.
+    ///
+    /// Errors, naming the first, if a row holds another number.
+    pub fn of_integers(self, q: usize) -> Result<Self> {
+        if self.options.dequantise {
+            bail!("dequantise adds noise to grey levels, and these are integers; set dequantise = false");
+        }
+        check_integers(&*self.data, q)?;
+        Ok(Self { levels: Some(q), ..self })
     }
 
     /// The dataset.
@@ -89,6 +103,9 @@ impl Loader {
         }
         if let Some(how) = self.binarise.filter(|_| self.data.kind() == Kind::Image) {
             batch.x = how.bits(&batch.x, &mut Noise::of_step(self.options.seed ^ BITS, n, self.options.batch))?;
+        }
+        if let Some(q) = self.levels.filter(|_| self.data.kind() == Kind::Image) {
+            batch.x = levels(&batch.x, q)?;
         }
         Ok(batch)
     }

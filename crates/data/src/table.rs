@@ -4,7 +4,8 @@ mod text;
 
 pub use text::{Partial, Texts};
 
-use crate::{Batch, Dataset, Kind, bits, check_indices};
+use crate::bits::Among;
+use crate::{Batch, Dataset, Kind, check_indices};
 use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -204,6 +205,8 @@ pub enum Scaling {
     No,
     /// Not at all, since all are bits: another number than 0 and 1 is an error that names its row and column.
     Bits,
+    /// Not at all, since all are integers from 0 to one less than this: another number is such an error too.
+    Integers(usize),
 }
 
 /// A table in memory.
@@ -228,9 +231,10 @@ impl Table {
         }
         match scaling {
             Scaling::No => Ok(Self { shape: [d], values, columns: None, notes: vec![] }),
-            Scaling::Bits => {
-                if let Some(at) = values.iter().position(|&x| !bits::is_bit(x)) {
-                    bail!("{name}: {}", bits::no_bit(at / d, &cut(&names[at % d]), values[at]));
+            Scaling::Bits | Scaling::Integers(_) => {
+                let among = if let Scaling::Integers(q) = scaling { Among::Integers(*q) } else { Among::Bits };
+                if let Some(at) = values.iter().position(|&x| !among.has(x)) {
+                    bail!("{name}: {}", among.lacks(at / d, &cut(&names[at % d]), values[at]));
                 }
                 let columns = Columns { mean: vec![0.; d], std: vec![1.; d], names };
                 Ok(Self { shape: [d], values, columns: Some(columns), notes: vec![] })
@@ -297,7 +301,7 @@ pub(crate) fn open(path: &Path, scaling: &Scaling, header: Option<bool>) -> Resu
     let (known, cure) = match scaling {
         Scaling::Own => (None, "train on the rows that are whole, and fill in the others with langevin impute"),
         Scaling::Like(columns) => (Some(columns), "fill it in with langevin impute first"),
-        Scaling::No | Scaling::Bits => (None, "fill it in with langevin impute first"),
+        Scaling::No | Scaling::Bits | Scaling::Integers(_) => (None, "fill it in with langevin impute first"),
     };
     let Partial { names, values, mut notes, .. } =
         text::read(path, &text::How { header, known, cure: Some(cure), asked: *scaling == Scaling::Own })?;

@@ -36,6 +36,7 @@ impl OpenedDensity {
             (Some(columns), _) => Scaling::Like(columns.clone()),
             (None, States::Bits) => Scaling::Bits,
             (None, States::Real) => Scaling::No,
+            (None, States::Integers(q)) => Scaling::Integers(q),
         };
         let learnt = self.run.as_ref().filter(|run| scoring::whole(&run.data.spec) == scoring::whole(spec));
         let size = learnt.and_then(|run| run.data.size);
@@ -47,9 +48,12 @@ impl OpenedDensity {
         };
         reading.done();
         data.notes().iter().for_each(|note| crate::note!("{spec}: {note}"));
-        if self.model.spec.states() == States::Bits {
-            langevin_data::check_bits(data.as_ref()).map_err(|why| Usage::of(option, why).value(spec))?;
+        match self.model.spec.states() {
+            States::Bits => langevin_data::check_bits(data.as_ref()),
+            States::Integers(q) => langevin_data::check_integers(data.as_ref(), q),
+            States::Real => Ok(()),
         }
+        .map_err(|why| Usage::of(option, why).value(spec))?;
         if learnt.is_some()
             && let Some(what) = self.changed(data.as_ref())?
         {
@@ -252,7 +256,8 @@ pub struct Likelihood {
 }
 
 impl OpenedDensity {
-    /// The means over at most `most` samples of the data that it learnt, one for each number of a state, latent units given the data; `None` if it does not say
+    /// The means over at most `most` samples of the data that it learnt, as a ladder wants them ([`DensityModel::sums`]), latent units
+    /// given the data; `None` if it does not say
     /// which they were, or they are not there.
     pub fn means(&self, most: usize) -> Result<Option<Vec<f64>>> {
         let Some(spec) = self.run.as_ref().map(|run| run.data.spec.clone()) else { return Ok(None) };
@@ -270,10 +275,11 @@ impl OpenedDensity {
             return without(format!("{spec} is not what the model learnt"));
         }
         let idx = langevin_data::spread(data.len(), most, 0);
-        let (mut sums, mut n) = (vec![0.; self.model.spec.state_shape().iter().product()], 0.);
+        let (mut sums, mut n) = (vec![], 0.);
         for some in idx.chunks(STATES) {
             let states = self.model.completed(&self.states(data.as_ref(), some)?)?;
             let sum = to_host(&self.model.sums(&states)?)?;
+            sums.resize(sum.len(), 0.);
             sums.iter_mut().zip(sum).for_each(|(all, sum)| *all += sum);
             n += some.len() as f64;
         }

@@ -10,6 +10,8 @@
 //! - \[Hinton12\] A practical guide to training restricted Boltzmann machines
 //! - \[Montavon12\] Deep Boltzmann machines and the centering trick
 //! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
+//! - \[Salakhutdinov07\] Salakhutdinov, Mnih and Hinton, Restricted Boltzmann machines for collaborative filtering, ICML 2007
+//! - \[Tubiana19\] Learning protein constitutive motifs from sequence data, eLife 8
 //! - \[Salakhutdinov09\] Salakhutdinov and Hinton, Deep Boltzmann machines, AISTATS 2009
 //! - \[Salakhutdinov08\] On the quantitative analysis of deep belief networks, ICML 2008
 

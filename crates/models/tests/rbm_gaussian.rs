@@ -29,7 +29,7 @@ fn machine(visible: usize, hidden: usize, strength: f64) -> Result<Rbm> {
     let mut noise = Noise::seeds(&[11]);
     let mut normal = |n: usize| noise.normal((1, n), DType::F64, CPU)?.squeeze(0);
     let weight = (normal(visible * hidden)?.reshape((visible, hidden))? * strength)?;
-    Ok(Rbm::of(&[visible], &weight, &normal(visible)?, &(normal(hidden)? * 0.5)?)?.with(Visible::Gaussian))
+    Rbm::of(&[visible], &weight, &normal(visible)?, &(normal(hidden)? * 0.5)?)?.with(Visible::Gaussian)
 }
 
 fn states(n: usize, d: usize) -> Result<Tensor> {
@@ -147,7 +147,7 @@ fn log_z_is_an_integral() -> Result<()> {
     let total = p.iter().map(|log_p| log_p.exp()).sum::<f64>() * step * step;
     assert!((total - 1.).abs() < 1e-9, "{total}");
     assert!(machine(12, 3, 400.)?.log_z_exact()?.is_finite());
-    let large = Rbm::new(RbmSpec::new([3], 26), 0, DType::F32, CPU)?.with(Visible::Gaussian);
+    let large = Rbm::new(RbmSpec::new([3], 26), 0, DType::F32, CPU)?.with(Visible::Gaussian)?;
     let why = large.log_z_exact().unwrap_err().to_string();
     assert!(why.contains("at most 25 hidden units") && why.contains("26") && why.contains("annealed"), "{why}");
     assert_eq!(Unnormalised::log_z_exact(&machine(3, 40, 0.1)?)?, None);
@@ -188,7 +188,7 @@ fn the_score_is_the_slope_of_the_energy() -> Result<()> {
     let image = Rbm::new(RbmSpec::new([1, 2, 2], 3), 1, DType::F32, CPU)?;
     let x = Tensor::ones((5, 1, 2, 2), DType::F32, CPU)?;
     assert!(image.as_differentiable().is_none() && image.as_score().is_none());
-    assert_eq!(image.with(Visible::Gaussian).evaluate(&x)?.score()?.dims(), [5, 1, 2, 2]);
+    assert_eq!(image.with(Visible::Gaussian)?.evaluate(&x)?.score()?.dims(), [5, 1, 2, 2]);
     Ok(())
 }
 
@@ -243,7 +243,7 @@ fn centred_gradients_do_not_know_where_0_is() -> Result<()> {
     let [c, b, w] = [0, 1, 2].map(|i| rbm.vars()[i].1.as_detached_tensor());
     // v' = v + s: b' = b + s, c' = c - W^T s
     let along = by.unsqueeze(0)?.matmul(&w)?.squeeze(0)?;
-    let moved = Rbm::of(&[4], &w, &(b + &by)?, &(c - along)?)?.with(Visible::Gaussian);
+    let moved = Rbm::of(&[4], &w, &(b + &by)?, &(c - along)?)?.with(Visible::Gaussian)?;
     let grads = |rbm: &Rbm, x: &Tensor, y: &Tensor| -> Result<Vec<Tensor>> {
         let factors: Vec<f64> = (0..80).map(|i| if i < 40 { 1. / 40. } else { -1. / 40. }).collect();
         let (_, grads) = rbm.free_energy_grad(&Tensor::cat(&[x, y], 0)?, &factors)?;
@@ -340,7 +340,7 @@ fn family(rbm: &Rbm) -> Result<DensityModel> {
 
 #[test]
 fn a_chain_is_that_of_its_seed_in_any_batch() -> Result<()> {
-    let rbm = Rbm::new(RbmSpec::new([40], 30), 1, DType::F32, CPU)?.with(Visible::Gaussian);
+    let rbm = Rbm::new(RbmSpec::new([40], 30), 1, DType::F32, CPU)?.with(Visible::Gaussian)?;
     let run = |seeds: &[u64]| -> Result<Vec<f64>> {
         let mut z = Noise::seeds(seeds);
         let start = Unnormalised::begin(&rbm, seeds.len(), &mut z)?;

@@ -51,7 +51,7 @@ impl Case {
             _ => candle_core::bail!("not supported: {what}"),
         };
         let [w, b, c] = ["W", "b", "c"].map(|name| self.tensor(name));
-        Ok(Rbm::of(&b.dims()[..1], w, b, c)?.with(visible))
+        Rbm::of(&b.dims()[..1], w, b, c)?.with(visible)
     }
 
     /// What is expected under the machine, given log Z.

@@ -7,8 +7,9 @@
 mod torch;
 
 use crate::act::sigmoid;
+use crate::attend::softmax;
 use crate::kernel::act::logistic;
-use crate::kernel::{Real, read, wide, written};
+use crate::kernel::{PIECE, Real, pieces, read, wide, written};
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -134,6 +135,19 @@ impl Noise {
         drawn.to_dtype(logits.dtype())?.to_device(logits.device())
     }
 
+    /// Of each of the N independent units one of its q states, drawn with the probabilities softmax(`logits`), `[B, N, q]`: 1 at the
+    /// state that is drawn and else 0, in the shape, dtype and device of `logits`. Each unit takes one uniform number.
+    pub fn one_hot(&mut self, logits: &Tensor) -> Result<Tensor> {
+        let &[batch, units, states] = logits.dims() else {
+            bail!("noise: states of units of shape {:?}; give logits [B, N, q]", logits.dims());
+        };
+        let dtype = if logits.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let p = softmax(&logits.detach().to_dtype(dtype)?.to_device(&Device::Cpu)?)?;
+        let u = self.fill((batch, units).into(), dtype, &Device::Cpu, Draw::Uniform)?;
+        let drawn = read!(&[&p, &u], T, |x| picked::<T>(states, x[0], x[1]), logits.shape())?;
+        drawn.to_dtype(logits.dtype())?.to_device(logits.device())
+    }
+
     /// One number uniform on [0, 1) a sample.
     pub fn uniform(&mut self, batch: usize) -> Result<Vec<f64>> {
         self.fill((batch,).into(), DType::F64, &Device::Cpu, Draw::Uniform)?.to_vec1()
@@ -201,6 +215,26 @@ fn bit_row<T: Real>(rng: &mut ChaCha8Rng, x: &[T], out: &mut [MaybeUninit<T>]) {
             },
         );
     }
+}
+
+/// For each `u` in [0, 1] one of the `states` by its share `p`, as 1 among 0: the first up to which the shares sum to more than u.
+fn picked<T: Real>(states: usize, p: &[T], u: &[T]) -> Vec<T> {
+    let mut out = vec![T::zero(); p.len()];
+    let whole = states * (PIECE / states.max(1)).max(1);
+    pieces(&mut out, whole.max(1), |from, out| {
+        let units = out.chunks_mut(states).zip(p[from..].chunks(states)).zip(&u[from / states..]);
+        for ((out, p), u) in units {
+            let (target, mut sum) = (u.to_f64(), 0.);
+            let first = p.iter().position(|p| {
+                sum += p.to_f64();
+                target < sum
+            });
+            // shares that are rounded may sum to less than u
+            let state = first.or_else(|| p.iter().rposition(|p| *p > T::zero())).unwrap_or(0);
+            out[state] = T::one();
+        }
+    });
+    out
 }
 
 fn sign(positive: bool) -> f64 {

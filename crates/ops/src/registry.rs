@@ -27,7 +27,9 @@ pub fn read<T: serde::de::DeserializeOwned>(options: Map<String, Value>) -> Resu
     serde_json::from_value(Value::Object(options.clone())).map_err(|why| {
         let why = why.to_string();
         let named = |key: &str| why.starts_with(key) || why.contains(&format!("`{key}`"));
-        match options.keys().find(|key| serde_json::from_value::<T>(alone(key)).is_err()) {
+        // an option that goes with another one fails alone too, but with other words
+        let same = |key: &&String| serde_json::from_value::<T>(alone(key)).is_err_and(|e| e.to_string() == why);
+        match options.keys().find(same) {
             Some(key) if !named(key) => format!("{key}: {why}"),
             _ => why,
         }

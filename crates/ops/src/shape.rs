@@ -81,6 +81,12 @@ pub fn to_host(x: &Tensor) -> Result<Vec<f64>> {
     x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
 
+/// Numbers in [-1, 1] as the nearest of `levels` >= 2 even ones, told by their places from 0 to `levels` - 1; any shape.
+pub fn levels(x: &Tensor, levels: usize) -> Result<Tensor> {
+    let last = levels.saturating_sub(1) as f64;
+    x.affine(0.5 * last, 0.5 * last)?.round()?.clamp(0., last)
+}
+
 /// Sample by sample: `a` where `mask`, else `b`; what is not chosen may hold anything.
 pub fn choose(mask: &[bool], a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mask: Vec<u8> = mask.iter().map(|&m| m.into()).collect();

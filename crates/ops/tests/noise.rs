@@ -122,3 +122,36 @@ fn torchs_generator_is_repeated() {
         close(noise.uniform_like(&Tensor::zeros((2, 3), dtype, CPU).unwrap()).unwrap(), &uniform);
     }
 }
+
+#[test]
+fn states_are_drawn_by_their_shares() {
+    // one state is certain, one never drawn, and shares are far from what exp can hold
+    let logits = [[0.3, -1.2, 2., 0.], [500., -500., 499., 0.], [-900., f64::NEG_INFINITY, -900., -901.]];
+    let n = 20_000;
+    let all = Tensor::new(&logits, CPU).unwrap().unsqueeze(0).unwrap().repeat((n, 1, 1)).unwrap();
+    for dtype in [DType::F64, DType::F32] {
+        let drawn = Noise::of_step(5, 0, n).one_hot(&all.to_dtype(dtype).unwrap()).unwrap();
+        assert_eq!((drawn.dims(), drawn.dtype()), (&[n, 3, 4][..], dtype));
+        let drawn = to_host(&drawn).unwrap();
+        assert!(drawn.chunks(4).all(|unit| unit.iter().all(|&x| x == 0. || x == 1.) && unit.iter().sum::<f64>() == 1.));
+        for (i, logits) in logits.iter().enumerate() {
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = logits.iter().map(|x| (x - top).exp()).sum();
+            for (k, x) in logits.iter().enumerate() {
+                let (p, share) = ((x - top).exp() / total, drawn.chunks(12).map(|row| row[i * 4 + k]).sum::<f64>());
+                let error = (p * (1. - p) / n as f64).sqrt();
+                assert!((share / n as f64 - p).abs() <= 5. * error, "unit {i}, state {k}: {share} of {n} for {p}");
+            }
+        }
+    }
+    let some = |seeds: &[u64]| {
+        let logits = all.narrow(0, 0, seeds.len()).unwrap();
+        to_host(&Noise::seeds(seeds).one_hot(&logits).unwrap()).unwrap()
+    };
+    assert_eq!(some(&[7, 8, 9])[12..24], some(&[8])[..], "a sample's own, in any batch");
+    let recorded = Tensor::new(&[[0.999f64, 0., 0.5]], CPU).unwrap();
+    let mut replay = Noise::replay(vec![recorded]);
+    let drawn = to_host(&replay.one_hot(&all.narrow(0, 0, 1).unwrap()).unwrap()).unwrap();
+    assert_eq!(drawn, [0., 0., 0., 1., 1., 0., 0., 0., 0., 0., 1., 0.]);
+    assert!(replay.one_hot(&Tensor::zeros((1, 4), DType::F64, CPU).unwrap()).is_err());
+}

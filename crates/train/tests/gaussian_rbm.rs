@@ -20,7 +20,7 @@ const CPU: &Device = &Device::Cpu;
 fn machine(strength: f64) -> Result<Rbm> {
     let weight = (Tensor::new(&[[1.1f64, -0.4], [0.9, 0.8], [-0.7, 1.2]], CPU)? * strength)?;
     let (b, c) = (Tensor::new(&[0.2f64, -0.5, 0.3], CPU)?, Tensor::new(&[-0.6f64, 0.1], CPU)?);
-    Ok(Rbm::of(&[3], &weight, &b, &c)?.with(Visible::Gaussian))
+    Rbm::of(&[3], &weight, &b, &c)?.with(Visible::Gaussian)
 }
 
 /// Independent draws of the machine: a state of the hidden units by its weight in the mixture, and then visible ones.
@@ -76,7 +76,7 @@ fn what_is_learnt_is_as_likely_as_the_truth() -> Result<()> {
     let best = mean(&truth)?;
     for (kernel, centred) in [(AnyKernel::from(Gibbs {}), true), (Mala::default().into(), false)] {
         let loss = ContrastiveDivergence { persistent: 200, k: 2, kernel, centred, ..Default::default() };
-        let rbm = Rbm::new(RbmSpec::new([3], 2), 3, DType::F64, CPU)?.with(Visible::Gaussian);
+        let rbm = Rbm::new(RbmSpec::new([3], 2), 3, DType::F64, CPU)?.with(Visible::Gaussian)?;
         let before = mean(&rbm)?;
         let numbers = TrainOptions { steps: 1500, batch: 200, lr: 0.1, warmup: 0, ..TrainOptions::default() };
         let options = TrainOptions { decay: Decay::Cosine, clip: 0., ..numbers };

@@ -20,8 +20,9 @@ weights give Z without bias, so that few rungs make log Z rather too small, and 
 back along the same rungs from --reverse of the samples (reverse annealing, RAISE) give the lower one, and a log Z rather too \
 large. Both are near where they agree; take more --rungs where they do not. Where one layer of an RBM \
 has at most 20 units log Z is enumerated as well, and used for log p. Of a deep Boltzmann machine log p is bounded from below by the \
-mean field of its latent units (the variational bound), and summed where these are at most 12. All is computed in f64, and told in nats. Images become \
-bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level.
+mean field of its latent units (the variational bound), and summed where these are at most 12. All is computed in f64, and told in \
+nats. Images become bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level; \
+for units of several states (model.states) they become the nearest of so many grey levels.
 
 Examples:
   langevin eval ais runs/rbm-digits --data digits:test

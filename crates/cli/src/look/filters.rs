@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Parser)]
 #[command(after_long_help = "\
 Each is scaled by its largest weight: white is for a pixel that is on, black for one that is off, grey for one that does \
-not matter.
+not matter. Of units of several states it is the slope of their weights: white is for a pixel that is lighter.
 
 Example:
   langevin look filters runs/rbm-digits -n 100 --out filters.png")]

@@ -122,9 +122,15 @@ impl DensityConfig {
                 return usage(Usage::of(&format!("train.{key}"), why));
             }
         }
-        if self.data.binarise.is_some() && self.model.0.get().states() != States::Bits {
+        let begin = match self.model.0.get().states() {
+            States::Bits => None,
+            States::Real => Some("rbm-gaussian"),
+            States::Integers(_) => Some("rbm-potts"),
+        };
+        if let (true, Some(preset)) = (self.data.binarise.is_some(), begin) {
+            let takes = self.model.0.get().states();
             let why =
-                "it makes bits, and this model takes real numbers; leave it out, or begin with the preset rbm-gaussian";
+                format!("it makes bits, and this model takes {takes}; leave it out, or begin with the preset {preset}");
             return usage(Usage::of("data.binarise", why));
         }
         self.sampler.get().check().map_err(wrong)?;

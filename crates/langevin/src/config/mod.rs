@@ -38,6 +38,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("rbm-mnist-pcd", include_str!("../../presets/rbm-mnist-pcd.toml")),
     ("dbm-mnist", include_str!("../../presets/dbm-mnist.toml")),
     ("rbm-gaussian", include_str!("../../presets/rbm-gaussian.toml")),
+    ("rbm-potts", include_str!("../../presets/rbm-potts.toml")),
 ];
 
 /// Everything that decides what a run computes.

@@ -45,6 +45,7 @@ impl Learns for DensityConfig {
         match self.model.0.get().states() {
             States::Bits => Scaling::Bits,
             States::Real => Scaling::Own,
+            States::Integers(q) => Scaling::Integers(q),
         }
     }
 
@@ -55,6 +56,7 @@ impl Learns for DensityConfig {
         match self.model.0.get().states() {
             States::Bits => Ok(loader.binarised(self.data.binarise.unwrap_or_default())?),
             States::Real => Ok(loader),
+            States::Integers(q) => Ok(loader.of_integers(q)?),
         }
     }
 

@@ -11,7 +11,7 @@ pub use annealed::Annealed;
 pub use mcmc::Mcmc;
 pub use tempering::Tempering;
 
-use crate::family::{DensityModel, States};
+use crate::family::DensityModel;
 use candle_core::{DType, Result, Tensor, bail};
 use langevin_dynamics::Ladder;
 use langevin_dynamics::density::unclamped;
@@ -121,12 +121,9 @@ impl AnyChainSampler {
         held.map_or(Ok(()), |held| held.check(seeds.len(), &model.spec.shape))?;
         if let Some(held) = held {
             let known = to_host(&held.put(&held.states.zeros_like()?)?)?;
-            let (possible, are): (fn(f64) -> bool, _) = match model.spec.states() {
-                States::Bits => (|v| v == 0. || v == 1., "0 or 1"),
-                States::Real => (f64::is_finite, "finite numbers"),
-            };
-            if let Some(bad) = known.iter().find(|v| !possible(**v)) {
-                bail!("a number that is held is {bad}; states of this {} are {are}", model.spec.family.name());
+            let states = model.spec.states();
+            if let Some(bad) = known.iter().find(|v| !states.has(**v)) {
+                bail!("a number that is held is {bad}; states of this {} are {states}", model.spec.family.name());
             }
         }
         let held = held.map(|held| held.beside(model.spec.latent())).transpose()?;

@@ -47,8 +47,8 @@ impl Ais {
     }
 
     /// The estimate of log Z of `model`, in f64: that of Z has no bias, so that few rungs give rather too small a value, and too large
-    /// a likelihood. The first rung is fitted to the `means` of the data, one for each number of a state, which makes the way shorter.
-    /// `watch` is told after each rung how many are done, of how many in all.
+    /// a likelihood. The first rung is fitted to the `means` of the data as [`States::rows`](super::States::rows), which makes the way
+    /// shorter. `watch` is told after each rung how many are done, of how many in all.
     ///
     /// Errors if the family knows no ladder.
     pub fn log_z(

@@ -123,7 +123,7 @@ pub trait Unnormalised: Density + Send + Sync {
     }
 
     /// `rungs` densities over states in f64, from one that is normalised and can be drawn from to this one. `means` are those of the
-    /// data, one for each number of a state, to which the first is fitted; without them it is fitted to what the density says of itself.
+    /// data as [`States::rows`], to which the first is fitted; without them it is fitted to what the density says of itself.
     ///
     /// Errors if there are fewer than 2 rungs, or means that cannot be.
     fn ladder(&self, _means: Option<&[f64]>, _rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {

@@ -139,9 +139,9 @@ impl DensityModel {
         Ok(Inferred { log_sum: self.log_f(x)?, exact: true })
     }
 
-    /// The sums over states `x` `[B, ...]` of their numbers, to whose means [`DensityModel::ladder`] is fitted.
+    /// The sums over states `x` `[B, ...]` of their rows ([`States::rows`](super::States::rows)), to whose means [`DensityModel::ladder`] is fitted.
     pub fn sums(&self, x: &Tensor) -> Result<Tensor> {
-        x.detach().flatten_from(1)?.sum(0)
+        self.spec.states().rows(&x.detach())?.sum(0)
     }
 
     /// A copy in another type.

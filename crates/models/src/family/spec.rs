@@ -3,7 +3,7 @@
 use super::{AnyFamily, Unnormalised};
 use crate::params::Params;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
-use langevin_ops::shape::to_host;
+use langevin_ops::shape::{levels, to_host};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
 use std::fmt::{Display, Formatter};
@@ -15,15 +15,63 @@ pub enum States {
     Bits,
     /// Real numbers: those of the data, images in [-1, 1] and columns of tables by their means and deviations.
     Real,
+    /// Integers from 0 to one less than this, at least 2 of them: of images grey levels, evenly from black to white.
+    Integers(usize),
+}
+
+impl States {
+    /// Whether one of them can be `x`.
+    pub fn has(self, x: f64) -> bool {
+        match self {
+            Self::Bits => x == 0. || x == 1.,
+            Self::Real => x.is_finite(),
+            Self::Integers(q) => x >= 0. && x < q as f64 && x.fract() == 0.,
+        }
+    }
+
+    /// Numbers of a row for each number of a state, see [`States::rows`].
+    pub fn width(self) -> usize {
+        match self {
+            Self::Bits | Self::Real => 1,
+            Self::Integers(q) => q,
+        }
+    }
+
+    /// States `x` `[B, ...]` of N numbers as rows `[B, N]` that models multiply; of q integers `[B, N q]`: for each number 1 at its
+    /// place among q, and else 0.
+    ///
+    /// Errors if an integer is none, or not one of these.
+    pub fn rows(self, x: &Tensor) -> Result<Tensor> {
+        let Self::Integers(q) = self else { return x.flatten_from(1) };
+        let values = to_host(x)?;
+        let mut rows = vec![0f32; values.len() * q];
+        for (row, &value) in rows.chunks_mut(q.max(1)).zip(&values) {
+            if !self.has(value) {
+                bail!("a number of a state is {value}; it is one of the {self}");
+            }
+            row[value as usize] = 1.;
+        }
+        let each = x.elem_count() / x.dim(0)?.max(1);
+        Tensor::from_vec(rows, (x.dim(0)?, each * q), x.device())?.to_dtype(x.dtype())
+    }
+
+    /// Rows as states `[B, N]`, back from [`States::rows`]; of means of rows, such as the probabilities of integers, the means.
+    pub fn of_rows(self, rows: &Tensor) -> Result<Tensor> {
+        let Self::Integers(q) = self else { return Ok(rows.clone()) };
+        let (batch, numbers) = rows.dims2()?;
+        let values = Tensor::arange(0u32, q as u32, rows.device())?.to_dtype(rows.dtype())?;
+        rows.reshape((batch, numbers / q.max(1), q))?.broadcast_mul(&values)?.sum(2)
+    }
 }
 
 /// In words: "bits".
 impl Display for States {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Bits => "bits",
-            Self::Real => "real numbers",
-        })
+        match self {
+            Self::Bits => f.write_str("bits"),
+            Self::Real => f.write_str("real numbers"),
+            Self::Integers(q) => write!(f, "integers 0 to {}", q.saturating_sub(1)),
+        }
     }
 }
 
@@ -90,8 +138,8 @@ impl DensitySpec {
         self.family.get().states()
     }
 
-    /// Data `x` `[B, ...]` as states: of images in [-1, 1] the bits that say whether a pixel is lighter than middle grey. Rows of
-    /// bits are states already, and so is all where states are real numbers.
+    /// Data `x` `[B, ...]` as states: of images in [-1, 1] the bits that say whether a pixel is lighter than middle grey, or the nearest
+    /// of even grey levels. Rows of bits or integers are states already, and so is all where states are real numbers.
     ///
     /// Errors, naming the first, if a row holds another number.
     pub fn states_of(&self, x: &Tensor) -> Result<Tensor> {
@@ -102,23 +150,25 @@ impl DensitySpec {
         match self.states() {
             States::Real => Ok(x.clone()),
             States::Bits if self.images() => x.gt(0.)?.to_dtype(x.dtype()),
-            States::Bits => {
-                if let Some((i, bad)) = to_host(x)?.iter().enumerate().find(|(_, x)| **x != 0. && **x != 1.) {
+            States::Integers(q) if self.images() => levels(x, q),
+            states @ (States::Bits | States::Integers(_)) => {
+                if let Some((i, bad)) = to_host(x)?.iter().enumerate().find(|(_, x)| !states.has(**x)) {
                     let (row, column) = (i / self.numbers() + 1, i % self.numbers() + 1);
-                    bail!("row {row}, column {column} is {bad}; states of a {} are 0 or 1", self.family.name());
+                    bail!("row {row}, column {column} is {bad}; states of this {} are {states}", self.family.name());
                 }
                 Ok(x.clone())
             }
         }
     }
 
-    /// `states` `[B, ...]` as data, back from [`DensitySpec::states_of`] and without latent units: of images black and white, -1 and 1.
-    /// What lies between, such as a probability, is a grey.
+    /// `states` `[B, ...]` as data, back from [`DensitySpec::states_of`] and without latent units: of images black and white, -1 and 1,
+    /// or grey levels. What lies between, such as a probability, is a grey.
     pub fn shown(&self, states: &Tensor) -> Result<Tensor> {
         let states = &self.data_of(states)?;
         match self.states() {
             States::Bits if self.images() => states.affine(2., -1.),
-            States::Bits | States::Real => Ok(states.clone()),
+            States::Integers(q) if self.images() => states.affine(2. / q.saturating_sub(1) as f64, -1.),
+            States::Bits | States::Real | States::Integers(_) => Ok(states.clone()),
         }
     }
 

@@ -13,13 +13,37 @@ use serde::{Deserialize, Serialize};
 
 /// A machine with one hidden layer of bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(try_from = "Keys")]
 pub struct RbmConfig {
     /// Number of hidden units.
     pub hidden: usize,
     /// What the visible units are: bits, if nothing is said, as descriptions without this key mean it.
-    #[serde(skip_serializing_if = "Visible::is_default")]
+    #[serde(flatten, skip_serializing_if = "Visible::is_default")]
     pub visible: Visible,
+}
+
+/// The options as they are written.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Keys {
+    hidden: usize,
+    visible: String,
+    states: Option<usize>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { hidden: RbmConfig::default().hidden, visible: "bernoulli".into(), states: None }
+    }
+}
+
+/// Errors in one sentence that names the key.
+impl TryFrom<Keys> for RbmConfig {
+    type Error = String;
+
+    fn try_from(Keys { hidden, visible, states }: Keys) -> std::result::Result<Self, String> {
+        Ok(Self { hidden, visible: Visible::named(&visible, states)? })
+    }
 }
 
 impl Default for RbmConfig {
@@ -30,12 +54,11 @@ impl Default for RbmConfig {
 
 impl Named for RbmConfig {
     const NAME: &'static str = "rbm";
-    const ABOUT: &'static str =
-        "restricted Boltzmann machine with one hidden layer, of bits or real numbers [Smolensky86; Hinton12]";
+    const ABOUT: &'static str = "restricted Boltzmann machine, one hidden layer, of bits, real numbers or several states [Smolensky86; Hinton12]";
 }
 
 impl RbmConfig {
-    fn spec(&self, shape: &[usize]) -> RbmSpec {
+    pub(super) fn spec(&self, shape: &[usize]) -> RbmSpec {
         RbmSpec { shape: shape.to_vec(), hidden: self.hidden, visible: self.visible }
     }
 }
@@ -60,8 +83,7 @@ const SOON: f64 = 4e9;
 impl Unnormalised for Rbm {
     /// What the visible units are where no hidden one is on.
     fn begin(&self, n: usize, z: &mut Noise) -> Result<Tensor> {
-        let drawn = self.spec.visible.draw(&self.visible_bias.detach().unsqueeze(0)?.repeat((n, 1))?, z)?;
-        drawn.reshape([&[n], self.spec.shape.as_slice()].concat())
+        self.states(&self.spec.visible.draw(&self.visible_bias.detach().unsqueeze(0)?.repeat((n, 1))?, z)?)
     }
 
     fn energy_gradient(&self, x: &Tensor, factors: &[f64]) -> Result<Option<(Vec<f64>, Vec<Tensor>)>> {
@@ -89,21 +111,23 @@ impl Unnormalised for Rbm {
     /// From independent visible units, see [`RbmLadder`], which keeps means of bits away from 0 and 1. Without means they are those of
     /// [`Unnormalised::begin`].
     fn ladder(&self, means: Option<&[f64]>, rungs: usize) -> Result<Option<Box<dyn Ladder + '_>>> {
-        let own = || to_host(&self.spec.visible.mean(&self.visible_bias.detach())?);
+        let own = || to_host(&self.spec.visible.mean(&self.visible_bias.detach().unsqueeze(0)?)?);
         let means = means.map_or_else(own, |means| Ok(means.to_vec()))?;
         Ok(Some(Box::new(RbmLadder::even(self, &means, rungs)?)))
     }
 
     fn log_z_exact(&self) -> Result<Option<f64>> {
-        let (visible, hidden) = (self.spec.units(), self.spec.hidden);
-        let few = 2f64.powi(self.listed() as i32) * (visible as f64) * (hidden as f64) <= SOON;
+        let (numbers, hidden) = (self.spec.numbers(), self.spec.hidden);
+        let few = self.listed().exp2() * (numbers as f64) * (hidden as f64) <= SOON;
         few.then(|| Rbm::log_z_exact(self)).transpose()
     }
 
-    /// The weights of each hidden unit.
+    /// The weights of each hidden unit; of Potts units how they rise with the state, by least squares, which is what makes a pixel lighter
+    /// or darker, and for two states is the weight of the machine of bits that has the same density.
     fn filters(&self) -> Result<Option<Tensor>> {
+        let rows = self.weight.detach().t()?.contiguous()?;
         let shape = [&[self.spec.hidden], self.spec.shape.as_slice()].concat();
-        self.weight.detach().t()?.contiguous()?.reshape(shape).map(Some)
+        self.spec.visible.slopes(&rows)?.reshape(shape).map(Some)
     }
 
     fn smoothed(&self, x: &Tensor) -> Result<Option<Tensor>> {

@@ -1,9 +1,9 @@
 //! From independent visible units to an RBM: f_t(v) = exp(-(1-t) own_a(v) - t own_b(v)) prod_j (1 + exp(t (c_j + (v W)_j))), with
-//! own_b the part of the energy that is theirs alone, -v.b of bits and |v - b|^2 / 2 of real numbers. \[Salakhutdinov08\]
+//! own_b the part of the energy that is theirs alone, -v.b, and |v - b|^2 / 2 of real numbers. \[Salakhutdinov08\]
 //!
-//! The base, at t = 0, has free hidden units, and visible ones with the means of the data: a are their logits, or the means
-//! themselves of real numbers, whose variance is 1 at every rung given h. At t = 1 it is the machine itself. Annealed importance
-//! sampling along it gives log Z, in f64.
+//! The base, at t = 0, has free hidden units, and visible ones with the means of the data: a are their logits, the logarithms of the
+//! shares of their states, or the means themselves of real numbers, whose variance is 1 at every rung given h. At t = 1 it is the
+//! machine itself. Annealed importance sampling along it gives log Z, in f64.
 
 use super::{Rbm, Visible};
 use candle_core::{DType, Result, Tensor, bail};
@@ -21,19 +21,27 @@ pub struct RbmLadder {
 }
 
 impl RbmLadder {
-    /// A rung for each of the rising `betas`, the first 0 and the last 1, of a copy of `rbm` in f64. `means` are those of the visible
-    /// units over the data, `[V]`; those of bits are taken no nearer to 0 and 1 than 0.05.
+    /// A rung for each of the rising `betas`, the first 0 and the last 1, of a copy of `rbm` in f64. `means` are those of rows of the
+    /// data, see [`States::rows`](crate::States::rows): of the V visible units, or the shares of their q states, `[V q]`. Those of bits are
+    /// taken no nearer to 0 and 1 than 0.05, and shares with a tenth of equal ones.
     ///
-    /// Errors if `betas` are not so, or if the means are not one for each visible unit that it can have.
+    /// Errors if `betas` are not so, or if the means are not one for each number of a row that it can have.
     pub fn new(rbm: &Rbm, means: &[f64], betas: Vec<f64>) -> Result<Self> {
         let rise = betas.windows(2).all(|pair| pair[0] < pair[1]);
         if !(rise && betas.first() == Some(&0.) && betas.last() == Some(&1.)) {
             bail!("the ladder of an RBM has powers that rise from 0 to 1, not {betas:?}");
         }
-        let visible = rbm.spec().units();
-        if means.len() != visible {
-            let n = means.len();
-            bail!("the ladder of an RBM of {visible} visible units needs a mean of each, and there are {n}");
+        let (visible, numbers, n) = (rbm.spec().units(), rbm.spec().numbers(), means.len());
+        if n != numbers {
+            match rbm.spec().visible {
+                Visible::Potts { states } => bail!(
+                    "the ladder of an RBM of {visible} visible units needs the shares of the {states} states of each, {numbers} \
+                     numbers, and there are {n}"
+                ),
+                Visible::Bernoulli | Visible::Gaussian => {
+                    bail!("the ladder of an RBM of {visible} visible units needs a mean of each, and there are {n}")
+                }
+            }
         }
         let base = Tensor::new(rbm.spec.visible.with_means(means)?, rbm.device())?;
         Ok(Self { rbm: rbm.to_dtype(DType::F64)?, base, betas })
@@ -45,7 +53,8 @@ impl RbmLadder {
         Self::new(rbm, means, (0..rungs).map(|i| i as f64 / last as f64).collect())
     }
 
-    /// log Z of the first rung: H ln 2, and sum_i ln(1 + exp(a_i)) of bits or V/2 ln(2 pi) of real numbers.
+    /// log Z of the first rung: H ln 2, and sum_i ln(1 + exp(a_i)) of bits, V/2 ln(2 pi) of real numbers, or of Potts units
+    /// sum_i ln sum_k exp(a_ik).
     pub fn log_z_base(&self) -> Result<f64> {
         Ok(self.rbm.spec.hidden as f64 * 2f64.ln() + self.log_z_visible()?)
     }
@@ -101,7 +110,7 @@ impl Conditionals for Rung<'_> {
     fn draw(&self, _block: usize, v: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
         let h = z.bernoulli(&self.hidden_logits(&self.rbm.rows(v)?)?)?;
         let drawn = self.rbm.spec.visible.draw(&self.theta(&h)?, z)?;
-        unclamped(v, drawn.reshape(v.shape())?, clamped)
+        unclamped(v, self.rbm.states(&drawn)?, clamped)
     }
 }
 
@@ -138,9 +147,8 @@ impl Ladder for RbmLadder {
             bail!("the ladder of an RBM computes in f64, not {:?}; ask for f64", like.dtype());
         }
         let theta = self.base.unsqueeze(0)?.repeat((like.dim(0)?, 1))?;
-        let drawn = self.rbm.spec.visible.draw(&theta, z)?.reshape(like.shape())?;
-        self.rbm.rows(&drawn)?;
-        Ok(drawn)
+        self.rbm.fits(like)?;
+        self.rbm.states(&self.rbm.spec.visible.draw(&theta, z)?)
     }
 
     fn log_start(&self, v: &Tensor, _precision: f64) -> Result<Vec<f64>> {

@@ -1,19 +1,22 @@
 //! The restricted Boltzmann machine: E(v, h) = own(v) - h.c - v W h, with own(v) = -v.b of bits and |v - b|^2 / 2 of real
-//! numbers. \[Smolensky86; Hinton02; Hinton12\]
+//! numbers. \[Smolensky86; Hinton02; Hinton12\] A Potts unit of q states is told by q numbers of v, 1 at its state and else 0, with
+//! own(v) = -v.b again, so that b and W have q rows for it. \[Salakhutdinov07; Tubiana19\]
 //!
 //! Given one layer the units of the other are independent: P(h_j = 1 | v) = sigmoid(c_j + (v W)_j), and v is distributed by
 //! b + W h as its kind says, a [`Visible`]. The hidden units, which are bits, are summed out in closed form: p(v) = exp(-F(v)) / Z
 //! with the free energy F(v) = own(v) - sum_j ln(1 + exp(c_j + (v W)_j)). States are tensors in the model's type. F of real ones
 //! has a score; F of bits has none.
 
+mod exact;
 mod family;
 mod ladder;
 mod visible;
 
+pub use exact::{binary, numerals};
 pub use family::RbmConfig;
 pub(crate) use family::centred;
 pub use ladder::RbmLadder;
-pub use visible::Visible;
+pub use visible::{MOST_STATES, Visible};
 
 use crate::checkpoint;
 use crate::family::{AnyFamily, DensitySpec};
@@ -26,21 +29,19 @@ use langevin_ops::act::{sigmoid, softplus_sum};
 use langevin_ops::linear::{linear, linear_of_bits};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::{PerSample, scale, to_host};
-use langevin_ops::stats::log_sum_exp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// All that is needed to rebuild the machine from its weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RbmSpec {
     /// Shape of the visible units: `[1, 28, 28]` of images, `[D]` of rows.
     pub shape: Vec<usize>,
     /// Number of hidden units.
     pub hidden: usize,
     /// What the visible units are.
-    #[serde(default, skip_serializing_if = "Visible::is_default")]
+    #[serde(flatten, skip_serializing_if = "Visible::is_default")]
     pub visible: Visible,
 }
 
@@ -55,12 +56,21 @@ impl RbmSpec {
         self.shape.iter().product()
     }
 
+    /// Numbers of a row of visible units, one for each or for each of their states: the V of the equations.
+    pub fn numbers(&self) -> usize {
+        self.units() * self.visible.states().width()
+    }
+
     /// One sentence that names the key and what it may be.
     pub fn validate(&self) -> Result<()> {
         let most = 1 << 28;
-        let visible = self.shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        self.visible.check()?;
+        let visible = self.shape.iter().fold(self.visible.states().width(), |n, &d| n.saturating_mul(d));
         if self.shape.is_empty() || self.shape.len() > 4 || visible == 0 || visible > most {
-            bail!("visible units of shape {:?}: give [C, H, W] or [D] with at most 2^28 of them", self.shape);
+            bail!(
+                "visible units of shape {:?}: give [C, H, W] or [D] with at most 2^28 of them, or of their states",
+                self.shape
+            );
         }
         if self.hidden == 0 || self.hidden > most {
             bail!("`hidden` is {}; give 1 to 2^28 hidden units", self.hidden);
@@ -74,22 +84,13 @@ impl RbmSpec {
 pub struct Rbm {
     spec: RbmSpec,
     vars: Vec<(String, Var)>,
-    weight: Tensor,       // [V, H]
+    weight: Tensor,       // [V, H], with V the numbers of a row
     visible_bias: Tensor, // [V]
     hidden_bias: Tensor,  // [H]
 }
 
 /// Standard deviation of the first weights. \[Hinton12, section 8\]
 const FIRST: f64 = 0.01;
-
-/// A layer of at most so many units is enumerated.
-const EXACT: usize = 25;
-
-/// States that are enumerated at once.
-const AT_ONCE: usize = 1 << 11;
-
-/// And numbers that these make of the larger layer, at most.
-const NUMBERS: usize = 1 << 21;
 
 impl Rbm {
     /// A machine with small normal weights, a function of `seed` alone, and no biases.
@@ -101,17 +102,25 @@ impl Rbm {
 
     /// The machine of `weight` `[V, H]`, `visible_bias` `[V]` and `hidden_bias` `[H]`, in their type, with visible units of `shape`.
     ///
-    /// Its visible units are bits; [`Rbm::with`] says otherwise. Errors, naming it, if one has another shape.
+    /// Its visible units are bits; [`Rbm::of_weights`] takes others. Errors, naming it, if one has another shape.
     pub fn of(shape: &[usize], weight: &Tensor, visible_bias: &Tensor, hidden_bias: &Tensor) -> Result<Self> {
-        let spec = RbmSpec::new(shape, hidden_bias.elem_count());
+        Self::of_weights(RbmSpec::new(shape, hidden_bias.elem_count()), weight, visible_bias, hidden_bias)
+    }
+
+    /// The machine that `spec` describes, of `weight` `[V, H]`, `visible_bias` `[V]` and `hidden_bias` `[H]`, in their type; of Potts
+    /// units of q states V is q times their number, and the states of a unit stand one after the other.
+    ///
+    /// Errors, naming it, if one has another shape.
+    pub fn of_weights(spec: RbmSpec, weight: &Tensor, visible_bias: &Tensor, hidden_bias: &Tensor) -> Result<Self> {
         let all = [("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)];
         let tensors = all.map(|(name, t)| (name.to_string(), t.detach()));
         Self::from_params(spec, &Params::loaded(BTreeMap::from(tensors)), weight.dtype(), weight.device())
     }
 
-    /// The machine of the same weights whose visible units are of this kind.
-    pub fn with(self, visible: Visible) -> Self {
-        Self { spec: RbmSpec { visible, ..self.spec }, ..self }
+    /// The machine of the same weights whose visible units are of this kind. Errors if its units have not so many weights.
+    pub fn with(self, visible: Visible) -> Result<Self> {
+        let spec = RbmSpec { visible, ..self.spec };
+        Self::of_weights(spec, &self.weight, &self.visible_bias, &self.hidden_bias)
     }
 
     fn from_params(spec: RbmSpec, params: &Params, dtype: DType, device: &Device) -> Result<Self> {
@@ -121,7 +130,7 @@ impl Rbm {
     /// The machine of the parameters that `vb` gives.
     pub(crate) fn build(spec: RbmSpec, vb: &VarBuilder) -> Result<Self> {
         spec.validate()?;
-        let visible = spec.units();
+        let visible = spec.numbers();
         let small = Init::Randn { mean: 0., stdev: FIRST };
         let weight = vb.get_with_hints((visible, spec.hidden), "weight", small)?;
         let visible_bias = vb.get_with_hints(visible, "visible_bias", Init::Const(0.))?;
@@ -149,7 +158,8 @@ impl Rbm {
         let (model, texts) = checkpoint::load_density(path, dtype, device)?;
         match (&model.spec.family, model.vars()) {
             (AnyFamily::RbmConfig(config), [(_, hidden), (_, visible), (_, weight)]) => {
-                Ok((Self::of(&model.spec.shape, weight, visible, hidden)?.with(config.visible), texts))
+                let spec = config.spec(&model.spec.shape);
+                Ok((Self::of_weights(spec, weight, visible, hidden)?, texts))
             }
             (family, _) => {
                 let family = family.name();
@@ -182,15 +192,27 @@ impl Rbm {
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let [weight, visible, hidden] =
             [&self.weight, &self.visible_bias, &self.hidden_bias].map(|t| t.detach().to_dtype(dtype));
-        Ok(Self::of(&self.spec.shape, &weight?, &visible?, &hidden?)?.with(self.spec.visible))
+        Self::of_weights(self.spec.clone(), &weight?, &visible?, &hidden?)
     }
 
     /// States `[B, ...]` of the visible units as rows `[B, V]`.
     fn rows(&self, v: &Tensor) -> Result<Tensor> {
+        self.fits(v)?;
+        self.spec.visible.states().rows(v)
+    }
+
+    /// Errors unless `v` is `[B, ...]` with the shape of the visible units.
+    fn fits(&self, v: &Tensor) -> Result<()> {
         match v.dims() {
-            [_, shape @ ..] if shape == self.spec.shape => v.flatten_from(1),
+            [_, shape @ ..] if shape == self.spec.shape => Ok(()),
             other => bail!("RBM: visible units of shape {other:?}; give [B, ...] with {:?} each", self.spec.shape),
         }
+    }
+
+    /// Rows `[B, V]`, or means of such, as states `[B, ...]`, or means of these.
+    fn states(&self, rows: &Tensor) -> Result<Tensor> {
+        let shape = [&[rows.dim(0)?], self.spec.shape.as_slice()].concat();
+        self.spec.visible.states().of_rows(rows)?.reshape(shape)
     }
 
     /// c + v W of rows `[B, V]`: `[B, H]`.
@@ -208,11 +230,9 @@ impl Rbm {
         sigmoid(&self.hidden_logits(&self.rows(v)?)?)
     }
 
-    /// The means of visible units given hidden ones `[B, H]`, of bits P(v = 1 | h): `[B, ...]`.
+    /// The means of the states of visible units given hidden ones `[B, H]`, of bits P(v = 1 | h): `[B, ...]`.
     pub fn visible(&self, h: &Tensor) -> Result<Tensor> {
-        let mut shape = self.spec.shape.clone();
-        shape.insert(0, h.dim(0)?);
-        self.spec.visible.mean(&self.theta(h)?)?.reshape(shape)
+        self.states(&self.spec.visible.mean(&self.theta(h)?)?)
     }
 
     /// E(v, h) of visible units `[B, ...]` and hidden ones `[B, H]`: `[B]`.
@@ -227,7 +247,7 @@ impl Rbm {
     }
 
     /// F of each of the states `v` `[B, ...]`, and the gradient of the sum of `factors` (one, or one a state) times F, in the order
-    /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/dc = -p(h|v), and dF/db = -v of bits, b - v of real numbers.
+    /// of [`Rbm::vars`]: dF/dW = -v p(h|v), dF/dc = -p(h|v), and dF/db = -v, or b - v of real numbers.
     pub fn free_energy_grad(&self, v: &Tensor, factors: &[f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
         let v = self.rows(&v.detach())?;
         self.grad(&v, &self.hidden_logits(&v)?, factors)
@@ -264,58 +284,13 @@ impl Rbm {
         }
         let logits = Tensor::cat(&[&first, &self.hidden_logits(&walked)?], 0)?;
         let (energies, grads) = self.grad(&Tensor::cat(&[&rows, &walked], 0)?, &logits, factors)?;
-        Ok((walked.reshape(v.shape())?, energies, grads))
+        Ok((self.states(&walked)?, energies, grads))
     }
 
-    /// Visible units drawn given hidden ones that are drawn by their logits: `[B, H]` -> `[B, V]`.
+    /// Rows of visible units drawn given hidden ones that are drawn by their logits: `[B, H]` -> `[B, V]`.
     fn drawn(&self, hidden_logits: &Tensor, z: &mut Noise) -> Result<Tensor> {
         let h = z.bernoulli(hidden_logits)?;
         self.spec.visible.draw(&self.theta(&h)?, z)
-    }
-
-    /// ln Z, in f64, by a sum over all states of the smaller layer with the other summed out; of real visible units, which have no
-    /// list of states, over those of the hidden layer.
-    ///
-    /// Errors if that layer has more than 25 units.
-    pub fn log_z_exact(&self) -> Result<f64> {
-        let (visible, hidden) = (self.spec.units(), self.spec.hidden);
-        let n = self.listed();
-        if n > EXACT {
-            let these = match self.spec.visible.countable() {
-                true => format!("one layer has at most {EXACT} units, and these have {visible} and {hidden}"),
-                false => format!(
-                    "there are at most {EXACT} hidden units, and here are {hidden}; states of real visible units cannot be listed"
-                ),
-            };
-            bail!("log Z is exact where {these}; estimate it by annealed importance sampling");
-        }
-        let wide = self.to_dtype(DType::F64)?;
-        let (states, mut log_z) = (1 << n, f64::NEG_INFINITY);
-        let some = (NUMBERS / visible.max(hidden)).clamp(1, AT_ONCE);
-        for from in (0..states).step_by(some) {
-            let units = binary(from, some.min(states - from), n, self.device())?;
-            let logs = match self.lists_hidden() {
-                true => wide.log_sum_visible(&units)?,
-                false => wide.summed_out(&units, &wide.hidden_logits(&units)?)?.neg()?,
-            };
-            log_z = log_sum_exp(&[log_z, log_sum_exp(&to_host(&logs.detach())?)]);
-        }
-        Ok(log_z)
-    }
-
-    /// Whether log Z is a sum over the states of the hidden layer.
-    fn lists_hidden(&self) -> bool {
-        self.spec.hidden < self.spec.units() || !self.spec.visible.countable()
-    }
-
-    /// Units of the layer whose states make log Z.
-    fn listed(&self) -> usize {
-        if self.lists_hidden() { self.spec.hidden } else { self.spec.units() }
-    }
-
-    /// ln of the sum, or the integral, of exp(-E(v, h)) over v for hidden units `[B, H]`: `[B]`.
-    fn log_sum_visible(&self, h: &Tensor) -> Result<Tensor> {
-        dot(h, &self.hidden_bias)? + self.spec.visible.log_sum(&self.theta(h)?, &self.visible_bias)?
     }
 
     /// ln p(v) of states `[B, ...]`, of real ones the density, given ln Z: of [`Rbm::log_z_exact`], or an estimate.
@@ -323,17 +298,11 @@ impl Rbm {
         Ok(to_host(&self.energy(v)?.detach())?.iter().map(|energy| -energy - log_z).collect())
     }
 
-    /// Means over the states `v` `[B, ...]` of the visible units, `[V]`, and of p(h|v), `[H]`.
+    /// Means over the states `v` `[B, ...]` of the rows of visible units, `[V]`, and of p(h|v), `[H]`.
     pub fn unit_means(&self, v: &Tensor) -> Result<[Tensor; 2]> {
         let v = self.rows(&v.detach())?;
         Ok([v.mean(0)?, sigmoid(&self.hidden_logits(&v)?)?.detach().mean(0)?])
     }
-}
-
-/// The states `from`, `from` + 1, ... of `n` binary units, unit i being bit i of their number: `[count, n]` in f64.
-pub fn binary(from: usize, count: usize, n: usize, device: &Device) -> Result<Tensor> {
-    let bits: Vec<f64> = (from..from + count).flat_map(|s| (0..n).map(move |i| (s >> i & 1) as f64)).collect();
-    Tensor::from_vec(bits, (count, n), device)
 }
 
 /// x.w of each row: `[B, N]`, `[N]` -> `[B]`.
@@ -367,7 +336,7 @@ impl Conditionals for Rbm {
 
     fn draw(&self, _block: usize, v: &Tensor, clamped: Option<&Tensor>, z: &mut Noise) -> Result<Tensor> {
         let drawn = self.drawn(&self.hidden_logits(&self.rows(v)?)?, z)?;
-        unclamped(v, drawn.reshape(v.shape())?, clamped)
+        unclamped(v, self.states(&drawn)?, clamped)
     }
 }
 
