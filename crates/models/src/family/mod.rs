@@ -15,6 +15,7 @@ pub use raise::Raise;
 pub(crate) use spec::described;
 pub use spec::{DensitySpec, States};
 
+pub use crate::mlp_energy::{Activation, MlpEnergyConfig};
 pub use crate::rbm::RbmConfig;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -38,7 +39,7 @@ pub trait Family: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any family of densities, as weights files and configurations name it.
-    pub enum AnyFamily: Family = "family" { RbmConfig }
+    pub enum AnyFamily: Family = "family" { RbmConfig, MlpEnergyConfig }
 }
 
 /// A restricted Boltzmann machine.
