@@ -36,6 +36,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("rbm-digits", include_str!("../../presets/rbm-digits.toml")),
     ("rbm-mnist", include_str!("../../presets/rbm-mnist.toml")),
     ("rbm-mnist-pcd", include_str!("../../presets/rbm-mnist-pcd.toml")),
+    ("ebm-toy", include_str!("../../presets/ebm-toy.toml")),
     ("rbm-gaussian", include_str!("../../presets/rbm-gaussian.toml")),
 ];
 
