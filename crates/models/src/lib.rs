@@ -7,6 +7,7 @@
 //!
 //! Sources, by the keys that the files use (those of `langevin-dynamics` beside):
 //! - \[Smolensky86\] Information processing in dynamical systems: foundations of harmony theory
+//! - \[Ngiam11\] Learning deep energy models, ICML 2011
 //! - \[Hinton12\] A practical guide to training restricted Boltzmann machines
 //! - \[Montavon12\] Deep Boltzmann machines and the centering trick
 //! - \[Melchior16\] How to center deep Boltzmann machines, JMLR 17
@@ -27,6 +28,7 @@ pub mod family;
 mod level;
 pub mod mixture;
 pub mod mlp;
+mod mlp_energy;
 pub mod model;
 pub mod net;
 pub mod params;
@@ -40,7 +42,9 @@ pub mod unet;
 pub use dbm::{Dbm, DbmConfig, DbmSpec};
 pub use draw::{AnyChainSampler, ChainSampler, Drawn, Held};
 pub use energy::{Form, GradNet};
-pub use family::{Ais, AnyFamily, DensityModel, DensitySpec, Family, Raise, RbmConfig, States, Unnormalised};
+pub use family::{
+    Ais, AnyFamily, DensityModel, DensitySpec, Family, MlpEnergyConfig, Raise, RbmConfig, States, Unnormalised,
+};
 pub use langevin_dynamics::Potential;
 pub use model::{Head, Model, ModelSpec, plain};
 pub use net::{AnyNet, NetConfig};

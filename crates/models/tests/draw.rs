@@ -4,13 +4,13 @@ use candle_core::{DType, Device, Result, Tensor};
 use langevin_dynamics::likelihood::LogZ;
 use langevin_models::draw::{Annealed, Mcmc, Tempering};
 use langevin_models::rbm::binary;
-use langevin_models::{Ais, AnyChainSampler, AnyFamily, DensityModel, DensitySpec, Held};
+use langevin_models::{Ais, AnyChainSampler, AnyFamily, DensityModel, DensitySpec, Held, States};
 use langevin_ops::noise::Noise;
 use langevin_ops::shape::to_host;
 
 const CPU: &Device = &Device::Cpu;
 
-/// A density of each family over 5 bits, of normal weights.
+/// A density of each family of bits, over 5 of them, of normal weights.
 fn densities(dtype: DType) -> Result<Vec<DensityModel>> {
     let density = |family: &AnyFamily| {
         let mut json = serde_json::to_value(DensitySpec::new([5], family.clone())).unwrap();
@@ -23,7 +23,7 @@ fn densities(dtype: DType) -> Result<Vec<DensityModel>> {
         let weights: Vec<_> = fresh.weights().into_iter().enumerate().map(normal).collect::<Result<_>>()?;
         fresh.with(weights)
     };
-    AnyFamily::defaults().iter().map(density).collect()
+    AnyFamily::defaults().iter().filter(|family| family.get().states() == States::Bits).map(density).collect()
 }
 
 /// p of each of the 32 states, and log Z, by enumeration.

@@ -17,6 +17,14 @@
 //!   2210.04296
 //! - \[Plainer25\] Consistent sampling and simulation: molecular dynamics with energy-based diffusion models, 2506.17139
 //! - \[Guth25\] Learning normalized image densities via dual score matching, 2506.05310
+//! - \[Hyvarinen05\] Estimation of non-normalized statistical models by score matching, JMLR 6
+//! - \[Song19b\] Sliced score matching: a scalable approach to density and score estimation, 1905.07088
+//! - \[Gutmann10\] Noise-contrastive estimation: a new estimation principle for unnormalized statistical models, AISTATS 2010
+//! - \[Gutmann12\] Noise-contrastive estimation of unnormalized statistical models, JMLR 13
+//! - \[Ceylan18\] Conditional noise-contrastive estimation of unnormalised models, 1806.03664
+//! - \[Ma18\] Noise contrastive estimation and negative sampling for conditional models, 1809.01812
+//! - \[Oord18\] Representation learning with contrastive predictive coding, 1807.03748
+//! - \[Schroeder23\] Energy discrepancies: a score-independent loss for energy-based models, 2307.06431
 //! - \[Tieleman08\] Training restricted Boltzmann machines using approximations to the likelihood gradient, ICML 2008
 //! - \[Tieleman09\] Tieleman and Hinton, Using fast weights to improve persistent contrastive divergence, ICML 2009
 //! - \[Salakhutdinov09\] Salakhutdinov and Hinton, Deep Boltzmann machines, AISTATS 2009
@@ -42,8 +50,9 @@ pub use ema::AnyEma;
 pub use inplace::Float;
 pub use level::AnyLevel;
 pub use objective::{
-    AnyDensityObjective, AnyObjective, Context, ContrastiveDivergence, Denoising, Distillation, Dual, EnergyGradient,
-    Noisy, Objective, Part, Teacher, Training,
+    AnyDensityObjective, AnyObjective, ConditionalNce, Context, ContrastiveDivergence, Denoising,
+    DenoisingScoreMatching, Distillation, Divergence, Dual, EnergyDiscrepancy, EnergyGradient, InfoNce, Losses, Nce,
+    NoiseDensity, Noisy, Objective, Part, ScoreMatching, Teacher, Training,
 };
 pub use optim::AnyOptimiser;
 pub use options::{SecondOrder, TrainOptions};

@@ -25,7 +25,7 @@ const STEP: &str = "langevin.step";
 /// How the names of the weights begin.
 const WEIGHTS: &str = "weights/";
 /// How the names of what the objective remembers begin.
-const LOSS: &str = "loss/";
+pub(crate) const LOSS: &str = "loss/";
 
 /// The last step in `dir` whose state is whole.
 pub fn last_checkpoint(dir: &Path) -> Option<u64> {

@@ -8,6 +8,7 @@ use crate::objective::{Context, Objective, Training};
 use crate::optim::{AnyOptimiser, Optim};
 use crate::options::TrainOptions;
 use crate::series::Series;
+use crate::state::LOSS;
 use crate::trainable::{Rebuild, Trainable};
 use candle_core::{Result, Tensor, Var, bail};
 use langevin_data::Batch;
@@ -44,6 +45,16 @@ pub struct Trainer<M: Trainable = Model> {
     vars: Vec<Var>,
 }
 
+/// What the optimiser moves: the parameters of the model, and those of what is learnt.
+fn moved_by<M: Trainable>(model: &M, training: &dyn Training<M>) -> Vec<(String, Var)> {
+    let own = training.vars().into_iter().map(|(name, var)| (format!("{LOSS}{name}"), var));
+    model.vars().iter().cloned().chain(own).collect()
+}
+
+fn alone(vars: Vec<(String, Var)>) -> Vec<Var> {
+    vars.into_iter().map(|(_, var)| var).collect()
+}
+
 impl<M: Trainable> Trainer<M> {
     /// A run at step 0. Errors, naming the key, if an option makes no sense.
     pub fn new(
@@ -55,10 +66,10 @@ impl<M: Trainable> Trainer<M> {
     ) -> Result<Self> {
         options.check()?;
         objective.check(model.spec(), &options)?;
-        let vars = model.vars().iter().map(|(_, var)| var.clone()).collect();
-        let optim = Optim::new(optimiser.clone(), model.vars())?;
         let averages = Ema::new(ema.clone(), model.vars())?;
         let training = objective.start(&model)?;
+        let moved = moved_by(&model, training.as_ref());
+        let optim = Optim::new(optimiser.clone(), &moved)?;
         Ok(Self {
             model,
             objective: Box::new(objective),
@@ -70,7 +81,7 @@ impl<M: Trainable> Trainer<M> {
             step: 0,
             training,
             first: false,
-            vars,
+            vars: alone(moved),
         })
     }
 
@@ -86,16 +97,23 @@ impl<M: Trainable> Trainer<M> {
             bail!("train.distil is 0, so that there are no steps to begin with; give their number");
         }
         first.check(self.model.spec(), &self.options)?;
-        self.training = first.start(&self.model)?;
+        self.start(first.start(&self.model)?)?;
         self.first = true;
         Ok(())
     }
 
     /// Goes over from the first objective to the one that the run is for.
     pub(crate) fn begin_anew(&mut self) -> Result<()> {
-        self.optim = Optim::new(self.optimiser.clone(), self.model.vars())?;
-        self.training = self.objective.start(&self.model)?;
+        self.start(self.objective.start(&self.model)?)?;
         self.first = false;
+        Ok(())
+    }
+
+    /// Begins with `training`, with an optimiser that has forgotten.
+    fn start(&mut self, training: Box<dyn Training<M>>) -> Result<()> {
+        let moved = moved_by(&self.model, training.as_ref());
+        self.optim = Optim::new(self.optimiser.clone(), &moved)?;
+        (self.training, self.vars) = (training, alone(moved));
         Ok(())
     }
 

@@ -19,7 +19,7 @@ Particles go from independent units, whose means are those of the training data,
 weights give Z without bias, so that few rungs make log Z rather too small, and log p too large: the upper one. Chains that go \
 back along the same rungs from --reverse of the samples (reverse annealing, RAISE) give the lower one, and a log Z rather too \
 large. Both are near where they agree; take more --rungs where they do not. Where one layer of an RBM \
-has at most 20 units log Z is enumerated as well, and used for log p. Of a deep Boltzmann machine log p is bounded from below by the \
+has at most 20 units log Z is enumerated as well, and used for log p; of an energy of one or two numbers it is integrated. Of a deep Boltzmann machine log p is bounded from below by the \
 mean field of its latent units (the variational bound), and summed where these are at most 12. All is computed in f64, and told in \
 nats. Images become bits as those that the run was trained on (data.binarise): by a threshold, or each pixel drawn by its grey level; \
 for units of several states (model.states) they become the nearest of so many grey levels.
@@ -42,7 +42,7 @@ pub struct AisArgs {
     /// Particles, each a run of its own; their spread tells the error
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub particles: usize,
-    /// Steps of Gibbs at each rung
+    /// Steps of Gibbs at each rung, or of MALA where there are no blocks to draw
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub steps_per_rung: usize,
     /// Samples, of those measured, from which chains go back along the rungs; 0 for none
@@ -84,7 +84,7 @@ pub fn run(args: &AisArgs) -> Result<()> {
             return usage("this model denoises; its likelihood is measured by langevin eval bits, by ais too");
         }
     };
-    let data = opened.data(&args.data, "data")?;
+    let (ais, data) = (ais.suited(&opened.model), opened.data(&args.data, "data")?);
     if data.len() < 2 {
         return usage(Usage::of("data", "it has one sample, and a standard error takes 2").value(&args.data));
     }

@@ -8,10 +8,12 @@
 
 mod annealing;
 mod flow;
+mod integral;
 mod normalised;
 mod normaliser;
 
 pub use annealing::{Annealing, LogZ, Population, RungReport};
 pub use flow::{Divergence, FEW, Flow, FlowLikelihood, Probe};
+pub use integral::{Integral, log_integral};
 pub use normalised::{ConstantAt, Constants};
 pub use normaliser::Normaliser;

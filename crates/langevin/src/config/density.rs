@@ -118,7 +118,7 @@ impl DensityConfig {
         let first_order = self.train.second_order == TrainOptions::default().second_order;
         for (idle, key) in [(!first_order, "second_order"), (self.train.recompute, "recompute")] {
             if idle {
-                let why = "it is for networks whose gradients are taken by autodiff; leave it out";
+                let why = "it is for models that denoise; leave it out";
                 return usage(Usage::of(&format!("train.{key}"), why));
             }
         }

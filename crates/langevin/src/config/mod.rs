@@ -37,6 +37,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("rbm-mnist", include_str!("../../presets/rbm-mnist.toml")),
     ("rbm-mnist-pcd", include_str!("../../presets/rbm-mnist-pcd.toml")),
     ("dbm-mnist", include_str!("../../presets/dbm-mnist.toml")),
+    ("ebm-toy", include_str!("../../presets/ebm-toy.toml")),
     ("rbm-gaussian", include_str!("../../presets/rbm-gaussian.toml")),
     ("rbm-potts", include_str!("../../presets/rbm-potts.toml")),
 ];

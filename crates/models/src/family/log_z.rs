@@ -2,8 +2,9 @@
 
 use super::DensityModel;
 use candle_core::{DType, Result, Tensor, bail};
+use langevin_dynamics::Density;
 use langevin_dynamics::likelihood::{Annealing, LogZ};
-use langevin_dynamics::mcmc::{AnyKernel, Gibbs};
+use langevin_dynamics::mcmc::{AnyKernel, Gibbs, Mala};
 use langevin_ops::noise::Noise;
 use langevin_ops::stats::{log_sum_exp, mean_and_error};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,14 @@ impl Ais {
             bail!("steps-per-rung is {}; give 1 to 1000000", self.steps_per_rung);
         }
         self.kernel.get().check()
+    }
+
+    /// The same with MALA in place of Gibbs sampling where `model` has no blocks that could be drawn given the rest.
+    pub fn suited(self, model: &DensityModel) -> Self {
+        match self.kernel {
+            AnyKernel::Gibbs(_) if model.as_conditionals().is_none() => Self { kernel: Mala::default().into(), ..self },
+            _ => self,
+        }
     }
 
     /// The estimate of log Z of `model`, in f64: that of Z has no bias, so that few rungs give rather too small a value, and too large

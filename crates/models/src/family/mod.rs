@@ -16,6 +16,7 @@ pub(crate) use spec::described;
 pub use spec::{DensitySpec, States};
 
 pub use crate::dbm::{DbmConfig, Greedy, GreedyContrast};
+pub use crate::mlp_energy::{Activation, MlpEnergyConfig};
 pub use crate::rbm::RbmConfig;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -45,7 +46,7 @@ pub trait Family: Send + Sync + std::fmt::Debug {
 
 registry! {
     /// Any family of densities, as weights files and configurations name it.
-    pub enum AnyFamily: Family = "family" { RbmConfig, DbmConfig }
+    pub enum AnyFamily: Family = "family" { RbmConfig, DbmConfig, MlpEnergyConfig }
 }
 
 /// A restricted Boltzmann machine.

@@ -2,18 +2,34 @@
 //!
 //! Trainer and state know nothing else of it: a new one is a new file, in this workspace or in any other.
 
+mod conditional_nce;
 mod contrastive_divergence;
 mod denoising;
+mod denoising_score_matching;
 mod distillation;
 mod dual;
+mod energy_discrepancy;
+mod info_nce;
 mod levels;
+mod nce;
+mod noise_density;
+mod real;
+mod score_matching;
 mod walkers;
 
+pub use conditional_nce::ConditionalNce;
 pub use contrastive_divergence::{ContrastiveDivergence, EnergyGradient};
 pub use denoising::Denoising;
+pub use denoising_score_matching::DenoisingScoreMatching;
 pub use distillation::{Distillation, Teacher};
 pub use dual::Dual;
+pub use energy_discrepancy::EnergyDiscrepancy;
+pub use info_nce::InfoNce;
 pub use levels::Noisy;
+pub use nce::Nce;
+pub use noise_density::NoiseDensity;
+pub use real::Losses;
+pub use score_matching::{Divergence, ScoreMatching};
 
 use crate::options::{SecondOrder, TrainOptions};
 use crate::series::Series;
@@ -48,6 +64,12 @@ pub trait Training<M: Trainable>: Send + Sync {
     /// What a batch adds to the step.
     fn part(&mut self, model: &M, batch: &Batch, at: &Context) -> Result<Part>;
 
+    /// Parameters of its own, by name, which the optimiser moves with those of the model: gradients have theirs last. They are not
+    /// averaged, and [`Training::state`] has them too.
+    fn vars(&self) -> Vec<(String, Var)> {
+        vec![]
+    }
+
     /// Where the `i`-th sample of the step under way was asked for, such as its noise level: for errors.
     fn place(&self, _model: &M, _i: usize) -> Option<String> {
         None
@@ -77,7 +99,7 @@ pub trait Training<M: Trainable>: Send + Sync {
 pub struct Part {
     /// The loss of each sample, as it counts in the step's mean.
     pub losses: Vec<f64>,
-    /// The gradient, in the order of the parameters: those of the parts of a step add up to that of its mean loss.
+    /// The gradient, in the order of the parameters, those of the model before those of the loss: those of the parts of a step add up to that of its mean loss.
     pub grads: Vec<Tensor>,
     /// What else is to be told: means over the batch.
     pub series: Vec<Series>,
@@ -183,7 +205,9 @@ registry! {
 
 registry! {
     /// Any objective for densities that no process belongs to, as configurations name it.
-    pub enum AnyDensityObjective: Objective<DensityModel> = "loss" { ContrastiveDivergence }
+    pub enum AnyDensityObjective: Objective<DensityModel> = "loss" {
+        ContrastiveDivergence, ScoreMatching, DenoisingScoreMatching, Nce, ConditionalNce, InfoNce, EnergyDiscrepancy
+    }
 }
 
 impl<M: Trainable, O: Objective<M> + ?Sized> Objective<M> for Box<O> {

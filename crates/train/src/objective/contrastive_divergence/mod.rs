@@ -124,10 +124,15 @@ impl<M: EnergyGradient> Objective<M> for ContrastiveDivergence {
         if self.persistent > 1 << 20 {
             bail!("loss.persistent is {}; give at most 2^20 chains, or 0 for none that persist", self.persistent);
         }
-        if self.persistent == 0 && self.kernel.get().adapts() {
+        let adapts = match &self.kernel {
+            AnyKernel::Mala(mala) => mala.adapt > 0,
+            AnyKernel::Hmc(hmc) => hmc.adapt > 0,
+            other => other.get().adapts(),
+        };
+        if self.persistent == 0 && adapts {
             bail!(
                 "loss.kernel {} adapts its steps, which chains that begin anew at each batch cannot keep; set loss.persistent, \
-                 or take gibbs or langevin",
+                 or loss.kernel.adapt = 0",
                 self.kernel.name()
             );
         }
