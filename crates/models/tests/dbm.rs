@@ -159,7 +159,7 @@ fn gibbs_leaves_the_density_as_it_is() -> Result<()> {
     let mut chains = Chains::new(&dbm, &dbm.begin(n, &mut noise)?)?;
     Gibbs {}.run(&dbm, &mut chains, 60, &mut noise)?;
     let (log_p, _) = enumerated(&model(&dbm, sizes)?, sizes)?;
-    let mut counts = vec![0f64; 8];
+    let mut counts = [0f64; 8];
     for row in to_host(&chains.at.x)?.chunks(5) {
         counts[row[..3].iter().enumerate().map(|(i, x)| (*x as usize) << i).sum::<usize>()] += 1.;
     }
