@@ -70,6 +70,10 @@ ok train dbm-mnist --data digits train.steps=30 loss.pretrain=10 model.layers=[1
 png dbm/samples/step-30.png
 ok eval ais dbm --data digits:test -n 20 --rungs 50 --particles 10 --reverse 10 | grep -q 'log p, bound'
 ok detect rbm digits:test --fit-samples 40 --held-out-samples 60 | grep -q typicality
+ok train ebm-toy train.steps=20 model.widths=[16,16] sampler.rungs=4 sampler.sweeps=5 --out ebm
+ok eval ais ebm --data toy:8-gaussians:test -n 20 --rungs 50 --particles 10 --reverse 0 | grep -q 'log Z, exact'
+ok lab toy:8-gaussians --evaluations 3000 --methods sm,nce --out page.png | grep -q '^nce'
+png page.png
 ok completions bash > completions.bash; grep -q langevin completions.bash
 ok --licences > licences.txt; grep -q 'Attribution-Share Alike 3.0' licences.txt
 
@@ -82,6 +86,7 @@ fails 2 'heun' train digits sampler.name=huen
 fails 2 'already holds a run' train digits --out runs/digits
 fails 1 'nowhere' train digits --data nowhere
 fails 2 'nothing' sample nothing
+fails 2 'toy:8-gaussians' lab toy:pinwheel
 mkdir empty; fails 1 'empty' train digits --data empty
 head -c 5000 runs/digits/model.safetensors > half.safetensors; fails 1 'half.safetensors' sample half.safetensors
 echo 'the program works end to end'

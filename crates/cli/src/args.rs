@@ -1,6 +1,6 @@
 //! What the command line accepts, and which file carries it out. Each verb has its arguments beside its code.
 
-use crate::{apply, bench, check, detect, ema, eval, export, hub, info, inverse, list, look, sample, train};
+use crate::{apply, bench, check, detect, ema, eval, export, hub, info, inverse, lab, list, look, sample, train};
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use langevin::error::usage;
@@ -44,6 +44,7 @@ enum Verb {
     Eval(eval::Eval),
     Detect(Box<detect::Detect>),
     Look(look::Look),
+    Lab(lab::Args),
     Check(check::Check),
     Bench(bench::Bench),
     Hub(hub::Hub),
@@ -79,6 +80,7 @@ impl Args {
             Some(Verb::Eval(args)) => eval::run(&args),
             Some(Verb::Detect(args)) => detect::run(&args),
             Some(Verb::Look(args)) => look::run(&args),
+            Some(Verb::Lab(args)) => lab::run(&args),
             Some(Verb::Check(args)) => check::run(&args),
             Some(Verb::Bench(args)) => bench::run(&args),
             Some(Verb::Hub(args)) => hub::run(&args),

@@ -17,6 +17,7 @@ mod guiding;
 mod hub;
 mod info;
 mod inverse;
+mod lab;
 mod levels;
 mod list;
 mod look;

@@ -33,6 +33,7 @@ mod shaped;
 mod spec;
 mod table;
 pub mod toy;
+mod toy_density;
 
 pub use bits::{Binarise, check_bits, check_integers};
 pub use classes::{Relabelled, places};
@@ -42,6 +43,7 @@ pub use loader::{Loader, LoaderOptions, Prefetch, dequantise};
 pub use picture::{MaskFile, Picture, mask, picture};
 pub use spec::{ALL, Options, absolute, class_names, has_files, held_out, is_also_folder, open, path, takes_size};
 pub use table::{Columns, Partial, Scaling, Table, Texts, partial};
+pub use toy_density::ToyDensity;
 
 use candle_core::{Result, Tensor};
 use langevin_ops::Conditions;

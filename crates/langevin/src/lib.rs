@@ -18,7 +18,8 @@
 //!
 //! The rooms: [`open`](mod@open) models; [`config`]urations and [`run`]s; what [`sample`]s are drawn and how, of several models
 //! at once ([`compose`]) or given a measurement ([`inverse`]); [`likelihood`]; [`scoring`] what does not belong; [`output`] of
-//! pictures, arrays and tables; [`density`]s of families, such as the restricted Boltzmann machine. Beneath them, from the ground
+//! pictures, arrays and tables; [`density`]s of families, such as the restricted Boltzmann machine; the [`lab`], which
+//! compares all ways to learn one; what a model says of tensors ([`apply`]). Beneath them, from the ground
 //! up, are crates of their own:
 //!
 //! - [`ops`]: tensors that may be differentiated as often as you like, seeded noise, registries of interchangeable things;
@@ -49,6 +50,7 @@
 //!
 //! `examples/own_loss.rs` trains a model and a loss that are not of this workspace, with checkpoints, resumption and a log.
 
+pub mod apply;
 pub mod bits;
 pub mod bounds;
 pub mod classes;
@@ -60,6 +62,7 @@ pub mod download;
 pub mod error;
 pub mod inverse;
 pub mod keeps;
+pub mod lab;
 pub mod likelihood;
 pub mod ood;
 pub mod open;

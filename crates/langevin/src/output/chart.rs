@@ -44,6 +44,17 @@ fn picture(width: u32, height: u32, draw: impl FnOnce(&Area) -> Result<()>) -> R
     RgbImage::from_raw(width, height, bytes).ok_or_else(|| anyhow!("a picture with another size than its pixels"))
 }
 
+/// Words, where their upper left corner is, and how many pixels their letters have.
+pub type Words = (String, (i32, i32), u32);
+
+/// White paper of `width` x `height` pixels with black words.
+pub fn paper(width: u32, height: u32, words: &[Words]) -> Result<RgbImage> {
+    picture(width, height, |area| {
+        let write = |(text, at, size): &Words| area.draw(&Text::new(text.clone(), *at, ("sans-serif", *size)));
+        Ok(words.iter().try_for_each(write)?)
+    })
+}
+
 /// Named sets of numbers.
 pub type Sets<'a> = Vec<(&'a str, &'a [f64])>;
 
