@@ -461,6 +461,7 @@ if "$old" list presets | grep -q '^rbm-potts'; then
     same eval ais potts --data digits:test -n 30 --rungs 20 --particles 10 --json ais.json
     same eval ais codes --data integers.csv -n 12 --rungs 20 --particles 10 --json ais.json
     same look filters potts
+fi
 if "$old" list presets | grep -q '^ebm-toy'; then
     ebm='train ebm-toy model.widths=[8,8] train.steps=6 train.batch=10 train.checkpoint_every=3 sampler.rungs=4 sampler.sweeps=5'
     make $ebm --out ebm

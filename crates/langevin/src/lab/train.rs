@@ -95,14 +95,11 @@ impl<M: Trainable> Over<M> {
     }
 }
 
-fn trainer<M: Trainable>(
+fn trainer<M: Trainable + 'static>(
     model: M,
     loss: Box<dyn Objective<M>>,
     options: TrainOptions,
-) -> candle_core::Result<Trainer<M>>
-where
-    M: 'static,
-{
+) -> candle_core::Result<Trainer<M>> {
     Trainer::new(model, loss, Adam::default().into(), Constant { decay: 0. }.into(), options)
 }
 
