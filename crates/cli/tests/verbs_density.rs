@@ -284,7 +284,7 @@ fn options_that_mean_nothing_are_refused() {
         ("train rbm-gaussian data.binarise=threshold", &["data.binarise", "real numbers"]),
         ("train rbm-gaussian model.visible=poisson", &["visible", "poisson", "gaussian"]),
         ("train rbm-digits loss.name=denoising", &["denoising", "contrastive-divergence"]),
-        ("train rbm-digits model.family=dbm", &["dbm", "rbm"]),
+        ("train rbm-digits model.family=rbn", &["rbn", "rbm, dbm, mlp"]),
         ("sample rbm --class 3", &["--class"]),
         ("sample rbm --guidance 2", &["--guidance"]),
         ("sample rbm --gif a.gif", &["--gif"]),
