@@ -19,11 +19,17 @@ use std::time::{Duration, Instant};
 
 /// Samples of the data in a step.
 pub const BATCH: usize = 128;
-/// Highest learning rate, the same for all.
-const LR: f64 = 2e-3;
+/// Highest learning rate of the network energy, and of those of noisy data.
+const LR: f64 = 1e-2;
+const LR_NOISY: f64 = 2e-3;
 /// Steps and time in which it is found out how long a step takes.
-const PROBE: u64 = 50;
-const PROBED: Duration = Duration::from_millis(500);
+const PROBE: u64 = 100;
+const PROBED: Duration = Duration::from_secs(1);
+/// A run that uses less than this part of its time is made again with more steps, so many times in all.
+const FULL: f64 = 0.8;
+const TRIES: usize = 3;
+/// Steps of any run, at most.
+const MOST: u64 = u32::MAX as u64;
 
 /// An energy `[N]` of points `[N, 2]` in f64.
 type EnergyOf = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
@@ -49,11 +55,11 @@ struct Over<M: Trainable> {
 pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, device: &Device) -> Result<Trained> {
     match method.learns {
         Learns::Energy(loss) => {
-            let begin = |options: TrainOptions| {
+            let begin = |steps: u64| {
                 let model = DensityModel::new(methods::energy(), seed, DType::F32, device)?;
-                Ok(trainer(Counted::new(model), loss(), options)?)
+                Ok(trainer(Counted::new(model), loss(), options(steps, LR, seed))?)
             };
-            let over = run(begin, |counted, _| counted.asked(), (budget, seed), loader)?;
+            let over = run(begin, |counted, _| counted.asked(), budget, loader)?;
             let model = &over.trainer.model().model;
             let wide = DensityModel::of(model.spec.clone(), model.weights(), DType::F64, device)?;
             let energy = move |x: &Tensor| match wide.as_energy() {
@@ -63,12 +69,16 @@ pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, 
             Ok(over.told(Box::new(energy), |log_z| log_z))
         }
         Learns::Noisy(of) => {
-            let begin = |options: TrainOptions| {
+            let begin = |steps: u64| {
                 let (spec, loss) = of();
-                Ok(trainer(Model::new(spec, seed, DType::F32, device)?, Box::new(loss), options)?)
+                Ok(trainer(
+                    Model::new(spec, seed, DType::F32, device)?,
+                    Box::new(loss),
+                    options(steps, LR_NOISY, seed),
+                )?)
             };
             // a pass of the network, with all its derivatives, for each sample
-            let over = run(begin, |_, samples| samples, (budget, seed), loader)?;
+            let over = run(begin, |_, samples| samples, budget, loader)?;
             let model = over.trainer.model();
             let params = Params::loaded(over.trainer.model().weights().into_iter().collect());
             let wide = Model::from_params(model.spec.clone(), &params, DType::F64, device)?;
@@ -101,50 +111,53 @@ where
     Trainer::new(model, loss, Adam::default().into(), Constant { decay: 0. }.into(), options)
 }
 
-fn options(steps: u64, seed: u64) -> TrainOptions {
-    let numbers =
-        TrainOptions { steps, batch: BATCH, lr: LR, warmup: (steps / 10).min(100), ..TrainOptions::default() };
+fn options(steps: u64, lr: f64, seed: u64) -> TrainOptions {
+    let numbers = TrainOptions { steps, batch: BATCH, lr, warmup: (steps / 10).min(100), ..TrainOptions::default() };
     TrainOptions { decay: Decay::Cosine, clip: 1., seed, ..numbers }
 }
 
-/// Makes as many steps as the budget has room for, which a run that is thrown away finds out: the learning rate is to end there.
+/// Makes as many steps as the budget has room for, at whose end the learning rate is 0: a run that is thrown away finds out how many.
 /// `asked` says how often the energy of a model was, after so many samples.
 fn run<M: Trainable>(
-    begin: impl Fn(TrainOptions) -> Result<Trainer<M>>,
+    begin: impl Fn(u64) -> Result<Trainer<M>>,
     asked: impl Fn(&M, u64) -> u64,
-    (budget, seed): (Budget, u64),
+    budget: Budget,
     loader: &Loader,
 ) -> Result<Over<M>> {
-    let step = |trainer: &mut Trainer<M>| -> Result<Option<f64>> {
-        let report = trainer.step(&[loader.batch(trainer.step_number())?])?;
-        let told = report.series.iter().find(|series| series.name == "log_z").map(|series| &series.values);
-        Ok(if let Some(Values::Mean(log_z)) = told { Some(*log_z) } else { None })
-    };
-    let count = |trainer: &Trainer<M>| asked(trainer.model(), trainer.step_number() * BATCH as u64);
-    let mut probe = begin(options(PROBE, seed))?;
-    step(&mut probe)?;
-    let each = count(&probe).max(1);
-    let (steps, end) = match budget {
-        Budget::Evaluations(n) => ((n / each).clamp(1, u32::MAX.into()), None),
-        Budget::Seconds(seconds) => {
-            let (since, mut made) = (Instant::now(), 0);
-            while made < PROBE - 1 && (made == 0 || since.elapsed() < PROBED) {
-                step(&mut probe)?;
-                made += 1;
-                go_on()?;
+    let make = |steps: u64, end: Option<Duration>| -> Result<Over<M>> {
+        let (mut trainer, mut log_z) = (begin(steps)?, None);
+        let (since, mut progress) = (Instant::now(), Progress::new(steps, "steps"));
+        while trainer.step_number() < steps && end.is_none_or(|end| since.elapsed() < end) {
+            let report = trainer.step(&[loader.batch(trainer.step_number())?])?;
+            let told = report.series.iter().find(|series| series.name == "log_z").map(|series| &series.values);
+            if let Some(Values::Mean(value)) = told {
+                log_z = Some(*value);
             }
-            let fit = seconds * made as f64 / since.elapsed().as_secs_f64();
-            ((fit as u64).clamp(1, u32::MAX.into()), Some(Duration::from_secs_f64(seconds)))
+            progress.step();
+            go_on()?;
         }
+        progress.done();
+        let evaluations = asked(trainer.model(), trainer.step_number() * BATCH as u64);
+        Ok(Over { trainer, log_z, evaluations, seconds: since.elapsed().as_secs_f64() })
     };
-    drop(probe);
-    let (mut trainer, mut log_z) = (begin(options(steps, seed))?, None);
-    let (since, mut progress) = (Instant::now(), Progress::new(steps, "steps"));
-    while trainer.step_number() < steps && end.is_none_or(|end| since.elapsed() < end) {
-        log_z = step(&mut trainer)?.or(log_z);
-        progress.step();
-        go_on()?;
+    match budget {
+        Budget::Evaluations(n) => {
+            let each = make(1, None)?.evaluations.max(1);
+            make((n / each).clamp(1, MOST), None)
+        }
+        Budget::Seconds(seconds) => {
+            make(1, None)?; // what is slow once
+            let end = Some(Duration::from_secs_f64(seconds));
+            let mut over = make(PROBE, Some(PROBED))?;
+            for _ in 0..TRIES {
+                let pace = over.trainer.step_number() as f64 / over.seconds;
+                over = make(((seconds * pace) as u64).clamp(1, MOST), end)?;
+                // steps were slower when they were timed than they are: there is room for more
+                if over.seconds >= FULL * seconds {
+                    break;
+                }
+            }
+            Ok(over)
+        }
     }
-    progress.done();
-    Ok(Over { evaluations: count(&trainer), seconds: since.elapsed().as_secs_f64(), log_z, trainer })
 }
