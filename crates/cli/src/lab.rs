@@ -20,10 +20,11 @@ the data and how far a share is off at most, and, for a method that tells log Z,
 all densities have the same colours.
 
 Methods: cd, pcd, sm, ssm, ssm-vr, dsm, nce, cnce, info-nce, ed, diffusion, dual
+
 Data: toy:two-moons, toy:rings, toy:checkerboard, toy:8-gaussians
 
 Examples:
-  langevin lab toy:8-gaussians                                      four minutes on two cores
+  langevin lab toy:8-gaussians
   langevin lab toy:8-gaussians --evaluations 1000000 --json lab.json
   langevin lab toy:rings --methods nce,ed,dual --seconds 60 --out rings.png")]
 pub struct Args {

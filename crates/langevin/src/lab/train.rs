@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Samples of the data in a step.
 pub const BATCH: usize = 128;
-/// Highest learning rate, the same for all.
-const LR: f64 = 2e-3;
+/// Highest learning rate of the network energy, and of those of noisy data.
+const LR: f64 = 1e-2;
+const LR_NOISY: f64 = 2e-3;
 /// Steps and time in which it is found out how long a step takes.
 const PROBE: u64 = 100;
 const PROBED: Duration = Duration::from_secs(1);
@@ -54,11 +55,11 @@ struct Over<M: Trainable> {
 pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, device: &Device) -> Result<Trained> {
     match method.learns {
         Learns::Energy(loss) => {
-            let begin = |options: TrainOptions| {
+            let begin = |steps: u64| {
                 let model = DensityModel::new(methods::energy(), seed, DType::F32, device)?;
-                Ok(trainer(Counted::new(model), loss(), options)?)
+                Ok(trainer(Counted::new(model), loss(), options(steps, LR, seed))?)
             };
-            let over = run(begin, |counted, _| counted.asked(), (budget, seed), loader)?;
+            let over = run(begin, |counted, _| counted.asked(), budget, loader)?;
             let model = &over.trainer.model().model;
             let wide = DensityModel::of(model.spec.clone(), model.weights(), DType::F64, device)?;
             let energy = move |x: &Tensor| match wide.as_energy() {
@@ -68,12 +69,16 @@ pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, 
             Ok(over.told(Box::new(energy), |log_z| log_z))
         }
         Learns::Noisy(of) => {
-            let begin = |options: TrainOptions| {
+            let begin = |steps: u64| {
                 let (spec, loss) = of();
-                Ok(trainer(Model::new(spec, seed, DType::F32, device)?, Box::new(loss), options)?)
+                Ok(trainer(
+                    Model::new(spec, seed, DType::F32, device)?,
+                    Box::new(loss),
+                    options(steps, LR_NOISY, seed),
+                )?)
             };
             // a pass of the network, with all its derivatives, for each sample
-            let over = run(begin, |_, samples| samples, (budget, seed), loader)?;
+            let over = run(begin, |_, samples| samples, budget, loader)?;
             let model = over.trainer.model();
             let params = Params::loaded(over.trainer.model().weights().into_iter().collect());
             let wide = Model::from_params(model.spec.clone(), &params, DType::F64, device)?;
@@ -103,22 +108,21 @@ fn trainer<M: Trainable + 'static>(
     Trainer::new(model, loss, Adam::default().into(), Constant { decay: 0. }.into(), options)
 }
 
-fn options(steps: u64, seed: u64) -> TrainOptions {
-    let numbers =
-        TrainOptions { steps, batch: BATCH, lr: LR, warmup: (steps / 10).min(100), ..TrainOptions::default() };
+fn options(steps: u64, lr: f64, seed: u64) -> TrainOptions {
+    let numbers = TrainOptions { steps, batch: BATCH, lr, warmup: (steps / 10).min(100), ..TrainOptions::default() };
     TrainOptions { decay: Decay::Cosine, clip: 1., seed, ..numbers }
 }
 
 /// Makes as many steps as the budget has room for, at whose end the learning rate is 0: a run that is thrown away finds out how many.
 /// `asked` says how often the energy of a model was, after so many samples.
 fn run<M: Trainable>(
-    begin: impl Fn(TrainOptions) -> Result<Trainer<M>>,
+    begin: impl Fn(u64) -> Result<Trainer<M>>,
     asked: impl Fn(&M, u64) -> u64,
-    (budget, seed): (Budget, u64),
+    budget: Budget,
     loader: &Loader,
 ) -> Result<Over<M>> {
     let make = |steps: u64, end: Option<Duration>| -> Result<Over<M>> {
-        let (mut trainer, mut log_z) = (begin(options(steps, seed))?, None);
+        let (mut trainer, mut log_z) = (begin(steps)?, None);
         let (since, mut progress) = (Instant::now(), Progress::new(steps, "steps"));
         while trainer.step_number() < steps && end.is_none_or(|end| since.elapsed() < end) {
             let report = trainer.step(&[loader.batch(trainer.step_number())?])?;
