@@ -14,7 +14,11 @@ const CPU: &Device = &Device::Cpu;
 fn densities(dtype: DType) -> Result<Vec<DensityModel>> {
     let density = |family: &AnyFamily| {
         let mut json = serde_json::to_value(DensitySpec::new([5], family.clone())).unwrap();
-        json["hidden"] = 4.into();
+        for (key, small) in [("hidden", serde_json::json!(4)), ("layers", serde_json::json!([4, 2]))] {
+            if json.get(key).is_some() {
+                json[key] = small;
+            }
+        }
         let fresh = DensityModel::new(serde_json::from_value(json).unwrap(), 0, dtype, CPU)?;
         let normal = |(seed, (name, t)): (usize, (String, Tensor))| {
             let row = Noise::seeds(&[7 + seed as u64]).normal((1, t.elem_count()), dtype, CPU)?;
@@ -77,8 +81,10 @@ fn every_way_draws_what_enumeration_says() -> Result<()> {
                 Ok(())
             })?;
             assert!(told == all && told > 0, "{told} of {all}");
-            assert_eq!((drawn.states.dims(), drawn.states.dtype()), (&[N, 5][..], DType::F32));
-            check_frequencies(&drawn.states, &p, way.name())?;
+            assert_eq!(drawn.states.dims()[1..], model.spec.state_shape());
+            let data = model.spec.data_of(&drawn.states)?;
+            assert_eq!((data.dims(), data.dtype()), (&[N, 5][..], DType::F32));
+            check_frequencies(&data, &p, way.name())?;
             assert!(drawn.visits.iter().all(|(name, visit)| !name.is_empty() && visit.stats.acceptance() == 1.));
             let swaps = drawn.visits.iter().filter_map(|(_, visit)| visit.swaps);
             assert!(swaps.clone().all(|swaps| swaps.acceptance() > 0.1));
@@ -102,7 +108,7 @@ fn every_way_draws_the_rest_given_what_is_held() -> Result<()> {
         let given: Vec<f64> = p.iter().enumerate().map(|(state, p)| if is(state) { p / total } else { 0. }).collect();
         for way in ways() {
             let drawn = way.draw(&model, &seeds(7), Some(&held), &mut |_, _| Ok(()))?;
-            check_frequencies(&drawn.states, &given, way.name())?;
+            check_frequencies(&model.spec.data_of(&drawn.states)?, &given, way.name())?;
         }
     }
     Ok(())
@@ -118,7 +124,8 @@ fn samples_may_hold_their_own() -> Result<()> {
     let seeds: Vec<u64> = (0..n as u64).collect();
     for model in densities(DType::F32)? {
         let x = AnyChainSampler::from(Mcmc { steps: 3, ..Default::default() });
-        let x = to_host(&x.draw(&model, &seeds, Some(&held), &mut |_, _| Ok(()))?.states)?;
+        let x = x.draw(&model, &seeds, Some(&held), &mut |_, _| Ok(()))?.states;
+        let x = to_host(&model.spec.data_of(&x)?)?;
         let (kept, held_at) = (to_host(&held.states)?, to_host(&held.mask)?);
         assert!(x.iter().zip(kept.iter().zip(&held_at)).all(|(x, (kept, at))| *at == 0. || x == kept));
         assert!(x.iter().zip(kept.iter().zip(&held_at)).any(|(x, (kept, at))| *at == 0. && x != kept));
@@ -133,7 +140,10 @@ fn samples_may_hold_their_own() -> Result<()> {
 fn a_sample_is_that_of_its_seed_in_any_batch() -> Result<()> {
     for model in densities(DType::F32)? {
         for way in ways() {
-            let draw = |seeds: &[u64]| to_host(&way.draw(&model, seeds, None, &mut |_, _| Ok(()))?.states);
+            let draw = |seeds: &[u64]| {
+                let drawn = way.draw(&model, seeds, None, &mut |_, _| Ok(()))?;
+                to_host(&model.spec.data_of(&drawn.states)?)
+            };
             let many: Vec<u64> = (0..40).collect();
             let all = draw(&many)?;
             assert_eq!(all[5 * 11..5 * 14], draw(&[11, 12, 13])?, "{}", way.name());
@@ -177,11 +187,13 @@ fn annealed_importance_sampling_agrees_with_enumeration() -> Result<()> {
         let data = binary(0, 32, 5, CPU)?;
         let entropy: f64 = p.iter().map(|p| p.ln()).sum::<f64>() / 32.;
         for (rungs, means) in [(2, None), (50, None), (50, Some(&[0.2, 0.9, 0.5, 0.5, 0.01][..]))] {
+            // those of latent units too
+            let means = means.map(|means: &[f64]| [means, &vec![0.5; model.spec.latent()]].concat());
             let way = Ais { rungs, particles: 1050, ..Ais::default() };
             let mut off = vec![];
             for seed in 0..6 {
                 let (mut last, mut of) = (0, 0);
-                let found = way.log_z(&model, means, seed, &mut |done, all| {
+                let found = way.log_z(&model, means.as_deref(), seed, &mut |done, all| {
                     (last, of) = (done, all);
                     Ok(())
                 })?;
