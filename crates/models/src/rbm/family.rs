@@ -54,7 +54,8 @@ impl Default for RbmConfig {
 
 impl Named for RbmConfig {
     const NAME: &'static str = "rbm";
-    const ABOUT: &'static str = "restricted Boltzmann machine, one hidden layer, of bits, real numbers or several states [Smolensky86; Hinton12]";
+    const ABOUT: &'static str =
+        "restricted Boltzmann machine of bits, real numbers or units of several states [Smolensky86; Hinton12]";
 }
 
 impl RbmConfig {
