@@ -12,8 +12,8 @@ use std::path::PathBuf;
 #[command(after_long_help = "\
 Each method trains with the same number of energies, or for the same time: contrastive divergence, score matching, \
 noise-contrastive estimation and energy discrepancy on one network energy, and denoising and dual score matching, which learn an \
-energy at all noise levels and are asked at the least. An energy counts once for each state that it is computed at, with whatever \
-gradients of it. By --evaluations the figures are the same each time; by --seconds they depend on the machine.
+energy at all noise levels and are asked at the least, each at a learning rate that suits it. \
+An energy counts once for each state that it is computed at, with whatever gradients of it. By --evaluations the figures are the same each time; by --seconds they depend on the machine.
 
 What comes of each is integrated numerically on a lattice: KL(data || model), the modes that hold at least half of their share of \
 the data and how far a share is off at most, and, for a method that tells log Z, how far this is from the integral. In the picture \

@@ -1,6 +1,7 @@
 //! The lab: every way to learn a density of the plane, with the same means, against the density itself.
 //!
-//! Each method has the same number of energies, or the same time, and the same network energy where it knows no noise levels. What
+//! Each method has the same number of energies, or the same time, and the same network energy where it knows no noise levels; its
+//! learning rate is one that suits its kind. What
 //! comes of it is measured by one numerical integral ([`Truth`]), whatever the method says of itself.
 
 mod counted;
@@ -63,6 +64,8 @@ pub struct Row {
     pub title: &'static str,
     /// How it is set here.
     pub about: &'static str,
+    /// Its highest learning rate.
+    pub rate: f64,
     /// Updates of the weights.
     pub steps: u64,
     /// States whose energy was computed.
@@ -137,6 +140,7 @@ impl Lab {
             method: method.name,
             title: method.title,
             about: method.about,
+            rate: method.rate,
             steps: 0,
             evaluations: 0,
             seconds: 0.,

@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Samples of the data in a step.
 pub const BATCH: usize = 128;
-/// Highest learning rate of the network energy, and of those of noisy data.
-const LR: f64 = 1e-2;
-const LR_NOISY: f64 = 2e-3;
 /// Steps and time in which it is found out how long a step takes.
 const PROBE: u64 = 100;
 const PROBED: Duration = Duration::from_secs(1);
@@ -57,7 +54,7 @@ pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, 
         Learns::Energy(loss) => {
             let begin = |steps: u64| {
                 let model = DensityModel::new(methods::energy(), seed, DType::F32, device)?;
-                Ok(trainer(Counted::new(model), loss(), options(steps, LR, seed))?)
+                Ok(trainer(Counted::new(model), loss(), options(steps, method.rate, seed))?)
             };
             let over = run(begin, |counted, _| counted.asked(), budget, loader)?;
             let model = &over.trainer.model().model;
@@ -74,7 +71,7 @@ pub fn trained(method: &Method, (budget, seed): (Budget, u64), loader: &Loader, 
                 Ok(trainer(
                     Model::new(spec, seed, DType::F32, device)?,
                     Box::new(loss),
-                    options(steps, LR_NOISY, seed),
+                    options(steps, method.rate, seed),
                 )?)
             };
             // a pass of the network, with all its derivatives, for each sample
